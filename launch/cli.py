@@ -1,0 +1,52 @@
+"""What the launchers share: parsing flags, and ending with one clear line on a user's mistake."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
+
+from absl import app, flags
+
+USER_MISTAKE = 2
+FAILURE = 1
+INTERRUPTED = 130
+
+
+def fail(message: object, code: int = USER_MISTAKE) -> NoReturn:
+    """Ends the program with one line on standard error."""
+    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def user_mistakes() -> Iterator[None]:
+    """Within it, what the library refuses ends the program with code 2 and no traceback.
+
+    Put it around reading configurations, data and checkpoints, not around long computations, where a ValueError is a
+    defect of ours whose traceback is wanted.
+    """
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        fail(error)
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Parses the flags and runs `main`; a wrong flag or configuration file ends with code 2 and one line."""
+
+    def parse(arguments: Sequence[str]) -> list[str]:
+        try:
+            rest = flags.FLAGS(arguments)
+        except Exception as error:  # noqa: BLE001 - a config file is the user's program and may raise anything
+            fail(error)
+        if len(rest) > 1:
+            fail(f"Unexpected arguments: {' '.join(rest[1:])}. Flags are written --name=value.")
+        return rest
+
+    def guarded(_: Sequence[str]) -> None:
+        try:
+            main()
+        except KeyboardInterrupt:
+            fail("interrupted. The same command goes on from the last checkpoint.", INTERRUPTED)
+
+    app.run(guarded, flags_parser=parse)

@@ -1,0 +1,255 @@
+"""Configuration -> objects: the one place that unpacks a configuration.
+
+A configuration is nested dicts of plain values. Each section names the arguments of one constructor, so a key that
+nothing reads is refused here, with the nearest known name.
+"""
+
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ncsn_tf import noise, objectives
+from ncsn_tf.data import images, pipeline
+from ncsn_tf.networks.ncsn import NCSN
+from ncsn_tf.samplers import driver, langevin
+from ncsn_tf.score import ScoreFunction, denoise
+from ncsn_tf.sde import VE
+from ncsn_tf.training.loop import Cadence
+from ncsn_tf.training.trainer import ReducedAdam, Trainer
+
+Config = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOptions(Cadence):
+    """The `training` section: the run's cadence, and what goes with it.
+
+    Attributes:
+      batch_size: the global batch, over all replicas.
+      jit_compile: compile the training step with XLA.
+      held_out_examples: how many held-out examples the held-out loss reads, the first ones; 0 for none.
+      sample_count: how many samples a grid made during training shows.
+      keep_checkpoints: how many checkpoints are kept, the newest.
+    """
+
+    batch_size: int
+    jit_compile: bool
+    held_out_examples: int
+    sample_count: int
+    keep_checkpoints: int
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("batch_size", "sample_count", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name} must be at least 1. Received: {getattr(self, name)}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplerOptions:
+    """The `sampler` section.
+
+    Attributes:
+      name: "annealed_langevin", or "langevin": plain dynamics at the smallest level for as many steps in all.
+      epsilon: the step size at the smallest level, in squared data units, as Algorithm 1 writes it.
+      steps_per_level: T.
+      prior: "uniform" on [0, 1), as in the paper, or "normal" with the largest level's deviation.
+      denoise: end with one denoising by Tweedie's formula (Song & Ermon 2020, section 6, add it; 2019 has it not).
+      jit_compile: compile the loop with XLA.
+    """
+
+    name: str
+    epsilon: float
+    steps_per_level: int
+    prior: str
+    denoise: bool
+    jit_compile: bool
+
+
+_SECTIONS = ("data", "ema", "network", "noise", "objective", "optim", "sampler", "seed", "training")
+_NETWORKS: dict[str, Callable[..., keras.Model]] = {"ncsn": NCSN}
+_OBJECTIVES: dict[str, Callable[..., tf.Tensor]] = {"denoising": objectives.denoising}
+_SAMPLERS = ("annealed_langevin", "langevin")
+_PRIORS = ("uniform", "normal")
+
+
+class Builder:
+    """Makes a run's objects from its configuration.
+
+    Args:
+      config: sections `data`, `noise`, `network`, `objective`, `optim`, `ema`, `training`, `sampler` and the number `seed`;
+        `configs/digits.py` shows them all.
+
+    Attributes:
+      sde: the SDE that perturbs the data.
+      times: float32 [L], the noise levels as a decreasing grid of t.
+      sigmas: float32 [L], the same levels as standard deviations.
+      training: the `training` section.
+      sampler_options: the `sampler` section.
+
+    Raises:
+      ValueError: for a key that nothing reads, one that is missing, or a value that its reader refuses.
+    """
+
+    def __init__(self, config: Config):
+        _check_names("config", config, _SECTIONS, required=_SECTIONS)
+        self._config = config
+        self.seed: int = config["seed"]
+        self.training: TrainingOptions = _call(TrainingOptions, config, "training")
+        self.sampler_options: SamplerOptions = _call(SamplerOptions, config, "sampler")
+        self.times, self.sde = _call(_levels, config, "noise")
+        self.sigmas = self.sde.marginal(self.times)[1].numpy()
+        self._data = _call(_DataOptions, config, "data")
+        self._choices = {
+            "network": _choose(_NETWORKS, config, "network"),
+            "objective": _choose(_OBJECTIVES, config, "objective"),
+        }
+        _one_of(_SAMPLERS, self.sampler_options.name, "sampler.name")
+        _one_of(_PRIORS, self.sampler_options.prior, "sampler.prior")
+
+    def images(self, split: str) -> images.ImageSource:
+        """The `train` or `held_out` images of the `data` section."""
+        options = dataclasses.asdict(self._data)
+        del options["random_flip"], options["dequantize"]
+        return images.load(split=split, **options)
+
+    def batches(self, source: images.ImageSource, strategy: tf.distribute.Strategy, step: int) -> tf.data.Dataset:
+        """Distributed training batches from a step on."""
+
+        def shard(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            return pipeline.training_batches(
+                source,
+                global_batch_size=self.training.batch_size,
+                seed=self.seed,
+                start_step=step,
+                random_flip=self._data.random_flip,
+                dequantize=self._data.dequantize,
+                num_replicas=context.num_replicas_in_sync,
+                pipeline_id=context.input_pipeline_id,
+                num_pipelines=context.num_input_pipelines,
+            )
+
+        return strategy.distribute_datasets_from_function(shard)
+
+    def network(self, shape: tuple[int, int, int]) -> keras.Model:
+        """A built network for images [H, W, C]; its start is drawn from the run's seed."""
+        keras.utils.set_random_seed(self.seed)
+        network = self._choices["network"](
+            channels=shape[-1], num_levels=len(self.times), **_section(self._config, "network", without="name")
+        )
+        network.build((None, *shape), (None,))
+        return network
+
+    def trainer(self, strategy: tf.distribute.Strategy, shape: tuple[int, int, int]) -> Trainer:
+        """A trainer for images [H, W, C] on a strategy."""
+        objective = self._choices["objective"]
+        options = _section(self._config, "objective", without="name")
+        with strategy.scope():
+            network, average = self.network(shape), self.network(shape)
+            optimizer = _call(ReducedAdam, self._config, "optim")
+        return Trainer(
+            strategy=strategy,
+            network=network,
+            average=average,
+            times=self.times,
+            objective=lambda score_fn, x, t, z: objective(score_fn, self.sde, x, t, z, **options),
+            optimizer=optimizer,
+            ema_decay=_call(_ema_decay, self._config, "ema"),
+            run_seed=self.seed,
+            batch_size=self.training.batch_size,
+            jit_compile=self.training.jit_compile,
+        )
+
+    def sampler(self, score_fn: ScoreFunction) -> driver.Sampler:
+        """The compiled sampler of the `sampler` section, in one segment a noise level."""
+        options = self.sampler_options
+        if options.name == "annealed_langevin":
+            step = langevin.Langevin(langevin.annealed(self.sde, options.epsilon, float(self.times[-1])))
+            schedule = driver.dwell(self.times, options.steps_per_level)
+        else:
+            step = langevin.Langevin(langevin.constant(options.epsilon))
+            schedule = driver.dwell(self.times[-1:], options.steps_per_level * len(self.times))
+        return driver.Sampler(
+            step,
+            score_fn,
+            schedule,
+            segments=len(self.times),
+            finish=(lambda score_fn, x, t: denoise(score_fn, self.sde, x, t)) if options.denoise else None,
+            jit_compile=options.jit_compile,
+        )
+
+    def prior(self) -> driver.Prior:
+        """Where the sampler starts."""
+        return driver.uniform_prior if self.sampler_options.prior == "uniform" else self.sde.prior_sample
+
+
+@dataclasses.dataclass(frozen=True)
+class _DataOptions:
+    """The `data` section: arguments of `images.load` and of `pipeline.training_batches`."""
+
+    name: str
+    data_dir: str | None
+    image_size: int | tuple[int, int] | None
+    center_crop: int | None
+    channels: int | None
+    download: bool
+    memory_limit_gib: float
+    random_flip: bool
+    dequantize: bool
+
+
+def _levels(sigma_max: float, sigma_min: float, num_levels: int) -> tuple[np.ndarray, VE]:
+    return noise.uniform_times(num_levels), VE(sigma_max=sigma_max, sigma_min=sigma_min)
+
+
+def _ema_decay(decay: float) -> float:
+    return decay
+
+
+def _section(config: Config, name: str, without: str | None = None) -> dict[str, Any]:
+    return {key: value for key, value in config[name].items() if key != without}
+
+
+def _call(function: Callable, config: Config, name: str):
+    """Calls `function` with a section's values as keyword arguments, after checking their names."""
+    section = _section(config, name)
+    parameters = inspect.signature(function).parameters.values()
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    required = [p.name for p in parameters if p.name in named and p.default is p.empty]
+    _check_names(f"config.{name}", section, named, required)
+    return function(**section)
+
+
+def _choose(table: Mapping[str, Callable], config: Config, name: str) -> Callable:
+    """The table's entry that a section's `name` names, after checking the section's other keys against it."""
+    section = _section(config, name)
+    function = table[_one_of(table, section.get("name"), f"{name}.name")]
+    options = [p.name for p in inspect.signature(function).parameters.values() if p.default is not p.empty]
+    if function in _NETWORKS.values():
+        options.append("dtype")
+    _check_names(f"config.{name}", section, ["name", *options], required=["name"])
+    return function
+
+
+def _one_of(known, value, where: str):
+    if value not in known:
+        raise ValueError(f"config.{where} must be one of {sorted(known)}. Received: {value!r}.")
+    return value
+
+
+def _check_names(where: str, section: Mapping, known, required) -> None:
+    """Refuses keys that nothing reads, naming the nearest that is read, and keys that are missing."""
+    for key in section:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"Did you mean {where}.{near[0]}?" if near else f"Known: {', '.join(sorted(known))}."
+            raise ValueError(f"Nothing reads {where}.{key}. {hint}")
+    missing = [key for key in required if key not in section]
+    if missing:
+        raise ValueError(f"{where} lacks {', '.join(missing)}.")

@@ -1,0 +1,52 @@
+"""Writing files so that a reader sees the whole of one or nothing."""
+
+import os
+import pathlib
+import zipfile
+from collections.abc import Iterable
+
+import numpy as np
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a UTF-8 text file atomically: to a neighbour first, then renamed into place."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def write_npz(path: pathlib.Path, num_rows: int, batches: Iterable[dict[str, np.ndarray]]) -> None:
+    """Writes arrays that arrive batch by batch to one `.npz`, in memory for one batch, atomically.
+
+    Args:
+      path: the file to write.
+      num_rows: rows of every array in the end.
+      batches: dicts with the same names each time, of arrays [b, ...] whose b add up to `num_rows`.
+
+    Raises:
+      ValueError: if the batches do not add up to `num_rows`.
+    """
+    partial = path.with_name(path.name + ".partial")
+    columns: dict[str, np.memmap] = {}
+    spare = {}
+    try:
+        filled = 0
+        for batch in batches:
+            rows = len(next(iter(batch.values())))
+            for name, values in batch.items():
+                if name not in columns:
+                    spare[name] = path.with_name(f"{path.name}.{name}.partial")
+                    shape = (num_rows, *values.shape[1:])
+                    columns[name] = np.lib.format.open_memmap(spare[name], "w+", values.dtype, shape)
+                columns[name][filled : filled + rows] = values
+            filled += rows
+        if filled != num_rows:
+            raise ValueError(f"Expected {num_rows} rows in all. Received: {filled}.")
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            for name, column in columns.items():
+                column.flush()
+                archive.write(spare[name], f"{name}.npy")
+        os.replace(partial, path)
+    finally:
+        for leftover in (*spare.values(), partial):
+            leftover.unlink(missing_ok=True)

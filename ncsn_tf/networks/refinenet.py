@@ -1,0 +1,246 @@
+"""Blocks of the noise-conditional RefineNet (Song & Ermon 2019, appendix A; Lin et al. 2017).
+
+Every block maps `(x, encoding)` to a feature map, where `encoding` is the one-hot noise level [B, L] that its
+normalisations look up. The order inside is normalise, ELU, convolve.
+"""
+
+import keras
+from keras import ops
+
+from ncsn_tf.networks.layers import ConditionalInstanceNormPlusPlus, convolution, resize_bilinear
+
+
+class _Block(keras.layers.Layer):
+    """What the blocks share: their level count and widths, kept as attributes and in the configuration."""
+
+    def __init__(self, num_levels: int, in_filters: int, filters: int, **kwargs):
+        super().__init__(**kwargs)
+        self.num_levels = num_levels
+        self.in_filters = in_filters
+        self.filters = filters
+
+    def _norm(self):
+        return ConditionalInstanceNormPlusPlus(self.num_levels, dtype=self.dtype_policy)
+
+    def _convolution(self, in_filters: int, filters: int, kernel_size: int = 3, **kwargs):
+        return convolution(in_filters, filters, kernel_size, dtype=self.dtype_policy, **kwargs)
+
+    def get_config(self):
+        config = super().get_config()
+        return {**config, "num_levels": self.num_levels, "in_filters": self.in_filters, "filters": self.filters}
+
+
+def _mean_pool(x):
+    """Means of 2x2 cells; an odd last row or column is averaged over the cells that exist."""
+    return ops.average_pool(x, 2, 2, padding="same")
+
+
+@keras.saving.register_keras_serializable("ncsn_tf")
+class ResidualBlock(_Block):
+    """Pre-activation residual block, optionally dilated, halving the resolution or changing the width.
+
+    Args:
+      num_levels: number of noise levels.
+      in_filters: channels of the input.
+      filters: channels of the output.
+      dilation: dilation of its 3x3 convolutions.
+      downsample: average over 2x2 cells at the end of both branches. The first convolution then keeps the width.
+      project: put a convolution in the shortcut even where the identity would fit.
+      **kwargs: `name`, `dtype`, ... of `keras.layers.Layer`.
+
+    The shortcut is the identity where the shape allows; else a 1x1 convolution, or, in a dilated block, a dilated
+    3x3 one, as in the official network.
+    """
+
+    def __init__(
+        self,
+        num_levels: int,
+        in_filters: int,
+        filters: int,
+        *,
+        dilation: int = 1,
+        downsample: bool = False,
+        project: bool = False,
+        **kwargs,
+    ):
+        super().__init__(num_levels, in_filters, filters, **kwargs)
+        self.dilation = dilation
+        self.downsample = downsample
+        self.project = project
+        middle = in_filters if downsample else filters
+        self.norm1, self.norm2 = self._norm(), self._norm()
+        self.conv1 = self._convolution(in_filters, middle, dilation=dilation)
+        self.conv2 = self._convolution(middle, filters, dilation=dilation)
+        self.middle = middle
+        self.shortcut = None
+        if project or downsample or in_filters != filters:
+            self.shortcut = self._convolution(in_filters, filters, 3 if dilation > 1 else 1, dilation=dilation)
+
+    def build(self, x_shape, encoding_shape):
+        middle_shape = (*x_shape[:-1], self.middle)
+        self.norm1.build(x_shape)
+        self.conv1.build(x_shape)
+        self.norm2.build(middle_shape)
+        self.conv2.build(middle_shape)
+        if self.shortcut is not None:
+            self.shortcut.build(x_shape)
+
+    def call(self, x, encoding):
+        h = self.conv1(ops.elu(self.norm1(x, encoding)))
+        h = self.conv2(ops.elu(self.norm2(h, encoding)))
+        if self.downsample:
+            # A 1x1 convolution commutes with averaging, so the shortcut convolves a quarter of the pixels.
+            h, x = _mean_pool(h), _mean_pool(x)
+        return h + (x if self.shortcut is None else self.shortcut(x))
+
+    def get_config(self):
+        options = {"dilation": self.dilation, "downsample": self.downsample, "project": self.project}
+        return {**super().get_config(), **options}
+
+
+@keras.saving.register_keras_serializable("ncsn_tf")
+class ResidualConvolutionUnits(_Block):
+    """RefineNet's RCU: `num_units` residual units of two (norm, ELU, 3x3 convolution) each; the width stays.
+
+    Args:
+      num_levels: number of noise levels.
+      filters: channels of input and output.
+      num_units: how many residual units follow one another.
+      **kwargs: `name`, `dtype`, ... of `keras.layers.Layer`.
+    """
+
+    def __init__(self, num_levels, filters, num_units: int, **kwargs):
+        super().__init__(num_levels, filters, filters, **kwargs)
+        self.num_units = num_units
+        self.norms = [self._norm() for _ in range(2 * num_units)]
+        self.convs = [self._convolution(filters, filters, use_bias=False) for _ in range(2 * num_units)]
+
+    def build(self, x_shape, encoding_shape):
+        for layer in (*self.norms, *self.convs):
+            layer.build(x_shape)
+
+    def call(self, x, encoding):
+        for unit in range(self.num_units):
+            h = x
+            for stage in (2 * unit, 2 * unit + 1):
+                h = self.convs[stage](ops.elu(self.norms[stage](h, encoding)))
+            x = x + h
+        return x
+
+    def get_config(self):
+        config = super().get_config()
+        del config["in_filters"]
+        return {**config, "num_units": self.num_units}
+
+
+@keras.saving.register_keras_serializable("ncsn_tf")
+class MultiResolutionFusion(_Block):
+    """RefineNet's MSF: brings feature maps of several resolutions to one width and one size, and adds them.
+
+    Args:
+      num_levels: number of noise levels.
+      in_filters: channels of each input, a sequence.
+      filters: channels of the output.
+      **kwargs: `name`, `dtype`, ... of `keras.layers.Layer`.
+
+    Call arguments:
+      x: a list of feature maps; the output takes the size of the first.
+      encoding: [B, L].
+    """
+
+    def __init__(self, num_levels, in_filters, filters, **kwargs):
+        super().__init__(num_levels, in_filters, filters, **kwargs)
+        self.norms = [self._norm() for _ in in_filters]
+        self.convs = [self._convolution(width, filters) for width in in_filters]
+
+    def build(self, x_shape, encoding_shape):
+        for shape, norm, conv in zip(x_shape, self.norms, self.convs, strict=True):
+            norm.build(shape)
+            conv.build(shape)
+
+    def call(self, x, encoding):
+        _, height, width, _ = x[0].shape
+        total = 0.0
+        for h, norm, conv in zip(x, self.norms, self.convs, strict=True):
+            total = total + resize_bilinear(conv(norm(h, encoding)), height, width)
+        return total
+
+
+@keras.saving.register_keras_serializable("ncsn_tf")
+class ChainedResidualPooling(_Block):
+    """RefineNet's CRP with two stages of (norm, 5x5 average pooling, 3x3 convolution), each added to the running sum.
+
+    The pooling divides by 25 everywhere: it counts the zero padding, as the official network does.
+
+    Args:
+      num_levels: number of noise levels.
+      filters: channels of input and output.
+      **kwargs: `name`, `dtype`, ... of `keras.layers.Layer`.
+    """
+
+    def __init__(self, num_levels, filters, **kwargs):
+        super().__init__(num_levels, filters, filters, **kwargs)
+        self.norms = [self._norm() for _ in range(2)]
+        self.convs = [self._convolution(filters, filters, use_bias=False) for _ in range(2)]
+
+    def build(self, x_shape, encoding_shape):
+        for layer in (*self.norms, *self.convs):
+            layer.build(x_shape)
+
+    def call(self, x, encoding):
+        x = path = ops.elu(x)
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            path = ops.pad(norm(path, encoding), ((0, 0), (2, 2), (2, 2), (0, 0)))
+            path = conv(ops.average_pool(path, 5, 1, padding="valid"))
+            x = x + path
+        return x
+
+    def get_config(self):
+        config = super().get_config()
+        del config["in_filters"]
+        return config
+
+
+@keras.saving.register_keras_serializable("ncsn_tf")
+class RefineBlock(_Block):
+    """One RefineNet block: adapt each input, fuse them at the first one's size, pool in a chain, refine.
+
+    Args:
+      num_levels: number of noise levels.
+      in_filters: channels of each input, a sequence; with one input there is nothing to fuse.
+      filters: channels of the output.
+      output_units: residual units after the pooling (1; 3 in the network's last block).
+      **kwargs: `name`, `dtype`, ... of `keras.layers.Layer`.
+
+    Call arguments:
+      x: a list of feature maps, the finest first.
+      encoding: [B, L].
+    """
+
+    def __init__(self, num_levels, in_filters, filters, *, output_units: int = 1, **kwargs):
+        super().__init__(num_levels, in_filters, filters, **kwargs)
+        self.output_units = output_units
+        shared = {"dtype": self.dtype_policy}
+        self.adapters = [ResidualConvolutionUnits(num_levels, width, 2, **shared) for width in in_filters]
+        self.fusion = None
+        if len(in_filters) > 1:
+            self.fusion = MultiResolutionFusion(num_levels, in_filters, filters, **shared)
+        self.pooling = ChainedResidualPooling(num_levels, filters, **shared)
+        self.output_convs = ResidualConvolutionUnits(num_levels, filters, output_units, **shared)
+
+    def build(self, x_shape, encoding_shape):
+        for adapter, shape in zip(self.adapters, x_shape, strict=True):
+            adapter.build(shape, encoding_shape)
+        if self.fusion is not None:
+            self.fusion.build(x_shape, encoding_shape)
+        fused_shape = (*x_shape[0][:-1], self.filters)
+        self.pooling.build(fused_shape, encoding_shape)
+        self.output_convs.build(fused_shape, encoding_shape)
+
+    def call(self, x, encoding):
+        adapted = [adapter(h, encoding) for adapter, h in zip(self.adapters, x, strict=True)]
+        fused = adapted[0] if self.fusion is None else self.fusion(adapted, encoding)
+        return self.output_convs(self.pooling(fused, encoding), encoding)
+
+    def get_config(self):
+        return {**super().get_config(), "output_units": self.output_units}

@@ -1,0 +1,60 @@
+"""Grids of noise levels: strictly decreasing times t of an SDE, handed to samplers and objectives as data."""
+
+import numpy as np
+
+
+def geometric_sigmas(sigma_max: float, sigma_min: float, num_levels: int) -> np.ndarray:
+    """Noise levels in geometric progression, sigma_1 > ... > sigma_L (Song & Ermon 2019, section 4.2).
+
+    Args:
+      sigma_max: sigma_1, in data units.
+      sigma_min: sigma_L, in data units.
+      num_levels: L, at least 2.
+
+    Returns:
+      float64 [L], its ends exactly as given.
+
+    Raises:
+      ValueError: if the ends are not 0 < sigma_min < sigma_max < infinity, or there are fewer than two levels.
+    """
+    if not 0.0 < sigma_min < sigma_max < np.inf:
+        raise ValueError(
+            "Noise levels need 0 < sigma_min < sigma_max, both finite. "
+            f"Received: sigma_max={sigma_max}, sigma_min={sigma_min}."
+        )
+    if num_levels < 2:
+        raise ValueError(f"A geometric grid needs 2 or more noise levels. Received: num_levels={num_levels}.")
+    return np.geomspace(sigma_max, sigma_min, num_levels)
+
+
+def uniform_times(num_levels: int) -> np.ndarray:
+    """Equally spaced times from 1 down to 0: on the VE SDE, the geometric noise levels.
+
+    Args:
+      num_levels: L, at least 2.
+
+    Returns:
+      float32 [L], strictly decreasing.
+
+    Raises:
+      ValueError: if there are fewer than two levels.
+    """
+    if num_levels < 2:
+        raise ValueError(f"A grid of times needs 2 or more levels. Received: num_levels={num_levels}.")
+    return np.linspace(1.0, 0.0, num_levels, dtype=np.float32)
+
+
+def check_times(times: np.ndarray) -> np.ndarray:
+    """Returns `times` as float32 [L] after checking that it is a grid of levels.
+
+    Raises:
+      ValueError: unless `times` is one-dimensional, not empty, finite, within [0, 1] and strictly decreasing.
+    """
+    times = np.asarray(times, np.float32)
+    if times.ndim != 1 or times.size == 0:
+        raise ValueError(f"A grid of times is a vector of one or more. Received shape: {times.shape}.")
+    if not (np.isfinite(times).all() and times.max() <= 1.0 and times.min() >= 0.0):
+        raise ValueError(f"Times lie in [0, 1], t=0 the data and t=1 the noise. Received: {times}.")
+    if (np.diff(times) >= 0.0).any():
+        raise ValueError(f"Times must decrease strictly, from noise to data. Received: {times}.")
+    return times

@@ -1,0 +1,72 @@
+"""Pictures of images: grids, the trajectory of a sampler, animations."""
+
+import math
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+_SMALLEST_TILE = 32
+"""Images smaller than this are enlarged by a whole factor, so that a person sees their pixels."""
+
+
+def tile(images: np.ndarray, columns: int | None = None, border: int = 1) -> np.ndarray:
+    """Lays images out in a grid.
+
+    Args:
+      images: uint8 [N, H, W, C]. One channel is grey, three are RGB; any other number is shown side by side in grey.
+      columns: images in a row; by default the smallest square that holds all.
+      border: width of the white lines between images, in pixels.
+
+    Returns:
+      uint8 [height, width, 3], filled row by row.
+
+    Raises:
+      ValueError: if `images` is not a non-empty uint8 batch.
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or images.dtype != np.uint8 or not len(images):
+        raise ValueError(f"A grid needs uint8 images [N, H, W, C]. Received: {images.dtype} {images.shape}.")
+    if images.shape[-1] not in (1, 3):
+        images = np.concatenate(np.split(images, images.shape[-1], axis=-1), axis=2)
+    images = np.broadcast_to(images, (*images.shape[:-1], 3))
+    factor = max(1, math.ceil(_SMALLEST_TILE / min(images.shape[1:3])))
+    images = images.repeat(factor, axis=1).repeat(factor, axis=2)
+    count, height, width, _ = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    canvas = np.full((rows * (height + border) + border, columns * (width + border) + border, 3), 255, np.uint8)
+    for position, image in enumerate(images):
+        top = (position // columns) * (height + border) + border
+        left = (position % columns) * (width + border) + border
+        canvas[top : top + height, left : left + width] = image
+    return canvas
+
+
+def save_grid(path: pathlib.Path, images: np.ndarray, columns: int | None = None) -> None:
+    """Writes `tile(images, columns)` as a PNG."""
+    Image.fromarray(tile(images, columns)).save(path, format="PNG")
+
+
+def save_trajectory(path: pathlib.Path, frames: np.ndarray) -> None:
+    """Writes a sampler's course as a PNG: rows are samples, columns levels (Song & Ermon 2019, Figure 4).
+
+    Args:
+      path: the file to write.
+      frames: uint8 [levels, N, H, W, C].
+    """
+    by_sample = np.swapaxes(frames, 0, 1)
+    save_grid(path, by_sample.reshape(-1, *frames.shape[2:]), columns=len(frames))
+
+
+def save_animation(path: pathlib.Path, frames: np.ndarray, milliseconds: int = 250) -> None:
+    """Writes a sampler's course as an endless GIF of grids whose last frame stays a while.
+
+    Args:
+      path: the file to write.
+      frames: uint8 [levels, N, H, W, C].
+      milliseconds: how long each frame stays; the last stays eight times as long.
+    """
+    grids = [Image.fromarray(tile(frame)) for frame in frames]
+    durations = [milliseconds] * (len(grids) - 1) + [8 * milliseconds]
+    grids[0].save(path, format="GIF", save_all=True, append_images=grids[1:], duration=durations, loop=0)

@@ -1,0 +1,84 @@
+"""Langevin dynamics: a walk whose stationary density is known by its score alone."""
+
+import dataclasses
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from ncsn_tf import seeds as random
+from ncsn_tf.score import ScoreFunction, expand
+from ncsn_tf.sde import VE
+
+
+@dataclasses.dataclass(frozen=True)
+class Langevin:
+    """Unadjusted Langevin dynamics (Song & Ermon 2019, equation 4; Algorithm 1, line 6).
+
+        x <- x + a/2 score(x, t) + sqrt(a) z,   a = step_size(t)
+
+    The time stays where it is; annealing is a grid of times run from noise to data, each with its own step size.
+    This is the paper's form: the official code runs x + a s + sqrt(2 a) z, so its step of 2e-5 is our 4e-5.
+
+    Attributes:
+      step_size: a(t), [B] for t of shape [B], in squared data units; see `constant` and `annealed`.
+    """
+
+    step_size: Callable[[tf.Tensor], tf.Tensor]
+
+    def __call__(
+        self, score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, t_next: tf.Tensor, seeds: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """One step.
+
+        Args:
+          score_fn: the score function.
+          x: [B, ...], where the walk stands.
+          t: [B], the time whose perturbed density is sampled.
+          t_next: unused; Langevin dynamics does not move in time.
+          seeds: int32 [B, 2], this step's seed for each example.
+
+        Returns:
+          The new x and its mean before noise, both [B, ...].
+        """
+        del t_next
+        size = expand(self.step_size(t), x)
+        mean = x + 0.5 * size * score_fn(x, t)
+        return mean + tf.sqrt(size) * random.normal(seeds, x.shape[1:]), mean
+
+
+def constant(step_size: float) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The same step size, in squared data units, at every time.
+
+    Raises:
+      ValueError: if it is not positive and finite.
+    """
+    _check_positive("step size", step_size)
+    return lambda t: tf.fill(tf.shape(t), tf.constant(step_size, tf.float32))
+
+
+def annealed(sde: VE, epsilon: float, last_time: float = 0.0) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The step sizes of annealed Langevin dynamics, epsilon sigma_i^2 / sigma_L^2 (Algorithm 1, line 3).
+
+    The signal-to-noise ratio of a step is then the same at every level.
+
+    Args:
+      sde: the SDE that gives sigma.
+      epsilon: the step size at the last level, in squared data units.
+      last_time: the time of the last level, whose noise is sigma_L.
+
+    Raises:
+      ValueError: if epsilon is not positive and finite.
+    """
+    _check_positive("epsilon", epsilon)
+
+    def step_size(t: tf.Tensor) -> tf.Tensor:
+        _, sigma = sde.marginal(t)
+        _, last_sigma = sde.marginal(tf.fill(tf.shape(t), last_time))
+        return epsilon * (sigma / last_sigma) ** 2
+
+    return step_size
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not 0.0 < value < float("inf"):
+        raise ValueError(f"The Langevin {name} must be positive and finite. Received: {value}.")

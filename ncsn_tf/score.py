@@ -1,0 +1,69 @@
+"""The adapter: the one place where a network's output becomes the score of the perturbed data."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from ncsn_tf import noise
+from ncsn_tf.sde import VE
+
+ScoreFunction = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+"""score_fn(x: [B, ...], t: [B]) -> [B, ...], the gradient of log p_t at x."""
+
+
+def expand(coefficients: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """Reshapes [B] to [B, 1, ..., 1] so that it multiplies `like`, [B, ...]."""
+    return tf.reshape(coefficients, [-1] + [1] * (len(like.shape) - 1))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ScoreModel:
+    """A network conditioned on the index of a noise level, seen as a score function.
+
+    Attributes:
+      network: `network(x, level)`, a Keras model whose output is the score.
+      times: float32 [L], the strictly decreasing grid of t whose indices condition the network.
+      centred: whether the network wants images of [0, 1] mapped to [-1, 1]. The output stays the gradient with
+        respect to the image in [0, 1]: networks of this family learn the factor 2.
+
+    Raises:
+      ValueError: if `times` is not a grid of levels.
+    """
+
+    network: Callable
+    times: np.ndarray
+    centred: bool = True
+
+    def __post_init__(self):
+        noise.check_times(self.times)
+
+    def level(self, t: tf.Tensor) -> tf.Tensor:
+        """The index of the grid's time nearest to t, int32 [B]."""
+        return tf.argmin(tf.abs(t[:, None] - self.times[None, :]), axis=1, output_type=tf.int32)
+
+    def score(self, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+        """The score at x, [B, ...], of the data perturbed to time t, [B]; t is taken to the nearest level."""
+        return self.network(2.0 * x - 1.0 if self.centred else x, self.level(t))
+
+
+def denoise(score_fn: ScoreFunction, sde: VE, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+    """The mean of the clean example given the noisy one, by Tweedie's formula.
+
+        E[x_0 | x_t] = (x_t + sigma^2 score(x_t, t)) / alpha
+
+    Args:
+      score_fn: the score function.
+      sde: the SDE that perturbed the data.
+      x: [B, ...], perturbed examples.
+      t: [B], their times.
+
+    Returns:
+      [B, ...].
+
+    Reference:
+      Jolicoeur-Martineau et al., Adversarial score matching and improved sampling, 2021, section 3; Efron 2011.
+    """
+    alpha, sigma = sde.marginal(t)
+    return (x + expand(sigma**2, x) * score_fn(x, t)) / expand(alpha, x)

@@ -1,0 +1,156 @@
+"""Stateless random numbers that belong to an example, never to a device or a batch.
+
+Every draw of the library comes from here. A seed is an int32 tensor of shape [2]; a batch of seeds has shape [B, 2]
+with one row an example. Seeds are made by folding integers into the run's seed, `fold(seed(run), stream, ...)`, and an
+example's own number comes last, so the same example gets the same noise in any batch on any number of replicas.
+
+Two facts shape the code. Left to choose, TensorFlow takes another generator on TPU than on CPU and GPU, so Philox is
+named. And `tf.random.stateless_normal` and `stateless_uniform` give other floats under XLA than without it for the same
+seed (measured on TensorFlow 2.21), while the generator's integers agree: so only integers are drawn, and the floats are
+made from them here. Samples are then the same whether or not XLA compiles them.
+
+The functions that walk over a batch of seeds are compiled by XLA wherever they are called from: TensorFlow has no batched
+form of the generator and would run a loop of single draws, 13 ms for 400 examples of 16 numbers against 0.7 ms.
+"""
+
+import enum
+import math
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+
+class Stream(enum.IntEnum):
+    """What a seed is for. Two purposes never share a stream, so their draws are independent."""
+
+    INITIALISATION = 0
+    DATA_ORDER = 1
+    DEQUANTIZATION = 2
+    FLIP = 3
+    LEVEL = 4
+    PERTURBATION = 5
+    HELD_OUT = 6
+    SAMPLE = 7
+    PRIOR = 8
+    SAMPLER_STEP = 9
+
+
+def seed(run_seed: int) -> tf.Tensor:
+    """The root seed of a run.
+
+    Args:
+      run_seed: an integer in [0, 2^31), the run's `seed`.
+
+    Returns:
+      An int32 tensor of shape [2].
+
+    Raises:
+      ValueError: if `run_seed` is outside that range.
+    """
+    if not 0 <= run_seed < 2**31:
+        raise ValueError(f"A seed must be an integer in [0, 2^31). Received: {run_seed}.")
+    return tf.constant([run_seed, 0], tf.int32)
+
+
+def fold(base: tf.Tensor, *data: int | tf.Tensor) -> tf.Tensor:
+    """Folds integers into one seed, left to right.
+
+    Args:
+      base: a seed, int32 of shape [2].
+      *data: scalars, each a Python integer or an integer tensor (taken modulo 2^32).
+
+    Returns:
+      A seed, int32 of shape [2], statistically independent for every sequence of data.
+    """
+    for value in data:
+        base = tf.random.experimental.stateless_fold_in(base, tf.cast(value, tf.int32), alg="philox")
+    return base
+
+
+def per_example(base: tf.Tensor, examples: tf.Tensor) -> tf.Tensor:
+    """Folds an example number into a seed, for a whole batch.
+
+    Args:
+      base: a seed, int32 of shape [2].
+      examples: integer tensor of shape [B].
+
+    Returns:
+      Seeds, int32 of shape [B, 2]; row b equals `fold(base, examples[b])`.
+    """
+    return _fold_rows(tf.repeat(base[None], tf.size(examples), axis=0), tf.cast(examples, tf.int32)[:, None])
+
+
+def fold_each(seeds: tf.Tensor, *data: int | tf.Tensor) -> tf.Tensor:
+    """Folds the same integers into every seed of a batch.
+
+    Args:
+      seeds: int32 of shape [B, 2].
+      *data: scalars as for `fold`.
+
+    Returns:
+      Seeds, int32 of shape [B, 2]; row b equals `fold(seeds[b], *data)`.
+    """
+    values = tf.stack([tf.cast(value, tf.int32) for value in data])
+    return _fold_rows(seeds, tf.repeat(values[None], tf.shape(seeds)[0], axis=0))
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _fold_rows(seeds: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
+    """Row b is seeds[b] with the integers data[b], [K], folded in."""
+    return tf.vectorized_map(lambda row: fold(row[0], *tf.unstack(row[1])), (seeds, data), warn=False)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _bits(seeds: tf.Tensor, count: int) -> tf.Tensor:
+    """`count` words of 32 random bits an example, uint32 of shape [B, count]."""
+
+    def one_example(row: tf.Tensor) -> tf.Tensor:
+        return tf.random.stateless_uniform((count,), row, minval=None, maxval=None, dtype=tf.int32, alg="philox")
+
+    return tf.bitcast(tf.vectorized_map(one_example, seeds, warn=False), tf.uint32)
+
+
+def normal(seeds: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
+    """Standard normal noise, one independent draw an example, by the Box-Muller transform.
+
+    Args:
+      seeds: int32 of shape [B, 2].
+      shape: the shape of one example.
+
+    Returns:
+      float32 of shape [B, *shape]; row b depends on `seeds[b]` alone. No draw exceeds 6.8 in magnitude.
+    """
+    size = math.prod(shape)
+    pairs = (size + 1) // 2
+    bits = _bits(seeds, 2 * pairs)
+    radius = tf.sqrt(-2.0 * tf.math.log((tf.cast(bits[:, :pairs], tf.float32) + 0.5) * 2.0**-32))
+    angle = tf.cast(bits[:, pairs:], tf.float32) * (2.0 * math.pi * 2.0**-32)
+    flat = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=1)[:, :size]
+    return tf.reshape(flat, [-1, *shape])
+
+
+def uniform(seeds: tf.Tensor, shape: Sequence[int] = ()) -> tf.Tensor:
+    """Uniform noise on [0, 1), one independent draw an example.
+
+    Args:
+      seeds: int32 of shape [B, 2].
+      shape: the shape of one example; a scalar by default.
+
+    Returns:
+      float32 of shape [B, *shape], multiples of 2^-24.
+    """
+    high_bits = tf.bitwise.right_shift(_bits(seeds, math.prod(shape)), tf.constant(8, tf.uint32))
+    return tf.reshape(tf.cast(high_bits, tf.float32) * 2.0**-24, [-1, *shape])
+
+
+def integers(seeds: tf.Tensor, bound: int) -> tf.Tensor:
+    """A uniform integer an example.
+
+    Args:
+      seeds: int32 of shape [B, 2].
+      bound: the exclusive upper bound, at least 1 and far below 2^24, the number of values that the uniform draw takes.
+
+    Returns:
+      int32 of shape [B], values in [0, bound).
+    """
+    return tf.cast(uniform(seeds) * float(bound), tf.int32)

@@ -1,0 +1,220 @@
+"""The training loop: a step on every replica, a loop of steps in one graph, and what happens between loops."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ncsn_tf import seeds as random
+from ncsn_tf.score import ScoreModel
+from ncsn_tf.training.ema import MovingAverage
+
+Objective = Callable[..., tf.Tensor]
+"""objective(score_fn, x, t, z) -> float32 [B]."""
+
+
+class NonFiniteLossError(ArithmeticError):
+    """Training met a loss or a gradient that is not a number or infinite."""
+
+
+@keras.saving.register_keras_serializable("ncsn_tf")
+class ReducedAdam(keras.optimizers.Adam):
+    """Adam that is handed gradients already summed over the replicas.
+
+    Keras sums them itself, inside `apply`; the trainer has done so before, since the norm of the global gradient is
+    wanted, and a second reduction would multiply by the number of replicas.
+    """
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return grads_and_vars
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopResult:
+    """What a loop of steps reports.
+
+    Attributes:
+      steps: steps taken; fewer than asked for only if the last one was not finite.
+      loss: mean loss an example over the loop; of the offending step alone if that was not finite.
+      level_losses: float [L], the mean loss of the examples of each level (NaN where a level had none).
+      gradient_norm: mean over the steps of the global gradient's Euclidean norm.
+      finite: whether every loss and gradient norm was finite.
+      seconds: wall-clock time of the loop.
+    """
+
+    steps: int
+    loss: float
+    level_losses: np.ndarray
+    gradient_norm: float
+    finite: bool
+    seconds: float
+
+
+class Trainer:
+    """Holds what training changes (weights, their average, the optimizer) and changes it.
+
+    All randomness of a step comes from (run seed, presentation number of the example), so a step is the same on any
+    number of replicas, and a run that goes on from a checkpoint is the run that never stopped.
+
+    Args:
+      strategy: the distribution strategy under whose scope the networks were built.
+      network: the network to train, built.
+      average: a second, built network of the same architecture, for the moving average.
+      times: float32 [L], the grid of noise levels, drawn uniformly.
+      objective: `objective(score_fn, x, t, z) -> [B]`.
+      optimizer: a `ReducedAdam`.
+      ema_decay: final decay of the moving average.
+      run_seed: an integer in [0, 2^31).
+      batch_size: the global batch, over all replicas.
+      jit_compile: compile the step with XLA: all of it on one replica, the loss and its gradient on several.
+    """
+
+    def __init__(
+        self,
+        *,
+        strategy: tf.distribute.Strategy,
+        network: keras.Model,
+        average: keras.Model,
+        times: np.ndarray,
+        objective: Objective,
+        optimizer: ReducedAdam,
+        ema_decay: float,
+        run_seed: int,
+        batch_size: int,
+        jit_compile: bool = False,
+    ):
+        self.strategy = strategy
+        self.network = network
+        self.average = average
+        self.optimizer = optimizer
+        self.batch_size = batch_size
+        self.score_model = ScoreModel(network, times)
+        self.average_score_model = ScoreModel(average, times)
+        self._objective = objective
+        self._times = tf.constant(times)
+        root = random.seed(run_seed)
+        self._level_seed = random.fold(root, random.Stream.LEVEL)
+        self._noise_seed = random.fold(root, random.Stream.PERTURBATION)
+        self._held_out_level_seed = random.fold(root, random.Stream.HELD_OUT, random.Stream.LEVEL)
+        self._held_out_noise_seed = random.fold(root, random.Stream.HELD_OUT, random.Stream.PERTURBATION)
+        with strategy.scope():
+            self.ema = MovingAverage(network, average, ema_decay)
+            optimizer.build(network.trainable_variables)
+
+        single = strategy.num_replicas_in_sync == 1
+        self._gradients = tf.function(self._replica_gradients, jit_compile=jit_compile and not single, autograph=False)
+        self._step = tf.function(self._global_step, jit_compile=jit_compile and single, autograph=False)
+
+    @property
+    def step(self) -> int:
+        """Steps taken since the first start of the run."""
+        return int(self.optimizer.iterations.numpy())
+
+    def loss(self, score_fn, x: tf.Tensor, example: tf.Tensor, level_seed: tf.Tensor, noise_seed: tf.Tensor):
+        """Draws each example's level and noise from its number and evaluates the objective; (losses, levels), [B]."""
+        level = random.integers(random.per_example(level_seed, example), self._times.shape[0])
+        z = random.normal(random.per_example(noise_seed, example), x.shape[1:])
+        return self._objective(score_fn, x, tf.gather(self._times, level), z), level
+
+    def _replica_gradients(self, batch):
+        """Gradients of this replica's share of the mean loss, and the losses by level."""
+        with tf.GradientTape() as tape:
+            losses, level = self.loss(
+                self.score_model.score, batch["image"], batch["example"], self._level_seed, self._noise_seed
+            )
+            loss = tf.reduce_sum(losses) / self.batch_size
+        gradients = tape.gradient(loss, self.network.trainable_variables)
+        return gradients, _by_level(losses, level, self._times.shape[0])
+
+    def _replica_step(self, batch):
+        gradients, by_level = self._gradients(batch)
+        gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        self.optimizer.apply(gradients, self.network.trainable_variables)
+        return by_level, tf.linalg.global_norm(gradients)
+
+    def _global_step(self, batch):
+        by_level, norm = self.strategy.run(self._replica_step, args=(batch,))
+        self.ema.update(self.strategy, self.optimizer.iterations.value)
+        by_level = self.strategy.reduce(tf.distribute.ReduceOp.SUM, by_level, axis=None)
+        return by_level, self.strategy.reduce(tf.distribute.ReduceOp.MEAN, norm, axis=None)
+
+    @tf.function(autograph=False)
+    def _loop(self, iterator, steps: tf.Tensor):
+        """Runs steps until `steps` are done or one is not finite."""
+        levels = self._times.shape[0]
+
+        def body(done, finite, last_loss, total, norms):
+            by_level, norm = self._step(next(iterator))
+            loss = tf.reduce_sum(by_level[0]) / self.batch_size
+            finite = tf.math.is_finite(loss) & tf.math.is_finite(norm)
+            return done + 1, finite, loss, total + by_level, norms + norm
+
+        start = (tf.constant(0), tf.constant(True), tf.constant(0.0), tf.zeros([2, levels]), tf.constant(0.0))
+        return tf.while_loop(lambda done, finite, *_: (done < steps) & finite, body, start, parallel_iterations=1)
+
+    def run(self, iterator, steps: int) -> LoopResult:
+        """Takes steps, at most `steps` of them.
+
+        Args:
+          iterator: of the distributed training batches, standing at this trainer's step.
+          steps: how many to take; any number runs the same graph.
+
+        Returns:
+          The loop's figures.
+
+        Raises:
+          NonFiniteLossError: at the first loss or gradient that is not finite, naming the step. The weights in memory
+            are worthless then; those of the last checkpoint are not.
+        """
+        begun = time.perf_counter()
+        done, finite, last_loss, (sums, counts), norms = self._loop(iterator, tf.constant(steps))
+        done, finite = int(done), bool(finite)
+        if not finite:
+            raise NonFiniteLossError(
+                f"Step {self.step} gave a loss of {float(last_loss)} with a gradient that is not finite or a loss that "
+                "is not. A smaller optim.learning_rate or float32 instead of bfloat16 usually helps."
+            )
+        with np.errstate(invalid="ignore"):
+            level_losses = sums.numpy() / counts.numpy()
+        return LoopResult(
+            steps=done,
+            loss=float(tf.reduce_sum(sums)) / (done * self.batch_size),
+            level_losses=level_losses,
+            gradient_norm=float(norms) / done,
+            finite=finite,
+            seconds=time.perf_counter() - begun,
+        )
+
+    @tf.function(autograph=False)
+    def _held_out_batch(self, batch):
+        losses, level = self.loss(
+            self.average_score_model.score,
+            batch["image"],
+            batch["example"],
+            self._held_out_level_seed,
+            self._held_out_noise_seed,
+        )
+        return _by_level(losses, level, self._times.shape[0], batch["weight"])
+
+    def held_out_loss(self, batches: tf.data.Dataset) -> tuple[float, np.ndarray]:
+        """The objective of the averaged weights on held-out examples, at levels and noise fixed by the run's seed.
+
+        Args:
+          batches: of `image`, `example` and `weight`, as `data.pipeline.evaluation_batches` makes them.
+
+        Returns:
+          The mean loss an example and, float [L], the mean of each level (NaN where a level had none).
+        """
+        sums, counts = sum(self._held_out_batch(batch).numpy() for batch in batches)
+        with np.errstate(invalid="ignore"):
+            return float(sums.sum() / counts.sum()), sums / counts
+
+
+def _by_level(losses: tf.Tensor, level: tf.Tensor, levels: int, weight: tf.Tensor | None = None) -> tf.Tensor:
+    """Sums of losses and of weights over the examples of each level, float32 [2, levels]."""
+    weight = tf.ones_like(losses) if weight is None else weight
+    encoding = tf.one_hot(level, levels)
+    return tf.linalg.matmul(tf.stack([losses * weight, weight]), encoding)
