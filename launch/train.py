@@ -34,8 +34,8 @@ def main() -> None:
         builder = build.Builder(config)
         options = builder.training
         devices = strategy.default_strategy()
-        source = builder.images("train")
-        held_out = builder.images("held_out") if options.held_out_examples else None
+        source = builder.load_images("train")
+        held_out = builder.load_images("held_out") if options.held_out_examples else None
         trainer = builder.trainer(devices, source.shape)
         builder.batches(source, devices, 0)
     parameters = sum(int(weight.shape.num_elements()) for weight in trainer.network.trainable_variables)
@@ -47,7 +47,7 @@ def main() -> None:
 
     directory = RunDirectory(_WORKDIR.value)
     with cli.user_mistakes():
-        directory.open(config)
+        directory.open(config, dataset=source.name, images=len(source), shape=source.shape)
         checkpoints = Checkpoints(directory.checkpoints, trainer, options.keep_checkpoints)
     sampler = builder.sampler(trainer.average_score_model.score)
 

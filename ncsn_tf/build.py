@@ -113,7 +113,7 @@ class Builder:
         _one_of(_SAMPLERS, self.sampler_options.name, "sampler.name")
         _one_of(_PRIORS, self.sampler_options.prior, "sampler.prior")
 
-    def images(self, split: str) -> images.ImageSource:
+    def load_images(self, split: str) -> images.ImageSource:
         """The `train` or `held_out` images of the `data` section."""
         options = dataclasses.asdict(self._data)
         del options["random_flip"], options["dequantize"]

@@ -64,12 +64,17 @@ def find(directory: pathlib.Path, step: int | None = None) -> str:
     paths = list(state.all_model_checkpoint_paths) if state else []
     if not paths:
         raise CheckpointError(f"No checkpoint in {directory}. Train first: python -m launch.train --workdir=...")
-    steps = {int(path.rsplit("-", 1)[1]): path for path in paths}
+    steps = {step_of(path): path for path in paths}
     if step is None:
         return steps[max(steps)]
     if step not in steps:
         raise CheckpointError(f"No checkpoint of step {step} in {directory}. There are: {sorted(steps)}.")
     return steps[step]
+
+
+def step_of(path: str) -> int:
+    """The step of a checkpoint, from its path."""
+    return int(path.rsplit("-", 1)[1])
 
 
 def load_average(path: str, network: keras.Model) -> None:

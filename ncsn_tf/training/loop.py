@@ -35,7 +35,7 @@ class Cadence:
     checkpoint_every: int
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
+        for field in dataclasses.fields(Cadence):
             value = getattr(self, field.name)
             smallest = 0 if field.name in ("evaluate_every", "sample_every") else 1
             if value < smallest:

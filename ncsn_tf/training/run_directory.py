@@ -1,6 +1,7 @@
 """A run's directory, which explains itself: the resolved configuration, the versions, the commit.
 
     DIR/config.json        the configuration, every default resolved
+    DIR/dataset.json       the images: name, number, shape
     DIR/environment.json   versions, commit, devices and command of every start
     DIR/checkpoints/       weights, their average, optimizer and step
     DIR/tensorboard/       losses by level, held-out loss, gradient norm, images/s, sample grids
@@ -39,12 +40,16 @@ class RunDirectory:
         self.samples = self.path / "samples"
         self._config = self.path / "config.json"
         self._environment = self.path / "environment.json"
+        self._dataset = self.path / "dataset.json"
 
-    def open(self, config: dict) -> None:
+    def open(self, config: dict, *, dataset: str, images: int, shape: tuple[int, int, int]) -> None:
         """Makes the directory for a configuration, or checks that it is this configuration's.
 
         Args:
           config: the resolved configuration, plain values in nested dicts.
+          dataset: the name of the training images, for the record.
+          images: their number.
+          shape: their (H, W, C), which a sampler needs.
 
         Raises:
           RunDirectoryError: if the directory holds a run of another configuration; the first differences are named.
@@ -64,6 +69,8 @@ class RunDirectory:
                 )
         for directory in (self.path, self.samples):
             directory.mkdir(parents=True, exist_ok=True)
+        described = {"name": dataset, "images": images, "shape": list(shape)}
+        files.write_text(self._dataset, json.dumps(described, indent=2) + "\n")
         files.write_text(self._config, json.dumps(config, indent=2) + "\n")
         starts = json.loads(self._environment.read_text()) if self._environment.exists() else []
         files.write_text(self._environment, json.dumps([*starts, environment()], indent=2) + "\n")
@@ -72,14 +79,22 @@ class RunDirectory:
         """The resolved configuration of the run.
 
         Raises:
-          RunDirectoryError: if there is no run here, or its configuration cannot be read.
+          RunDirectoryError: if there is no run here, or the file cannot be read.
         """
-        if not self._config.exists():
-            raise RunDirectoryError(f"{self.path} is no run directory: it has no config.json. Train into it first.")
+        return self._read(self._config)
+
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of the run's images; raises as `config`."""
+        height, width, channels = self._read(self._dataset)["shape"]
+        return height, width, channels
+
+    def _read(self, path: pathlib.Path) -> dict:
+        if not path.exists():
+            raise RunDirectoryError(f"{self.path} is no run directory: it has no {path.name}. Train into it first.")
         try:
-            return json.loads(self._config.read_text())
+            return json.loads(path.read_text())
         except json.JSONDecodeError as error:
-            raise RunDirectoryError(f"{self._config} is not valid JSON: {error}.") from error
+            raise RunDirectoryError(f"{path} is not valid JSON: {error}.") from error
 
 
 def environment() -> dict:

@@ -1,0 +1,178 @@
+"""Image datasets, decoded once into memory as bytes.
+
+In memory, MNIST takes 47 MB, CIFAR-10 184 MB, and CelebA at 32x32 620 MB. Random access is what this buys: the order of
+an epoch is a function of (seed, epoch), and a run resumes at any step at no cost.
+"""
+
+import dataclasses
+import difflib
+import glob
+import os
+import re
+
+import numpy as np
+
+from ncsn_tf.data.preparation import Preparation
+from ncsn_tf.data.splits import Split
+
+DIGITS = "digits"
+# A TFDS name: dataset, then perhaps a configuration and a version, as in "lsun/church" or "mnist:3.0.1".
+_TFDS_NAME = re.compile(r"[A-Za-z]\w*(/[\w.\-+]+)*(:[\d.*]+)?")
+_PAPER_CELEB_A = {"center_crop": 140, "image_size": (32, 32)}  # Song & Ermon 2019, section 5
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSource:
+    """A dataset in memory.
+
+    Attributes:
+      name: the dataset's name or path, as it was asked for.
+      images: uint8 [N, H, W, C], N at least 1. Not to be written to.
+    """
+
+    name: str
+    images: np.ndarray
+
+    def __post_init__(self):
+        got = f"dtype {self.images.dtype}, shape {self.images.shape}"
+        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.size == 0:
+            raise ValueError(f"Images must be uint8 of shape [N, H, W, C], none of them 0. Received {got}.")
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of one image."""
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
+
+
+def load(
+    name: str,
+    split: str,
+    *,
+    data_dir: str | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    center_crop: int | None = None,
+    channels: int | None = None,
+    memory_limit_gib: float = 8.0,
+    download: bool = False,
+) -> ImageSource:
+    """Reads a dataset into memory. Labels are never read, except to stratify the held-out digits.
+
+    `name` is one of
+
+    * "digits": the 1,797 real 8x8 grey digits of scikit-learn, which need no network; see `load_digits`;
+    * a path - it exists as a directory, or has a path separator and is no TFDS name - to a folder of images
+      (`ncsn_tf.data.folder`) or to TFRecords, as a file, a glob or a folder (`ncsn_tf.data.tfrecords`);
+    * a dataset of TensorFlow Datasets with an "image" feature, such as "mnist" or "cifar10"
+      (`ncsn_tf.data.tfds_images`). "celeb_a" with neither `image_size` nor `center_crop` is cropped to 140 and resized
+      to 32x32, as Song & Ermon (2019) do.
+
+    Args:
+      name: what to read.
+      split: "train" or "held_out", or a slice of one: "train[:50000]", "held_out[:10%]".
+      data_dir: the folder of prepared TFDS datasets; TFDS's own default if None.
+      image_size: pixels to resize to, a side or (height, width), antialiased and without distortion: what does not fit
+        the new aspect ratio is cut off evenly.
+      center_crop: the side in pixels of a central square that is cut out before resizing.
+      channels: 1 or 3 to convert grey to colour or back.
+      memory_limit_gib: refuse, before allocating, a dataset that would need more memory than this, in GiB.
+      download: let TFDS download and prepare what `data_dir` lacks.
+
+    Returns:
+      The images in a fixed order.
+
+    Raises:
+      ValueError: for an unknown name or split, a dataset that is not there, damaged or too large, and sizes that do not
+        fit each other.
+    """
+    parsed = Split.parse(split)
+    preparation = Preparation(_size(image_size), center_crop, channels, memory_limit_gib)
+    _check(preparation)
+    if name == DIGITS:
+        images = load_digits(parsed, preparation)
+    elif _is_path(name):
+        images = _load_path(name, parsed, preparation)
+    else:
+        from ncsn_tf.data import tfds_images  # here: importing TFDS costs seconds
+
+        if re.split("[/:]", name)[0] == "celeb_a" and image_size is None and center_crop is None:
+            preparation = dataclasses.replace(preparation, **_PAPER_CELEB_A)
+        images = tfds_images.read(name, parsed, preparation, data_dir=data_dir, download=download)
+    return ImageSource(name, images)
+
+
+def load_digits(split: Split, preparation: Preparation) -> np.ndarray:
+    """The digits of scikit-learn, uint8 [N, 8, 8, 1], grey levels 0..16 scaled to 0..255.
+
+    Of each class, in the dataset's order, every sixth image is held out, so both parts have the same mix of classes:
+    1,501 training and 296 held-out images, the same ones always.
+    """
+    from sklearn import datasets  # here: importing scikit-learn costs a second
+
+    rows, classes = datasets.load_digits(return_X_y=True)
+    held_out = np.zeros(len(rows), bool)
+    for digit in range(10):
+        held_out[np.flatnonzero(classes == digit)[5::6]] = True
+    levels = np.reshape(rows, (-1, 8, 8, 1))[held_out == (split.part == "held_out")]
+    start, stop = split.bounds(len(levels))
+    pictures = np.round(levels[start:stop] * (255 / 16)).astype(np.uint8)
+    shape = (*preparation.output_size(8, 8), preparation.channels or 1)
+    images = preparation.allocate(len(pictures), shape, DIGITS)
+    for i, picture in enumerate(pictures):
+        images[i] = preparation.apply(picture)
+    return images
+
+
+def _is_path(name: str) -> bool:
+    if os.path.isdir(os.path.expanduser(name)):
+        return True
+    has_separator = "/" in name or os.sep in name
+    if not has_separator and not glob.has_magic(name) and ".tfrecord" not in name:
+        return False
+    # A TFDS name with a configuration, "lsun/church", has a separator too: it is one where no such path exists.
+    return os.path.exists(name) or ".tfrecord" in name or not _TFDS_NAME.fullmatch(name)
+
+
+def _load_path(name: str, split: Split, preparation: Preparation) -> np.ndarray:
+    from ncsn_tf.data import folder, tfrecords
+
+    path = os.path.expanduser(name)
+    if tfrecords.recognises(path):
+        return tfrecords.read(path, split, preparation)
+    return folder.read(path, split, preparation)
+
+
+def unknown_name(name: str, known: list[str]) -> ValueError:
+    """The error for a name that is no dataset, with the nearest ones that are."""
+    near = difflib.get_close_matches(name, [DIGITS, *known], n=4, cutoff=0.5)
+    hint = f" Nearest known names: {', '.join(near)}." if near else ""
+    return ValueError(
+        f"Unknown dataset {name!r}, and no such path exists.{hint} "
+        f"Give '{DIGITS}', the name of a TensorFlow Datasets image dataset, or a path: "
+        "an existing folder of images or TFRecords, a TFRecord file, or a glob of them. A name with a path separator "
+        f"or '.tfrecord' in it is read as a path; write './{name}' for one in the working directory."
+    )
+
+
+def _size(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    if image_size is None:
+        return None
+    if isinstance(image_size, int | np.integer):
+        return int(image_size), int(image_size)
+    sides = tuple(image_size)
+    if len(sides) != 2:
+        raise ValueError(f"image_size must be one side or (height, width), in pixels. Received: {image_size!r}.")
+    return int(sides[0]), int(sides[1])
+
+
+def _check(preparation: Preparation) -> None:
+    for name, value in (("image_size", preparation.image_size), ("center_crop", (preparation.center_crop or 1,))):
+        if value is not None and min(value) < 1:
+            raise ValueError(f"{name} must be positive, in pixels. Received: {value}.")
+    if preparation.channels not in (None, 1, 3):
+        raise ValueError(f"channels must be 1 (grey), 3 (colour) or None. Received: {preparation.channels}.")
+    if preparation.memory_limit_gib <= 0:
+        raise ValueError(f"memory_limit_gib must be positive. Received: {preparation.memory_limit_gib}.")

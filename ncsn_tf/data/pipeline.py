@@ -1,0 +1,208 @@
+"""Batches of images: an endless, seekable stream for training and a finite, ordered one for evaluation.
+
+The training stream is a pure function of (seed, step). Position p = 0, 1, 2, ... of the stream shows image
+
+    index = permutation[seed, epoch](p mod N),    epoch = p // N,
+
+and global step s takes the positions s B, ..., (s + 1) B - 1. The permutation is computed, not stored, so a run resumes
+at any step at once, and since noise and flips are drawn for a presentation and not for a batch, any number of replicas,
+workers and batches sees the same pixels.
+"""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ncsn_tf import seeds
+from ncsn_tf.data.images import ImageSource
+
+_SHUFFLE_PASSES = 2
+_KEY_WORDS = 4  # an offset and three words of key for a pass
+
+
+def training_batches(
+    source: ImageSource,
+    *,
+    global_batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    random_flip: bool = False,
+    dequantize: bool = True,
+    num_replicas: int = 1,
+    pipeline_id: int = 0,
+    num_pipelines: int = 1,
+) -> tf.data.Dataset:
+    """The endless training stream, one element a replica and step.
+
+    Every image is shown exactly once an epoch, in an order that (seed, epoch) decides. The elements of step s, over all
+    pipelines in order, hold the positions s B to (s + 1) B - 1 whatever the number of replicas. Element i of one
+    pipeline belongs to step `start_step + i // R` and to its replica `i % R`, R = num_replicas / num_pipelines.
+
+    Args:
+      source: the images.
+      global_batch_size: B, images a step over all replicas; a multiple of `num_replicas`.
+      seed: the run's seed, in [0, 2^31).
+      start_step: the first step to serve; starting late costs nothing.
+      random_flip: mirror each presentation left to right with probability 1/2.
+      dequantize: give pixel x the value (x + u) / 256 with u uniform on [0, 1); otherwise its middle, (x + 0.5) / 256.
+      num_replicas: replicas over all pipelines.
+      pipeline_id: which pipeline (input worker) this is, in [0, num_pipelines).
+      num_pipelines: input pipelines, one a worker; a divisor of `num_replicas`.
+
+    Returns:
+      A dataset of dictionaries with b = global_batch_size / num_replicas: `image`, float32 [b, H, W, C] in [0, 1), and
+      `example`, int32 [b], the presentation's number `epoch * N + index` modulo 2^31. A number comes back only after
+      2^31 presentations, and what is drawn for it then repeats.
+
+    Raises:
+      ValueError: if a size is not positive, a division leaves a rest, or `start_step`, `pipeline_id` or `seed` is out
+        of range.
+    """
+    _check_layout(global_batch_size, start_step, num_replicas, pipeline_id, num_pipelines)
+    batch_size = global_batch_size // num_replicas
+    local_replicas = num_replicas // num_pipelines
+    count = len(source)
+    # The images stay in host memory, captured by the map function as an argument of the dataset: as a constant of the
+    # graph they would meet the 2 GiB limit of a serialised graph, and on an accelerator they would fill its memory.
+    with tf.device("CPU:0"):
+        images = tf.constant(source.images)
+        root = seeds.seed(seed)
+        order_seed = seeds.fold(root, seeds.Stream.DATA_ORDER)
+        noise_seed = seeds.fold(root, seeds.Stream.DEQUANTIZATION)
+        flip_seed = seeds.fold(root, seeds.Stream.FLIP)
+
+    def batch(element: tf.Tensor) -> dict[str, tf.Tensor]:
+        replica = pipeline_id * local_replicas + tf.math.floormod(element, local_replicas)
+        first = element // local_replicas * global_batch_size + replica * batch_size
+        positions = first + tf.range(batch_size, dtype=tf.int64)
+        epochs = positions // count
+        indices = _permute(tf.math.floormod(positions, count), seeds.per_example(order_seed, epochs), count)
+        example = tf.cast(tf.math.floormod(epochs * count + indices, 2**31), tf.int32)
+        pixels = tf.gather(images, indices)
+        if random_flip:
+            mirrored = seeds.uniform(seeds.per_example(flip_seed, example)) < 0.5
+            pixels = tf.where(mirrored[:, None, None, None], tf.reverse(pixels, [2]), pixels)
+        image = _dequantized(pixels, seeds.per_example(noise_seed, example)) if dequantize else _centred(pixels)
+        return {"image": tf.ensure_shape(image, (batch_size, *source.shape)), "example": example}
+
+    elements = tf.data.Dataset.counter(start=start_step * local_replicas, dtype=tf.int64)
+    batches = elements.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def evaluation_batches(source: ImageSource, *, batch_size: int, limit: int | None = None) -> tf.data.Dataset:
+    """The images once, in order, in batches of one static shape.
+
+    Args:
+      source: the images.
+      batch_size: b, images a batch.
+      limit: take only the first `limit` images; all of them if None or larger than their number.
+
+    Returns:
+      A dataset of dictionaries: `image`, float32 [b, H, W, C], the middles (x + 0.5) / 256; `example`, int32 [b], the
+      image's index; `weight`, float32 [b], 1 for an image and 0 for padding. The last batch is padded with the first
+      image.
+
+    Raises:
+      ValueError: if `batch_size` or `limit` is not positive.
+    """
+    _require_positive(batch_size=batch_size)
+    if limit is not None:
+        _require_positive(limit=limit)
+    count = len(source) if limit is None else min(limit, len(source))
+    with tf.device("CPU:0"):
+        images = tf.constant(source.images)
+
+    def batch(first: tf.Tensor) -> dict[str, tf.Tensor]:
+        positions = first + tf.range(batch_size, dtype=tf.int64)
+        is_image = positions < count
+        indices = tf.where(is_image, positions, 0)
+        image = tf.ensure_shape(_centred(tf.gather(images, indices)), (batch_size, *source.shape))
+        return {"image": image, "example": tf.cast(indices, tf.int32), "weight": tf.cast(is_image, tf.float32)}
+
+    starts = tf.data.Dataset.range(0, count, batch_size)
+    return starts.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+
+
+def to_uint8(images: Any) -> np.ndarray:
+    """Quantises images to bytes, the inverse of dequantisation: floor(256 x), clipped to 0..255.
+
+    Args:
+      images: floats of any shape, nominally in [0, 1]; a tensor or an array.
+
+    Returns:
+      uint8 of the same shape.
+
+    Raises:
+      ValueError: if the images are not floats, or one of them is NaN.
+    """
+    array = np.asarray(images)
+    if array.dtype.kind in "biuOSU":
+        raise ValueError(f"to_uint8 takes float images in [0, 1]. Received dtype {array.dtype}; pass floats.")
+    array = array.astype(np.float32)
+    if np.isnan(array).any():
+        raise ValueError(
+            f"Expected images without NaN, but {int(np.isnan(array).sum())} of {array.size} values are NaN: what made "
+            "them has diverged; lower its step size or inspect the checkpoint."
+        )
+    # Clipped first: the cast of a float beyond a byte's range is undefined.
+    return np.floor(np.clip(array * 256.0, 0.0, 255.0)).astype(np.uint8)
+
+
+def _permute(index: tf.Tensor, keys: tf.Tensor, count: int) -> tf.Tensor:
+    """Where a pseudo-random permutation of range(count) sends each index; row b uses the permutation of `keys[b]`.
+
+    A folded seed is (random word, folded number), and the shuffle reads a seed's words cut to half its block, 8 bits up
+    to 65,536 images: keyed by the epoch's seed it would know 256 permutations only (measured). Its three words are
+    therefore all drawn, and offsets and a second pass make the number of permutations far larger than any run's epochs.
+    """
+    draws = seeds.uniform(keys, (_SHUFFLE_PASSES * _KEY_WORDS,))
+    words = tf.cast(draws * 2.0**24, tf.int32)
+    for words_of_pass in tf.split(words, _SHUFFLE_PASSES, axis=1):
+        offset = tf.cast(words_of_pass[:, 0], tf.int64)
+        # The raw op, since its public wrapper takes one seed a call and a batch may span several epochs.
+        index = tf.raw_ops.RandomIndexShuffle(
+            index=tf.math.floormod(index + offset, count),
+            seed=words_of_pass[:, 1:],
+            max_index=tf.constant(count - 1, tf.int64),
+            rounds=4,
+        )
+    return index
+
+
+def _dequantized(pixels: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+    """(x + u) / 256, exactly within [x / 256, (x + 1) / 256)."""
+    # With u cut to 16 bits the sum fits the 24 bits of a float32; with more, 255 + u could round up to 256.
+    noise = tf.floor(seeds.uniform(keys, [int(side) for side in pixels.shape[1:]]) * 2.0**16) * 2.0**-16
+    return (tf.cast(pixels, tf.float32) + noise) * (1.0 / 256.0)
+
+
+def _centred(pixels: tf.Tensor) -> tf.Tensor:
+    return (tf.cast(pixels, tf.float32) + 0.5) * (1.0 / 256.0)
+
+
+def _check_layout(
+    global_batch_size: int, start_step: int, num_replicas: int, pipeline_id: int, num_pipelines: int
+) -> None:
+    _require_positive(global_batch_size=global_batch_size, num_replicas=num_replicas, num_pipelines=num_pipelines)
+    if start_step < 0:
+        raise ValueError(f"start_step must be at least 0. Received: {start_step}.")
+    if global_batch_size % num_replicas:
+        raise ValueError(
+            f"Every replica takes the same share of a batch. Received global_batch_size={global_batch_size} for "
+            f"{num_replicas} replicas; use a multiple of {num_replicas}."
+        )
+    if num_replicas % num_pipelines:
+        raise ValueError(
+            f"Every pipeline feeds the same number of replicas. Received num_replicas={num_replicas} for "
+            f"{num_pipelines} pipelines; use a number of pipelines that divides {num_replicas}."
+        )
+    if not 0 <= pipeline_id < num_pipelines:
+        raise ValueError(f"pipeline_id must lie in [0, num_pipelines={num_pipelines}). Received: {pipeline_id}.")
+
+
+def _require_positive(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+            raise ValueError(f"{name} must be a positive integer. Received: {size!r}.")

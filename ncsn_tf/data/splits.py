@@ -1,0 +1,78 @@
+"""Which part of a dataset: "train" or "held_out", whole or a slice, and how files without a split are divided."""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Sequence
+
+HELD_OUT_FOLDERS = ("test", "held_out", "validation")
+_BOUND = r"(\d+%?)?"
+_SPLIT = re.compile(rf"(train|held_out)(?:\[{_BOUND}:{_BOUND}\])?")
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """A parsed split: `part` is "train" or "held_out", `first` and `last` bound a slice: "100", "10%" or None."""
+
+    part: str
+    first: str | None = None
+    last: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Split":
+        """Reads "train", "held_out", or either with a slice: "train[:50000]", "train[10%:20%]".
+
+        Raises:
+          ValueError: if `text` is none of these.
+        """
+        match = _SPLIT.fullmatch(text)
+        if match is None:
+            raise ValueError(
+                f"split must be 'train' or 'held_out', or a part of one such as 'train[:50000]' or 'train[:10%]'. "
+                f"Received: {text!r}."
+            )
+        return cls(*match.groups())
+
+    def bounds(self, count: int) -> tuple[int, int]:
+        """The range [start, stop) of `count` images that the slice keeps; percentages round to the nearest image.
+
+        Raises:
+          ValueError: if it keeps none.
+        """
+
+        def absolute(bound: str | None, default: int) -> int:
+            if bound is None:
+                return default
+            return min(count, round(int(bound[:-1]) * count / 100) if bound.endswith("%") else int(bound))
+
+        start, stop = absolute(self.first, 0), absolute(self.last, count)
+        if start >= stop:
+            raise ValueError(
+                f"The slice [{self.first or ''}:{self.last or ''}] of the {count} images of split {self.part!r} is "
+                "empty; widen it, or check that the dataset has images for this split."
+            )
+        return start, stop
+
+
+def by_hash(keys: Sequence[str], part: str) -> list[int]:
+    """Divides things by their names: about one in ten, those whose SHA-256 is 0 modulo 10, is held out.
+
+    A name alone decides, so adding a file moves no other file. Only where that would leave one part empty, a single
+    element moves: the one with the smallest hash is held out, or the one with the largest trained on.
+
+    Args:
+      keys: distinct names, such as relative paths.
+      part: "train" or "held_out".
+
+    Returns:
+      The positions in `keys` that belong to `part`, in order.
+    """
+    hashes = [
+        int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()[:8], "big") for key in keys
+    ]
+    held_out = {i for i, value in enumerate(hashes) if value % 10 == 0}
+    if len(keys) > 1 and not held_out:
+        held_out = {min(range(len(keys)), key=hashes.__getitem__)}
+    elif len(keys) > 1 and len(held_out) == len(keys):
+        held_out.remove(max(range(len(keys)), key=hashes.__getitem__))
+    return [i for i in range(len(keys)) if (i in held_out) == (part == "held_out")]

@@ -1,0 +1,138 @@
+"""Images of TensorFlow Datasets, read offline from prepared data or, on request, downloaded."""
+
+import re
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from ncsn_tf.data import images as image_sources
+from ncsn_tf.data.preparation import Preparation
+from ncsn_tf.data.splits import Split
+
+_BATCH = 512
+
+
+def read(name: str, split: Split, preparation: Preparation, *, data_dir: str | None, download: bool) -> np.ndarray:
+    """Reads one split of a TFDS dataset, in the order of its records.
+
+    "train" is the TFDS split "train"; "held_out" is "test", or "validation" where there is no test split.
+
+    Args:
+      name: a TFDS name, with configuration and version if wanted: "mnist", "lsun/church", "cifar10:3.0.2".
+      split: which part.
+      preparation: crop, size, channels, memory limit.
+      data_dir: the folder of prepared datasets; TFDS's default if None.
+      download: whether to download and prepare what is not there.
+
+    Returns:
+      uint8 [N, H, W, C].
+
+    Raises:
+      ValueError: if the dataset is unknown, not prepared, cannot be downloaded, or has no uint8 "image" feature.
+    """
+    builder = _prepared_builder(name, data_dir, download)
+    shape = _image_shape(builder, name)
+    part = _tfds_split(builder, split.part, name)
+    start, stop = split.bounds(builder.info.splits[part].num_examples)
+    height, width, depth = shape
+    array = None
+    is_static = height is not None and width is not None and depth is not None
+    if is_static:
+        # Known sizes are checked before anything is decoded.
+        stored = (*preparation.output_size(height, width), preparation.channels or depth)
+        array = preparation.allocate(stop - start, stored, name)
+    elif preparation.image_size is None and preparation.center_crop is None:
+        raise ValueError(f"The images of {name!r} have different sizes; give image_size, such as image_size=32.")
+    dataset = builder.as_dataset(
+        split=tfds.core.ReadInstruction(part, from_=start, to=stop, unit="abs"),
+        shuffle_files=False,
+        decoders=tfds.decode.PartialDecoding({"image": True}, decoders={"image": _decode_accurately()}),
+        # A fixed order, whatever the number of shards and cores.
+        read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
+    )
+    row, problem = 0, ""
+    try:
+        for batch in tfds.as_numpy(dataset.batch(_BATCH if is_static else 1).prefetch(2)):
+            prepared = _prepare(batch["image"], preparation)
+            if array is None:
+                array = preparation.allocate(stop - start, prepared.shape[1:], name)
+            array[row : row + len(prepared)] = prepared
+            row += len(prepared)
+    except tf.errors.OpError as error:
+        problem = f" ({error.message})"
+    if array is None or row != stop - start:
+        raise ValueError(
+            f"The prepared data of {name!r} in {builder.data_path} are damaged: {row} of {stop - start} images could "
+            f"be read{problem}. Delete that folder and prepare the dataset again."
+        )
+    return array
+
+
+@tfds.decode.make_decoder()
+def _decode_accurately(encoded: tf.Tensor, feature: Any) -> tf.Tensor:
+    """Decodes as TFDS does, but JPEG by the accurate inverse DCT: TensorFlow's fast default is up to 4 levels off."""
+    channels = feature.shape[-1] or 0
+    image = tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: tf.io.decode_jpeg(encoded, channels=channels, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_image(encoded, channels=channels, expand_animations=False),
+    )
+    return tf.ensure_shape(image, feature.shape)
+
+
+def _prepare(pictures: np.ndarray, preparation: Preparation) -> np.ndarray:
+    if preparation.output_size(*pictures.shape[1:3]) == pictures.shape[1:3] and preparation.channels is None:
+        return pictures
+    return np.stack([preparation.apply(picture) for picture in pictures])
+
+
+def _prepared_builder(name: str, data_dir: str | None, download: bool) -> Any:
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except Exception as error:  # TFDS refuses a wrong name, configuration or version with several types of error
+        known = tfds.list_builders(with_community_datasets=False)
+        if isinstance(error, tfds.core.DatasetNotFoundError) or re.split("[/:]", name)[0] not in known:
+            raise image_sources.unknown_name(name, known) from error
+        raise ValueError(f"TensorFlow Datasets cannot open {name!r}: {error}") from error
+    where = data_dir or "the default TFDS folder"
+    if builder.is_prepared():
+        return builder
+    if not download:
+        base = re.split("[/:]", name)[0]
+        raise ValueError(
+            f"The dataset {name!r} is not prepared in {where}. Prepare it with `tfds build {base}"
+            f"{f' --data_dir={data_dir}' if data_dir else ''}`, or allow the download (download=True, "
+            "`--config.data.download=True`), or point data_dir (`--config.data.data_dir`) to where it is prepared. "
+            f"The dataset '{image_sources.DIGITS}' needs neither."
+        )
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # whatever network, disk or a moved file raise, the user's remedy is one
+        raise ValueError(
+            f"Downloading {name!r} into {where} failed: {type(error).__name__}: {error}. Check the network, or prepare "
+            f"it elsewhere with `tfds build` and point data_dir (`--config.data.data_dir`) to it; the dataset "
+            f"'{image_sources.DIGITS}' needs no network."
+        ) from error
+    return builder
+
+
+def _image_shape(builder: Any, name: str) -> tuple[int | None, int | None, int | None]:
+    features = builder.info.features
+    image = features["image"] if "image" in features else None
+    if image is None or len(image.shape or ()) != 3 or np.dtype(image.np_dtype) != np.uint8:
+        found = {key: str(value) for key, value in features.items()}
+        raise ValueError(f"{name!r} has no feature 'image' of uint8 [H, W, C]; its features are {found}.")
+    return image.shape
+
+
+def _tfds_split(builder: Any, part: str, name: str) -> str:
+    wanted = ("train",) if part == "train" else ("test", "validation")
+    for candidate in wanted:
+        if candidate in builder.info.splits:
+            return candidate
+    raise ValueError(
+        f"{name!r} has no split {' or '.join(map(repr, wanted))} to serve as {part!r}; it has "
+        f"{sorted(builder.info.splits)}."
+    )

@@ -1,0 +1,70 @@
+"""The configuration of the paper, key by key: what the files in `configs/` start from and depart from."""
+
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+
+def ncsn() -> ml_collections.ConfigDict:
+    """NCSN as Song & Ermon 2019 train it on CIFAR-10 and CelebA; every key that a configuration can have.
+
+    What the paper gives (section 5 and appendix A): 10 levels from 1 to 0.01, Adam at 0.001, batches of 128, 200,000 steps,
+    128 filters, T = 100, epsilon = 2e-5, a uniform start. The average of the weights is an addition; samples
+    come from it.
+    """
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+
+    config.data = data = ml_collections.ConfigDict()
+    data.name = "cifar10"  # "digits", a TFDS dataset, or a path to images or TFRecords
+    data.data_dir = placeholder(str)  # where TFDS datasets are prepared
+    data.download = False  # whether TFDS may download and prepare
+    data.image_size = placeholder(object)  # a side, or (height, width); None keeps the dataset's
+    data.center_crop = placeholder(int)  # side of a square cut out before resizing
+    data.channels = placeholder(int)  # 1 or 3 converts
+    data.memory_limit_gib = 8.0
+    data.random_flip = False
+    data.dequantize = True
+
+    config.noise = noise = ml_collections.ConfigDict()
+    noise.sigma_max = 1.0
+    noise.sigma_min = 0.01
+    noise.num_levels = 10
+
+    config.network = network = ml_collections.ConfigDict()
+    network.name = "ncsn"
+    network.filters = 128
+    network.dtype = "float32"  # or "mixed_bfloat16"
+
+    config.objective = objective = ml_collections.ConfigDict()
+    objective.name = "denoising"
+    objective.sigma_power = 2.0
+
+    config.optim = optim = ml_collections.ConfigDict()
+    optim.learning_rate = 1e-3
+    optim.beta_1 = 0.9
+    optim.beta_2 = 0.999
+    optim.epsilon = 1e-8
+
+    config.ema = ml_collections.ConfigDict()
+    config.ema.decay = 0.999
+
+    config.training = training = ml_collections.ConfigDict()
+    training.steps = 200_000
+    training.batch_size = 128
+    training.steps_per_loop = 100
+    training.evaluate_every = 1_000
+    training.held_out_examples = 1_000
+    training.sample_every = 10_000
+    training.sample_count = 64
+    training.checkpoint_every = 1_000
+    training.keep_checkpoints = 3
+    training.jit_compile = False
+
+    config.sampler = sampler = ml_collections.ConfigDict()
+    sampler.name = "annealed_langevin"  # or "langevin"
+    sampler.epsilon = 2e-5
+    sampler.steps_per_level = 100
+    sampler.prior = "uniform"  # or "normal"
+    sampler.denoise = False
+    sampler.jit_compile = False
+    return config
