@@ -15,7 +15,7 @@ def get_config():
     config.data.name = "mnist"
     config.network.filters = 32
     config.training.batch_size = 32
-    config.training.steps = 12_000
+    config.training.steps = 10_000
     config.training.steps_per_loop = 50
     config.training.held_out_examples = 512
     config.training.sample_every = 3_000
