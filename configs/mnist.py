@@ -10,7 +10,7 @@ from ncsn_tf import defaults
 
 
 def get_config():
-    """The paper's configuration, narrower (32 filters for 64) and shorter so that two cores train it in an hour or two."""
+    """The paper's configuration, narrower (32 filters for 64) and shorter, for two cores and an hour or two."""
     config = defaults.ncsn()
     config.data.name = "mnist"
     config.network.filters = 32

@@ -4,7 +4,8 @@ Writes to --output (by default a folder under the run's samples/):
   grid.png         the first samples
   trajectory.png   rows are samples, columns noise levels, as in the paper's Figure 4
   trajectory.gif   the grid from noise to samples
-  samples.npz      samples (uint8 [N, H, W, C]), samples_float (float32, unclipped), trajectory (uint8 [levels+1, n, H, W, C])
+  samples.npz      samples (uint8 [N, H, W, C]) and samples_float (float32, as the sampler left them)
+  trajectory.npz   trajectory (uint8 [levels, n, H, W, C])
   about.json       checkpoint, seed, sampler, evaluations of the score, seconds, versions
 """
 
@@ -18,7 +19,7 @@ from absl import flags
 
 from launch import cli
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Where to write; by default WORKDIR/samples/step_N_seed_S.")
 _CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "The checkpoint's step; by default the newest.")
 _SEED = flags.DEFINE_integer("seed", 0, "Sample i depends on (seed, i) alone.", 0, 2**31 - 1)
@@ -29,7 +30,6 @@ _STEPS = flags.DEFINE_integer("steps_per_level", None, "Steps at each level, in 
 _DENOISE = flags.DEFINE_bool("denoise", None, "End with one denoising step, in place of the run's choice.")
 _XLA = flags.DEFINE_bool("jit_compile", None, "Compile with XLA, in place of the run's choice.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Load everything, draw nothing, write nothing.")
-flags.mark_flag_as_required("workdir")
 
 GRID = 100
 TRAJECTORY = 10
@@ -82,8 +82,13 @@ def main() -> None:
         def arrays():
             nonlocal evaluations
             for samples in driver.generate(
-                sampler, builder.prior(), shape, run_seed=_SEED.value, num_samples=_NUM_SAMPLES.value,
-                batch_size=batch_size, on_frame=on_frame,
+                sampler,
+                builder.prior(),
+                shape,
+                run_seed=_SEED.value,
+                num_samples=_NUM_SAMPLES.value,
+                batch_size=batch_size,
+                on_frame=on_frame,
             ):
                 x = samples.x.numpy()
                 evaluations = samples.evaluations
@@ -99,9 +104,14 @@ def main() -> None:
     pictures.save_animation(output / "trajectory.gif", trajectory)
     np.savez(output / "trajectory.npz", trajectory=trajectory)
     about = {
-        "checkpoint": path, "seed": _SEED.value, "num_samples": _NUM_SAMPLES.value, "batch_size": batch_size,
-        "sampler": dataclasses.asdict(builder.sampler_options), "score_evaluations_per_sample": evaluations,
-        "seconds": round(seconds, 1), **environment(),
+        "checkpoint": path,
+        "seed": _SEED.value,
+        "num_samples": _NUM_SAMPLES.value,
+        "batch_size": batch_size,
+        "sampler": dataclasses.asdict(builder.sampler_options),
+        "score_evaluations_per_sample": evaluations,
+        "seconds": round(seconds, 1),
+        **environment(),
     }
     files.write_text(output / "about.json", json.dumps(about, indent=2) + "\n")
     print(f"Pictures and arrays: {output}")

@@ -1,7 +1,7 @@
 """Trains a network: python -m launch.train --config=configs/digits.py --workdir=runs/digits
 
-The same command again goes on from the last checkpoint. Any value of the configuration can be set on the command line, as in
---config.optim.learning_rate=1e-4.
+The same command again goes on from the last checkpoint. Any value of the configuration can be set on the command
+line, as in --config.optim.learning_rate=1e-4.
 """
 
 from absl import flags
@@ -10,10 +10,10 @@ from ml_collections import config_flags
 from launch import cli
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration, for example configs/digits.py.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory; made if need be.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS datasets are prepared; stands in for config.data.data_dir.")
+flags.mark_flag_as_required("config")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory; made if need be.", required=True)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS datasets are prepared: config.data.data_dir.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Build everything, take no step, write nothing.")
-flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
@@ -39,8 +39,10 @@ def main() -> None:
         trainer = builder.trainer(devices, source.shape)
         builder.batches(source, devices, 0)
     parameters = sum(int(weight.shape.num_elements()) for weight in trainer.network.trainable_variables)
-    print(f"{source.name}: {len(source)} images {source.shape}; network: {parameters:,} parameters; "
-          f"{strategy.describe(devices)}")
+    print(
+        f"{source.name}: {len(source)} images {source.shape}; network: {parameters:,} parameters; "
+        f"{strategy.describe(devices)}"
+    )
     if _DRY_RUN.value:
         print(f"Dry run: would train {options.steps} steps of {options.batch_size} images into {_WORKDIR.value}")
         return
@@ -53,7 +55,11 @@ def main() -> None:
 
     def draw_samples():
         batch = driver.generate(
-            sampler, builder.prior(), source.shape, run_seed=builder.seed, num_samples=options.sample_count,
+            sampler,
+            builder.prior(),
+            source.shape,
+            run_seed=builder.seed,
+            num_samples=options.sample_count,
             batch_size=options.sample_count,
         )
         return pipeline.to_uint8(next(batch).x.numpy())
@@ -76,8 +82,10 @@ def main() -> None:
         )
     except NonFiniteLossError as error:
         cli.fail(f"{error} The last good checkpoint is in {directory.checkpoints}", cli.FAILURE)
-    print(f"Checkpoints: {directory.checkpoints}\nSample grids: {directory.samples}\n"
-          f"Curves: tensorboard --logdir={directory.tensorboard}")
+    print(
+        f"Checkpoints: {directory.checkpoints}\nSample grids: {directory.samples}\n"
+        f"Curves: tensorboard --logdir={directory.tensorboard}"
+    )
 
 
 def run() -> None:

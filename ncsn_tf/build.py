@@ -83,8 +83,8 @@ class Builder:
     """Makes a run's objects from its configuration.
 
     Args:
-      config: sections `data`, `noise`, `network`, `objective`, `optim`, `ema`, `training`, `sampler` and the number `seed`;
-        `configs/digits.py` shows them all.
+      config: sections `data`, `noise`, `network`, `objective`, `optim`, `ema`, `training`, `sampler` and the number
+        `seed`; `ncsn_tf/defaults.py` shows every key.
 
     Attributes:
       sde: the SDE that perturbs the data.
@@ -229,7 +229,7 @@ def _call(function: Callable, config: Config, name: str):
 def _choose(table: Mapping[str, Callable], config: Config, name: str) -> Callable:
     """The table's entry that a section's `name` names, after checking the section's other keys against it."""
     section = _section(config, name)
-    function = table[_one_of(table, section.get("name"), f"{name}.name")]
+    function = table[_one_of(table, section.get("name", ""), f"{name}.name")]
     options = [p.name for p in inspect.signature(function).parameters.values() if p.default is not p.empty]
     if function in _NETWORKS.values():
         options.append("dtype")

@@ -7,8 +7,8 @@ from ml_collections.config_dict import placeholder
 def ncsn() -> ml_collections.ConfigDict:
     """NCSN as Song & Ermon 2019 train it on CIFAR-10 and CelebA; every key that a configuration can have.
 
-    What the paper gives (section 5 and appendix A): 10 levels from 1 to 0.01, Adam at 0.001, batches of 128, 200,000 steps,
-    128 filters, T = 100, epsilon = 2e-5, a uniform start. The average of the weights is an addition; samples
+    What the paper gives (section 5 and appendix A): 10 levels from 1 to 0.01, Adam at 0.001, batches of 128, 200,000
+    steps, 128 filters, T = 100, epsilon = 2e-5, a uniform start. The average of the weights is an addition; samples
     come from it.
     """
     config = ml_collections.ConfigDict()

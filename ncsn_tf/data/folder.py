@@ -18,7 +18,8 @@ def read(path: str, split: Split, preparation: Preparation) -> np.ndarray:
     If the folder has a subfolder "train" and one of "test", "held_out" or "validation" (the first of these that is
     there), they are the two parts and anything else is ignored. Otherwise the hash of each file's relative path
     decides: about one in ten is held out (`ncsn_tf.data.splits.by_hash`). Hidden files, those whose name begins
-    with a dot, are passed over. Without `channels`, images are grey if all files are of a grey format (palettes count as colour).
+    with a dot, are passed over. Without `channels`, images are grey if all files are of a
+    grey format (palettes count as colour).
 
     Args:
       path: the folder.

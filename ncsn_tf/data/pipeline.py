@@ -83,7 +83,10 @@ def training_batches(
         if random_flip:
             mirrored = seeds.uniform(seeds.per_example(flip_seed, example)) < 0.5
             pixels = tf.where(mirrored[:, None, None, None], tf.reverse(pixels, [2]), pixels)
-        image = _dequantized(pixels, seeds.per_example(noise_seed, example)) if dequantize else _centred(pixels)
+        if dequantize:
+            image = _dequantized(pixels, seeds.per_example(noise_seed, example), source.shape)
+        else:
+            image = _centred(pixels)
         return {"image": tf.ensure_shape(image, (batch_size, *source.shape)), "example": example}
 
     elements = tf.data.Dataset.counter(start=start_step * local_replicas, dtype=tf.int64)
@@ -171,10 +174,10 @@ def _permute(index: tf.Tensor, keys: tf.Tensor, count: int) -> tf.Tensor:
     return index
 
 
-def _dequantized(pixels: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+def _dequantized(pixels: tf.Tensor, keys: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
     """(x + u) / 256, exactly within [x / 256, (x + 1) / 256)."""
     # With u cut to 16 bits the sum fits the 24 bits of a float32; with more, 255 + u could round up to 256.
-    noise = tf.floor(seeds.uniform(keys, [int(side) for side in pixels.shape[1:]]) * 2.0**16) * 2.0**-16
+    noise = tf.floor(seeds.uniform(keys, shape) * 2.0**16) * 2.0**-16
     return (tf.cast(pixels, tf.float32) + noise) * (1.0 / 256.0)
 
 

@@ -38,8 +38,9 @@ def read(name: str, split: Split, preparation: Preparation, *, data_dir: str | N
     start, stop = split.bounds(builder.info.splits[part].num_examples)
     height, width, depth = shape
     array = None
-    is_static = height is not None and width is not None and depth is not None
-    if is_static:
+    is_static = False
+    if height is not None and width is not None and depth is not None:
+        is_static = True
         # Known sizes are checked before anything is decoded.
         stored = (*preparation.output_size(height, width), preparation.channels or depth)
         array = preparation.allocate(stop - start, stored, name)
@@ -48,7 +49,7 @@ def read(name: str, split: Split, preparation: Preparation, *, data_dir: str | N
     dataset = builder.as_dataset(
         split=tfds.core.ReadInstruction(part, from_=start, to=stop, unit="abs"),
         shuffle_files=False,
-        decoders=tfds.decode.PartialDecoding({"image": True}, decoders={"image": _decode_accurately()}),
+        decoders=tfds.decode.PartialDecoding({"image": True}, decoders={"image": _AccurateDecoder()}),
         # A fixed order, whatever the number of shards and cores.
         read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
     )
@@ -70,16 +71,18 @@ def read(name: str, split: Split, preparation: Preparation, *, data_dir: str | N
     return array
 
 
-@tfds.decode.make_decoder()
-def _decode_accurately(encoded: tf.Tensor, feature: Any) -> tf.Tensor:
+class _AccurateDecoder(tfds.decode.Decoder):
     """Decodes as TFDS does, but JPEG by the accurate inverse DCT: TensorFlow's fast default is up to 4 levels off."""
-    channels = feature.shape[-1] or 0
-    image = tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: tf.io.decode_jpeg(encoded, channels=channels, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(encoded, channels=channels, expand_animations=False),
-    )
-    return tf.ensure_shape(image, feature.shape)
+
+    def decode_example(self, serialized_example: tf.Tensor) -> tf.Tensor:
+        shape = self.feature.shape
+        channels = shape[-1] or 0
+        image = tf.cond(
+            tf.io.is_jpeg(serialized_example),
+            lambda: tf.io.decode_jpeg(serialized_example, channels=channels, dct_method="INTEGER_ACCURATE"),
+            lambda: tf.io.decode_image(serialized_example, channels=channels, expand_animations=False),
+        )
+        return tf.ensure_shape(image, shape)
 
 
 def _prepare(pictures: np.ndarray, preparation: Preparation) -> np.ndarray:

@@ -109,7 +109,7 @@ def _records(file: str) -> Iterator[tuple[int, bytes, str]]:
     number = 0
     try:
         for data in tf.data.TFRecordDataset(file, "GZIP" if file.endswith(".gz") else ""):
-            yield number, data.numpy(), f"{file}, record {number}"
+            yield number, bytes(data.numpy()), f"{file}, record {number}"
             number += 1
     except tf.errors.OpError as error:
         raise ValueError(

@@ -83,7 +83,9 @@ class ConditionalInstanceNormPlusPlus(keras.layers.Layer):
     def build(self, x_shape, encoding_shape=None):
         features = x_shape[-1]
         if features is None or features < 2:
-            raise ValueError(f"Instance norm++ takes a variance over feature maps and needs 2 or more. Received: {x_shape}.")
+            raise ValueError(
+                f"Instance norm++ takes a variance over feature maps and needs 2 or more. Received: {x_shape}."
+            )
         self.table = self.add_weight(
             shape=(self.num_levels, 3, features), initializer=ScaleAndShiftInitializer(), name="table"
         )

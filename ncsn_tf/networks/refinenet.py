@@ -13,7 +13,7 @@ from ncsn_tf.networks.layers import ConditionalInstanceNormPlusPlus, convolution
 class _Block(keras.layers.Layer):
     """What the blocks share: their level count and widths, kept as attributes and in the configuration."""
 
-    def __init__(self, num_levels: int, in_filters: int, filters: int, **kwargs):
+    def __init__(self, num_levels: int, in_filters, filters: int, **kwargs):
         super().__init__(**kwargs)
         self.num_levels = num_levels
         self.in_filters = in_filters

@@ -16,6 +16,7 @@ from ncsn_tf import seeds as random
 from ncsn_tf.score import ScoreFunction
 
 Step = Callable[[ScoreFunction, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+Finish = Callable[[ScoreFunction, tf.Tensor, tf.Tensor], tf.Tensor]
 Prior = Callable[[tf.Tensor, tuple[int, ...]], tf.Tensor]
 
 
@@ -117,7 +118,7 @@ class Sampler:
         schedule: np.ndarray,
         *,
         segments: int = 1,
-        finish: Callable[[ScoreFunction, tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
+        finish: Finish | None = None,
         jit_compile: bool = False,
     ):
         schedule = np.asarray(schedule, np.float32)
@@ -129,13 +130,14 @@ class Sampler:
         self.segments = segments
         self._pieces = np.split(schedule, segments)
         self._counted = _Counted(score_fn)
-        self._finish = finish
         self._segment = tf.function(
             lambda x, piece, seeds, first: integrate(step, score_fn, x, piece, seeds, first),
             jit_compile=jit_compile,
             autograph=False,
         )
-        self._finish_compiled = tf.function(self._apply_finish, jit_compile=jit_compile, autograph=False)
+        self._finish = None
+        if finish is not None:
+            self._finish = tf.function(lambda x: self._apply(finish, x), jit_compile=jit_compile, autograph=False)
 
     def __call__(
         self, x: tf.Tensor, seeds: tf.Tensor, on_frame: Callable[[int, tf.Tensor], None] | None = None
@@ -158,14 +160,14 @@ class Sampler:
             if on_frame is not None:
                 on_frame(number, x)
         if self._finish is not None:
-            x = self._finish_compiled(x)
+            x = self._finish(x)
             evaluations += self._counted.calls
         return Samples(x, evaluations)
 
-    def _apply_finish(self, x: tf.Tensor) -> tf.Tensor:
+    def _apply(self, finish: Finish, x: tf.Tensor) -> tf.Tensor:
         self._counted.calls = 0
         last_time = tf.fill([tf.shape(x)[0]], tf.constant(self._pieces[-1][-1, 0]))
-        return self._finish(self._counted, x, last_time)
+        return finish(self._counted, x, last_time)
 
 
 def uniform_prior(seeds: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:

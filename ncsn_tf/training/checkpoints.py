@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from ncsn_tf.training.trainer import Trainer
 
-
 _NAME = "checkpoint"
 
 

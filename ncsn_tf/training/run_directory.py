@@ -1,11 +1,11 @@
 """A run's directory, which explains itself: the resolved configuration, the versions, the commit.
 
-    DIR/config.json        the configuration, every default resolved
-    DIR/dataset.json       the images: name, number, shape
-    DIR/environment.json   versions, commit, devices and command of every start
-    DIR/checkpoints/       weights, their average, optimizer and step
-    DIR/tensorboard/       losses by level, held-out loss, gradient norm, images/s, sample grids
-    DIR/samples/           grids made during training
+DIR/config.json        the configuration, every default resolved
+DIR/dataset.json       the images: name, number, shape
+DIR/environment.json   versions, commit, devices and command of every start
+DIR/checkpoints/       weights, their average, optimizer and step
+DIR/tensorboard/       losses by level, held-out loss, gradient norm, images/s, sample grids
+DIR/samples/           grids made during training
 """
 
 import datetime
@@ -101,7 +101,7 @@ def environment() -> dict:
     """Versions, commit, machine, command and time, for the record."""
     root = pathlib.Path(__file__).resolve().parents[2]
     return {
-        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),

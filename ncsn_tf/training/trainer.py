@@ -95,6 +95,7 @@ class Trainer:
         self.average_score_model = ScoreModel(average, times)
         self._objective = objective
         self._times = tf.constant(times)
+        self._num_levels = len(times)
         root = random.seed(run_seed)
         self._level_seed = random.fold(root, random.Stream.LEVEL)
         self._noise_seed = random.fold(root, random.Stream.PERTURBATION)
@@ -115,7 +116,7 @@ class Trainer:
 
     def loss(self, score_fn, x: tf.Tensor, example: tf.Tensor, level_seed: tf.Tensor, noise_seed: tf.Tensor):
         """Draws each example's level and noise from its number and evaluates the objective; (losses, levels), [B]."""
-        level = random.integers(random.per_example(level_seed, example), self._times.shape[0])
+        level = random.integers(random.per_example(level_seed, example), self._num_levels)
         z = random.normal(random.per_example(noise_seed, example), x.shape[1:])
         return self._objective(score_fn, x, tf.gather(self._times, level), z), level
 
@@ -127,7 +128,7 @@ class Trainer:
             )
             loss = tf.reduce_sum(losses) / self.batch_size
         gradients = tape.gradient(loss, self.network.trainable_variables)
-        return gradients, _by_level(losses, level, self._times.shape[0])
+        return gradients, _by_level(losses, level, self._num_levels)
 
     def _replica_step(self, batch):
         gradients, by_level = self._gradients(batch)
@@ -144,7 +145,6 @@ class Trainer:
     @tf.function(autograph=False)
     def _loop(self, iterator, steps: tf.Tensor):
         """Runs steps until `steps` are done or one is not finite."""
-        levels = self._times.shape[0]
 
         def body(done, finite, last_loss, total, norms):
             by_level, norm = self._step(next(iterator))
@@ -152,7 +152,7 @@ class Trainer:
             finite = tf.math.is_finite(loss) & tf.math.is_finite(norm)
             return done + 1, finite, loss, total + by_level, norms + norm
 
-        start = (tf.constant(0), tf.constant(True), tf.constant(0.0), tf.zeros([2, levels]), tf.constant(0.0))
+        start = (tf.constant(0), tf.constant(True), tf.constant(0.0), tf.zeros([2, self._num_levels]), tf.constant(0.0))
         return tf.while_loop(lambda done, finite, *_: (done < steps) & finite, body, start, parallel_iterations=1)
 
     def run(self, iterator, steps: int) -> LoopResult:
@@ -197,7 +197,7 @@ class Trainer:
             self._held_out_level_seed,
             self._held_out_noise_seed,
         )
-        return _by_level(losses, level, self._times.shape[0], batch["weight"])
+        return _by_level(losses, level, self._num_levels, batch["weight"])
 
     def held_out_loss(self, batches: tf.data.Dataset) -> tuple[float, np.ndarray]:
         """The objective of the averaged weights on held-out examples, at levels and noise fixed by the run's seed.
@@ -208,7 +208,9 @@ class Trainer:
         Returns:
           The mean loss an example and, float [L], the mean of each level (NaN where a level had none).
         """
-        sums, counts = sum(self._held_out_batch(batch).numpy() for batch in batches)
+        sums, counts = np.stack([self._held_out_batch(batch).numpy() for batch in batches]).sum(
+            axis=0, dtype=np.float64
+        )
         with np.errstate(invalid="ignore"):
             return float(sums.sum() / counts.sum()), sums / counts
 

@@ -1,0 +1,198 @@
+"""Property tests of the image batches."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ncsn_tf.data import pipeline
+from ncsn_tf.data.images import ImageSource
+
+
+def make_source(count, shape=(3, 4, 1), seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
+    return ImageSource("random", pixels)
+
+
+def shape_of(dataset: Any, key):
+    return dataset.element_spec[key].shape
+
+
+def collect(dataset: Any, batches) -> Any:
+    elements = list(dataset.take(batches).as_numpy_iterator())
+    return {key: np.concatenate([element[key] for element in elements]) for key in elements[0]}
+
+
+def stream(source, batches, **options):
+    chosen: Any = {"global_batch_size": 8, "seed": 3, **options}
+    return collect(pipeline.training_batches(source, **chosen), batches)
+
+
+@pytest.mark.parametrize(("count", "batch"), [(1, 4), (2, 2), (5, 3), (7, 16), (37, 8)])
+def test_every_image_is_shown_once_an_epoch(count, batch):
+    epochs = 3
+    examples = stream(make_source(count), -(-epochs * count // batch), global_batch_size=batch)["example"]
+    for epoch in range(epochs):
+        shown = np.sort(examples[epoch * count : (epoch + 1) * count])
+        np.testing.assert_array_equal(shown, np.arange(epoch * count, (epoch + 1) * count))
+
+
+def test_orders_of_epochs_and_seeds_differ_and_are_not_few():
+    count, epochs = 32, 600
+    orders = stream(make_source(count), epochs, global_batch_size=count)["example"].reshape(epochs, count) % count
+    # The shuffle keyed by its epoch alone would know 256 orders.
+    assert len(np.unique(orders, axis=0)) == epochs
+    # In the first place every image is expected epochs / count = 18.75 times; chi-square with 31 degrees of freedom
+    # exceeds 31 + 5 sqrt(62) = 70 about once in 10^5.
+    observed = np.bincount(orders[:, 0], minlength=count)
+    assert np.sum((observed - epochs / count) ** 2) / (epochs / count) < 70
+    other = stream(make_source(count), 1, global_batch_size=count, seed=4)["example"]
+    assert (other != orders[0]).any()
+
+
+def test_a_seed_fixes_the_stream():
+    source = make_source(20)
+    once, again = (stream(source, 6, random_flip=True) for _ in range(2))
+    for key in ("image", "example"):
+        np.testing.assert_array_equal(once[key], again[key])
+
+
+def test_replicas_and_pipelines_share_one_stream():
+    source, steps, batch = make_source(19), 6, 8
+    whole = stream(source, steps, random_flip=True)
+    halves = stream(source, 2 * steps, random_flip=True, num_replicas=2)
+    pipes = [
+        stream(source, 2 * steps, random_flip=True, num_replicas=4, num_pipelines=2, pipeline_id=k) for k in range(2)
+    ]
+    for key, expected in whole.items():
+        np.testing.assert_array_equal(halves[key], expected)
+        # Each pipeline gives half a global batch a step, its two replicas in turn.
+        parts = [pipe[key].reshape(steps, batch // 2, *expected.shape[1:]) for pipe in pipes]
+        np.testing.assert_array_equal(np.concatenate(parts, axis=1).reshape(expected.shape), expected)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_starting_late_equals_skipping(replicas):
+    source = make_source(11)
+    whole = stream(source, 9 * replicas, num_replicas=replicas, random_flip=True)
+    late = stream(source, 4 * replicas, num_replicas=replicas, random_flip=True, start_step=5)
+    for key in whole:
+        np.testing.assert_array_equal(late[key], whole[key][5 * 8 :])
+
+
+def test_a_far_step_is_exact_and_wraps_the_presentation_number():
+    count, step = 10, 2**40
+    examples = stream(make_source(count), 5, start_step=step)["example"].astype(np.int64)
+    first = step * 8  # a multiple of neither count nor 2^31 by accident: compare as numbers
+    epoch_starts = (np.arange(first, first + 40) // count) * count
+    indices = (examples - epoch_starts) % 2**31
+    assert indices.max() < count
+    whole_epoch = indices[(-first) % count :][:count]
+    np.testing.assert_array_equal(np.sort(whole_epoch), np.arange(count))
+
+
+def test_dequantised_pixels_stay_in_their_cell():
+    source = ImageSource("white", np.full((40, 16, 16, 3), 255, np.uint8))
+    image = stream(source, 10)["image"]
+    assert image.dtype == np.float32
+    assert image.min() >= 255 / 256 and image.max() < 1.0
+    # Uniform in the cell: the mean of n draws has standard error 1 / sqrt(12 n).
+    noise = image.astype(np.float64) * 256 - 255
+    assert abs(noise.mean() - 0.5) < 5 / np.sqrt(12 * noise.size)
+    assert abs(noise.var() - 1 / 12) < 5 * np.sqrt(1 / 180 / noise.size)
+
+
+def test_dequantisation_inverts_and_belongs_to_the_presentation():
+    source = make_source(12)
+    small, large = stream(source, 12, global_batch_size=4), stream(source, 2, global_batch_size=24)
+    np.testing.assert_array_equal(small["example"], large["example"])
+    np.testing.assert_array_equal(small["image"], large["image"])
+    np.testing.assert_array_equal(pipeline.to_uint8(small["image"]), source.images[small["example"] % 12])
+    # The next epoch draws anew.
+    by_number = small["image"][np.argsort(small["example"])]
+    assert (by_number[:12] != by_number[12:24]).mean() > 0.9
+
+
+def test_without_dequantisation_pixels_are_the_middles():
+    source = make_source(8)
+    batch = stream(source, 1, dequantize=False)
+    np.testing.assert_array_equal(batch["image"], (source.images[batch["example"]].astype(np.float32) + 0.5) / 256)
+
+
+def test_flips_mirror_about_half_of_the_presentations():
+    source, epochs = make_source(50, (2, 5, 3)), 20
+    shown = stream(source, epochs, global_batch_size=50, random_flip=True)
+    pixels, originals = pipeline.to_uint8(shown["image"]), source.images[shown["example"] % 50]
+    same = (pixels == originals).all((1, 2, 3))
+    mirrored = (pixels[:, :, ::-1] == originals).all((1, 2, 3))
+    assert (same ^ mirrored).all()
+    assert abs(mirrored.mean() - 0.5) < 5 * 0.5 / np.sqrt(50 * epochs)
+
+
+def test_training_shapes_are_static():
+    dataset = pipeline.training_batches(make_source(5, (6, 4, 2)), global_batch_size=6, seed=0, num_replicas=3)
+    assert shape_of(dataset, "image") == (2, 6, 4, 2)
+    assert shape_of(dataset, "example") == (2,)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"global_batch_size": 0}, "global_batch_size must be a positive integer. Received: 0"),
+        ({"global_batch_size": 2.5}, "global_batch_size must be a positive integer"),
+        ({"num_replicas": -1}, "num_replicas must be a positive integer"),
+        ({"num_pipelines": 0}, "num_pipelines must be a positive integer"),
+        ({"start_step": -1}, "start_step must be at least 0"),
+        ({"num_replicas": 3}, "global_batch_size=8 for 3 replicas; use a multiple of 3"),
+        ({"num_replicas": 4, "num_pipelines": 3}, "number of pipelines that divides 4"),
+        ({"num_replicas": 2, "num_pipelines": 2, "pipeline_id": 2}, r"pipeline_id must lie in \[0, num_pipelines=2\)"),
+        ({"pipeline_id": -1}, "Received: -1"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_training_refuses(options, message):
+    with pytest.raises(ValueError, match=message):
+        stream(make_source(4), 1, **options)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(None, 11), (7, 7), (8, 8), (100, 11)])
+def test_evaluation_covers_the_images_in_order(limit, expected):
+    source = make_source(11)
+    dataset = pipeline.evaluation_batches(source, batch_size=4, limit=limit)
+    assert shape_of(dataset, "image") == (4, 3, 4, 1)
+    found = collect(dataset, -1)
+    assert len(found["weight"]) == -(-expected // 4) * 4
+    weighted = found["weight"] == 1
+    np.testing.assert_array_equal(found["example"][weighted], np.arange(expected))
+    np.testing.assert_array_equal(found["image"][weighted], (source.images[:expected].astype(np.float32) + 0.5) / 256)
+    assert (found["weight"][~weighted] == 0).all() and (found["example"][~weighted] == 0).all()
+
+
+def test_evaluation_refuses():
+    with pytest.raises(ValueError, match="batch_size must be a positive integer. Received: 0"):
+        pipeline.evaluation_batches(make_source(4), batch_size=0)
+    with pytest.raises(ValueError, match="limit must be a positive integer. Received: 0"):
+        pipeline.evaluation_batches(make_source(4), batch_size=2, limit=0)
+
+
+def test_to_uint8_quantises_and_clips():
+    levels = np.arange(256, dtype=np.float32)
+    np.testing.assert_array_equal(pipeline.to_uint8(levels / 256), np.arange(256))
+    np.testing.assert_array_equal(pipeline.to_uint8(np.nextafter((levels + 1) / 256, 0, dtype=np.float32)), levels)
+    np.testing.assert_array_equal(pipeline.to_uint8([-np.inf, -0.1, 0.0, 1.0, 7.0, np.inf]), [0, 0, 0, 255, 255, 255])
+    assert pipeline.to_uint8(np.zeros((2, 3), np.float32)).dtype == np.uint8
+
+
+def test_to_uint8_refuses():
+    with pytest.raises(ValueError, match="1 of 2 values are NaN"):
+        pipeline.to_uint8([0.5, np.nan])
+    with pytest.raises(ValueError, match="Received dtype uint8"):
+        pipeline.to_uint8(np.zeros(3, np.uint8))
+
+
+def test_image_sources_are_checked():
+    source = make_source(5, (4, 6, 2))
+    assert len(source) == 5 and source.shape == (4, 6, 2)
+    for images in (np.zeros((2, 3, 3), np.uint8), np.zeros((2, 3, 3, 1), np.float32), np.zeros((0, 3, 3, 1), np.uint8)):
+        with pytest.raises(ValueError, match=r"uint8 of shape \[N, H, W, C\]"):
+            ImageSource("bad", images)
