@@ -1,11 +1,12 @@
 """What the launchers share: parsing flags, and ending with one clear line on a user's mistake."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 
 USER_MISTAKE = 2
 FAILURE = 1
@@ -31,12 +32,33 @@ def user_mistakes() -> Iterator[None]:
         fail(error)
 
 
+def _import_tensorflow_quietly() -> None:
+    """Imports TensorFlow and lets it look for devices with standard error closed.
+
+    It writes a dozen lines about libraries and drivers there before any log level applies; the one line that tells a
+    user what is wrong would drown in them. What really fails raises, and is reported.
+    """
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def run(main: Callable[[], None]) -> NoReturn:
     """Parses the flags and runs `main`; a wrong flag or configuration file ends with code 2 and one line."""
 
     def parse(arguments: Sequence[str]) -> list[str]:
         try:
             rest = flags.FLAGS(arguments)
+        except KeyError as error:  # ml_collections, for a key that the configuration does not have
+            fail(f"The configuration has no {error.args[0]}")
         except Exception as error:  # noqa: BLE001 - a config file is the user's program and may raise anything
             fail(error)
         if len(rest) > 1:
@@ -44,6 +66,8 @@ def run(main: Callable[[], None]) -> NoReturn:
         return rest
 
     def guarded(_: Sequence[str]) -> None:
+        logging.set_verbosity(logging.WARNING)
+        _import_tensorflow_quietly()
         try:
             main()
         except KeyboardInterrupt:

@@ -106,6 +106,8 @@ class Builder:
         self.times, self.sde = _call(_levels, config, "noise")
         self.sigmas = self.sde.marginal(self.times)[1].numpy()
         self._data = _call(_DataOptions, config, "data")
+        for function, section in ((_adam, "optim"), (_ema_decay, "ema")):
+            _check_section(function, config, section)
         self._choices = {
             "network": _choose(_NETWORKS, config, "network"),
             "objective": _choose(_OBJECTIVES, config, "objective"),
@@ -152,7 +154,7 @@ class Builder:
         options = _section(self._config, "objective", without="name")
         with strategy.scope():
             network, average = self.network(shape), self.network(shape)
-            optimizer = _call(ReducedAdam, self._config, "optim")
+            optimizer = _call(_adam, self._config, "optim")
         return Trainer(
             strategy=strategy,
             network=network,
@@ -208,6 +210,10 @@ def _levels(sigma_max: float, sigma_min: float, num_levels: int) -> tuple[np.nda
     return noise.uniform_times(num_levels), VE(sigma_max=sigma_max, sigma_min=sigma_min)
 
 
+def _adam(learning_rate: float, beta_1: float, beta_2: float, epsilon: float) -> ReducedAdam:
+    return ReducedAdam(learning_rate, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
+
+
 def _ema_decay(decay: float) -> float:
     return decay
 
@@ -218,12 +224,14 @@ def _section(config: Config, name: str, without: str | None = None) -> dict[str,
 
 def _call(function: Callable, config: Config, name: str):
     """Calls `function` with a section's values as keyword arguments, after checking their names."""
-    section = _section(config, name)
-    parameters = inspect.signature(function).parameters.values()
-    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    required = [p.name for p in parameters if p.name in named and p.default is p.empty]
-    _check_names(f"config.{name}", section, named, required)
-    return function(**section)
+    _check_section(function, config, name)
+    return function(**_section(config, name))
+
+
+def _check_section(function: Callable, config: Config, name: str) -> None:
+    """Holds a section's keys against the parameters of the function that reads it, all of which it must give."""
+    parameters = list(inspect.signature(function).parameters)
+    _check_names(f"config.{name}", _section(config, name), parameters, required=parameters)
 
 
 def _choose(table: Mapping[str, Callable], config: Config, name: str) -> Callable:

@@ -106,6 +106,10 @@ def _fold_rows(seeds: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
     return tf.vectorized_map(lambda row: fold(row[0], *tf.unstack(row[1])), (seeds, data), warn=False)
 
 
+def _size(shape: Shape) -> int:
+    return int(tf.TensorShape(shape).num_elements())
+
+
 @tf.function(jit_compile=True, autograph=False)
 def _bits(seeds: tf.Tensor, count: int) -> tf.Tensor:
     """`count` words of 32 random bits an example, uint32 of shape [B, count]."""
@@ -127,7 +131,7 @@ def normal(seeds: tf.Tensor, shape: Shape) -> tf.Tensor:
     Returns:
       float32 of shape [B, *shape]; row b depends on `seeds[b]` alone. No draw exceeds 6.8 in magnitude.
     """
-    size = math.prod(shape)
+    size = _size(shape)
     pairs = (size + 1) // 2
     bits = _bits(seeds, 2 * pairs)
     radius = tf.sqrt(-2.0 * tf.math.log((tf.cast(bits[:, :pairs], tf.float32) + 0.5) * 2.0**-32))
@@ -146,7 +150,7 @@ def uniform(seeds: tf.Tensor, shape: Shape = ()) -> tf.Tensor:
     Returns:
       float32 of shape [B, *shape], multiples of 2^-24.
     """
-    high_bits = tf.bitwise.right_shift(_bits(seeds, math.prod(shape)), tf.constant(8, tf.uint32))
+    high_bits = tf.bitwise.right_shift(_bits(seeds, _size(shape)), tf.constant(8, tf.uint32))
     return tf.reshape(tf.cast(high_bits, tf.float32) * 2.0**-24, [-1, *shape])
 
 

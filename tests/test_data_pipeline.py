@@ -92,7 +92,7 @@ def test_a_far_step_is_exact_and_wraps_the_presentation_number():
 
 
 def test_dequantised_pixels_stay_in_their_cell():
-    source = ImageSource("white", np.full((40, 16, 16, 3), 255, np.uint8))
+    source = ImageSource("white", np.full((40, 64, 64, 3), 255, np.uint8))
     image = stream(source, 10)["image"]
     assert image.dtype == np.float32
     assert image.min() >= 255 / 256 and image.max() < 1.0

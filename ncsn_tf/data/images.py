@@ -6,14 +6,19 @@ an epoch is a function of (seed, epoch), and a run resumes at any step at no cos
 
 import dataclasses
 import difflib
+import functools
 import glob
 import os
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ncsn_tf.data.preparation import Preparation
 from ncsn_tf.data.splits import Split
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 DIGITS = "digits"
 # A TFDS name: dataset, then perhaps a configuration and a version, as in "lsun/church" or "mnist:3.0.1".
@@ -47,6 +52,14 @@ class ImageSource:
         height, width, channels = self.images.shape[1:]
         return height, width, channels
 
+    @functools.cached_property
+    def tensor(self) -> "tf.Tensor":
+        """The images as one eager tensor in host memory, copied on first use and shared by all pipelines."""
+        import tensorflow as tf  # here: reading images needs no TensorFlow
+
+        with tf.init_scope(), tf.device("CPU:0"):
+            return tf.constant(self.images)
+
 
 def load(
     name: str,
@@ -78,7 +91,8 @@ def load(
         the new aspect ratio is cut off evenly.
       center_crop: the side in pixels of a central square that is cut out before resizing.
       channels: 1 or 3 to convert grey to colour or back.
-      memory_limit_gib: refuse, before allocating, a dataset that would need more memory than this, in GiB.
+      memory_limit_gib: refuse, before allocating, a dataset that would need more memory than this, in GiB. The
+        batches of `ncsn_tf.data.pipeline` hold a second copy.
       download: let TFDS download and prepare what `data_dir` lacks.
 
     Returns:

@@ -65,8 +65,8 @@ def training_batches(
     count = len(source)
     # The images stay in host memory, captured by the map function as an argument of the dataset: as a constant of the
     # graph they would meet the 2 GiB limit of a serialised graph, and on an accelerator they would fill its memory.
-    with tf.device("CPU:0"):
-        images = tf.constant(source.images)
+    images = source.tensor
+    with tf.init_scope(), tf.device("CPU:0"):
         root = seeds.seed(seed)
         order_seed = seeds.fold(root, seeds.Stream.DATA_ORDER)
         noise_seed = seeds.fold(root, seeds.Stream.DEQUANTIZATION)
@@ -114,8 +114,7 @@ def evaluation_batches(source: ImageSource, *, batch_size: int, limit: int | Non
     if limit is not None:
         _require_positive(limit=limit)
     count = len(source) if limit is None else min(limit, len(source))
-    with tf.device("CPU:0"):
-        images = tf.constant(source.images)
+    images = source.tensor
 
     def batch(first: tf.Tensor) -> dict[str, tf.Tensor]:
         positions = first + tf.range(batch_size, dtype=tf.int64)

@@ -36,6 +36,11 @@ def convolution(
     )
 
 
+def wide_dtype(dtype: str) -> str:
+    """The dtype in which sums over many pixels are safe: float32 for 16-bit types, else the type itself."""
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
+
+
 @keras.saving.register_keras_serializable("ncsn_tf")
 class ScaleAndShiftInitializer(keras.initializers.Initializer):
     """Start of a [levels, 3, features] table: gamma and alpha from N(1, 0.02^2), beta zero."""
@@ -92,10 +97,11 @@ class ConditionalInstanceNormPlusPlus(keras.layers.Layer):
         self.features = features
 
     def call(self, x, encoding):
-        table = ops.reshape(ops.cast(self.table, "float32"), (self.num_levels, 3 * self.features))
-        gamma, alpha, beta = ops.split(ops.matmul(ops.cast(encoding, "float32"), table), 3, axis=-1)
+        dtype = wide_dtype(self.compute_dtype)
+        table = ops.reshape(ops.cast(self.table, dtype), (self.num_levels, 3 * self.features))
+        gamma, alpha, beta = ops.split(ops.matmul(ops.cast(encoding, dtype), table), 3, axis=-1)
 
-        wide = ops.cast(x, "float32")
+        wide = ops.cast(x, dtype)
         mean = ops.mean(wide, axis=(1, 2))
         variance = ops.maximum(ops.mean(wide * wide, axis=(1, 2)) - mean * mean, 0.0)
         centred = mean - ops.mean(mean, axis=-1, keepdims=True)

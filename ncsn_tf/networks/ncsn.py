@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from ncsn_tf.networks.layers import ConditionalInstanceNormPlusPlus, convolution
+from ncsn_tf.networks.layers import ConditionalInstanceNormPlusPlus, convolution, wide_dtype
 from ncsn_tf.networks.refinenet import RefineBlock, ResidualBlock
 
 
@@ -74,7 +74,7 @@ class NCSN(keras.Model):
             RefineBlock(num_levels, [narrow, narrow], narrow, output_units=3, **shared),
         ]
         self.norm = ConditionalInstanceNormPlusPlus(num_levels, **shared)
-        self.end_conv = convolution(narrow, channels, dtype="float32")
+        self.end_conv = convolution(narrow, channels, dtype=wide_dtype(self.compute_dtype))
 
     def build(self, x_shape, level_shape=None):
         # Weights depend on widths alone, so the network can be built before an image size is known.
@@ -91,7 +91,7 @@ class NCSN(keras.Model):
         self.end_conv.build(full)
 
     def call(self, x, level):
-        encoding = ops.one_hot(level, self.num_levels, dtype="float32")
+        encoding = ops.one_hot(level, self.num_levels, dtype=wide_dtype(self.compute_dtype))
         h = self.begin_conv(x)
         features = []
         for cascade in self.cascades:

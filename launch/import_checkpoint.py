@@ -1,0 +1,71 @@
+"""Turns an official PyTorch checkpoint of NCSN into a run that launch.sample can use and launch.train goes on from.
+
+python -m launch.import_checkpoint --config=configs/mnist.py --torch_checkpoint=checkpoint.pth --image_size=28
+    --workdir=runs/imported
+
+The configuration gives everything but the network's width, its number of levels and the image channels, which are read
+from the tensors. Needs torch: pip install 'ncsn_tf[torch]'.
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from launch import cli
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration that the checkpoint was trained with.")
+flags.mark_flag_as_required("config")
+_CHECKPOINT = flags.DEFINE_string("torch_checkpoint", None, "The .pth file that ermongroup/ncsn wrote.", required=True)
+_IMAGE_SIZE = flags.DEFINE_list("image_size", None, "Side of the images, or HEIGHT,WIDTH.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory, to be made.", required=True)
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Read and check everything, write nothing.")
+
+
+def main() -> None:
+    """Imports a checkpoint."""
+    from ncsn_tf import build, interop
+    from ncsn_tf.training import strategy
+    from ncsn_tf.training.checkpoints import Checkpoints
+    from ncsn_tf.training.run_directory import RunDirectory
+
+    with cli.user_mistakes():
+        height, width = _size(_IMAGE_SIZE.value)
+        official = interop.ncsn_from_torch(_CHECKPOINT.value)
+        config = _CONFIG.value.to_dict()
+        config["network"] |= {"name": "ncsn", "filters": official.filters}
+        config["noise"]["num_levels"] = official.num_levels
+        builder = build.Builder(config)
+        directory = RunDirectory(_WORKDIR.value)
+        if directory.path.exists() and any(directory.path.iterdir()):
+            raise ValueError(f"{directory.path} is not empty. Give a --workdir that is not there yet.")
+        shape = (height, width, official.channels)
+        trainer = builder.trainer(strategy.default_strategy(), shape)
+        for network in (trainer.network, trainer.average):
+            network.set_weights(official.get_weights())
+    print(
+        f"NCSN of width {official.filters}, {official.num_levels} levels, images {shape}: "
+        f"{official.count_params():,} parameters"
+    )
+    if _DRY_RUN.value:
+        print(f"Dry run: would write into {directory.path}")
+        return
+    with cli.user_mistakes():
+        directory.open(config, dataset=config["data"]["name"], images=0, shape=shape)
+        path = Checkpoints(directory.checkpoints, trainer, keep=1).save()
+    print(f"Checkpoint: {path}\nNext: python -m launch.sample --workdir={directory.path}")
+
+
+def _size(words: list[str]) -> tuple[int, int]:
+    """Height and width from one or two words."""
+    sides = [int(word) for word in words if word.strip().isdigit() and int(word) >= 2]
+    if len(sides) != len(words) or len(sides) not in (1, 2):
+        raise ValueError(f"--image_size takes one or two numbers of at least 2. Received: {','.join(words)}.")
+    return sides[0], sides[-1]
+
+
+def run() -> None:
+    """Entry point of `ncsn-import-checkpoint`."""
+    cli.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,100 @@
+"""Configurations: every key is read, every mistake is named, and the objects are the configured ones."""
+
+import pathlib
+import runpy
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ncsn_tf import build, defaults
+
+CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
+
+
+def config(**changes):
+    values = defaults.ncsn().to_dict()
+    values["data"]["name"] = "digits"
+    values["network"]["filters"] = 4
+    for path, value in changes.items():
+        section, _, key = path.partition("__")
+        if key:
+            values[section][key] = value
+        else:
+            values[section] = value
+    return values
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_file_in_configs_is_a_configuration_with_a_header(path):
+    module = runpy.run_path(str(path))
+    build.Builder(module["get_config"]().to_dict())
+    for line in (f"--config=configs/{path.name}", "Hardware:", "Time:", "Result:"):
+        assert line in module["__doc__"], line
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"optim__lerning_rate": 1.0}, r"config\.optim\.lerning_rate\. Did you mean config\.optim\.learning_rate\?"),
+        ({"network__filter": 1}, r"Did you mean config\.network\.filters\?"),
+        ({"objective__power": 2}, r"Did you mean config\.objective\.sigma_power\?"),
+        ({"training__zzz": 2}, r"Nothing reads config\.training\.zzz"),
+        ({"sampler__name": "euler"}, r"sampler\.name must be one of .*'annealed_langevin'.*'euler'"),
+        ({"sampler__prior": "zeros"}, r"sampler\.prior must be one of"),
+        ({"network__name": "unet"}, r"network\.name must be one of \['ncsn'\]"),
+        ({"objective__name": "gan"}, r"objective\.name must be one of"),
+        ({"samplers": {}}, r"Did you mean config\.sampler\?"),
+        ({"training__steps": 0}, r"training\.steps must be at least 1"),
+        ({"training__batch_size": 0}, r"training\.batch_size must be at least 1"),
+        ({"noise__sigma_min": 2.0}, "0 < sigma_min < sigma_max"),
+        ({"noise__num_levels": 1}, "num_levels=1"),
+    ],
+)
+def test_mistakes_are_named(changes, match):
+    with pytest.raises(ValueError, match=match):
+        build.Builder(config(**changes))
+
+
+@pytest.mark.parametrize("section", ["data", "noise", "training", "sampler", "network"])
+def test_a_missing_section_or_key_is_named(section):
+    values = config()
+    key = next(iter(values[section]))
+    del values[section][key]
+    if section != "network" or key == "name":
+        with pytest.raises(ValueError, match=key):
+            build.Builder(values)
+    del values[section]
+    with pytest.raises(ValueError, match=f"config lacks {section}"):
+        build.Builder(values)
+
+
+def test_objects_are_as_configured():
+    builder = build.Builder(
+        config(noise__sigma_max=5.0, noise__num_levels=7, ema__decay=0.5, optim__learning_rate=0.25)
+    )
+    np.testing.assert_allclose(builder.sigmas, np.geomspace(5.0, 0.01, 7), rtol=1e-5)
+    trainer = builder.trainer(tf.distribute.get_strategy(), (8, 8, 1))
+    assert trainer.network.num_levels == 7 and trainer.network.filters == 4
+    assert trainer.ema.decay == 0.5 and float(trainer.optimizer.learning_rate) == 0.25
+    assert builder.sampler(trainer.score_model.score).segments == 7
+    plain = build.Builder(config(sampler__name="langevin", sampler__prior="normal"))
+    assert plain.sampler(trainer.score_model.score).segments == 10
+    assert plain.prior()(tf.zeros([2, 2], tf.int32), (3,)).shape == (2, 3)
+
+
+def test_the_start_is_drawn_from_the_seed():
+    first, again = (build.Builder(config(seed=3)).network((8, 8, 1)) for _ in range(2))
+    other = build.Builder(config(seed=4)).network((8, 8, 1))
+    np.testing.assert_array_equal(first.begin_conv.kernel, again.begin_conv.kernel)
+    assert not np.array_equal(first.begin_conv.kernel, other.begin_conv.kernel)
+    kernels = [first.cascades[0][0].conv1.kernel.numpy(), first.cascades[0][0].conv2.kernel.numpy()]
+    assert not np.array_equal(*kernels), "two layers start alike"
+
+
+def test_images_of_both_splits_are_loaded():
+    builder = build.Builder(config())
+    train, held_out = builder.load_images("train"), builder.load_images("held_out")
+    assert train.shape == held_out.shape == (8, 8, 1) and len(train) + len(held_out) == 1797
+    batch = next(iter(builder.batches(train, tf.distribute.get_strategy(), 0)))
+    assert batch["image"].shape == (128, 8, 8, 1)

@@ -1,0 +1,153 @@
+"""Layers against their formulae, and the ordeal that every block must pass."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from ncsn_tf.networks import layers, refinenet
+
+LEVELS = 4
+rng = np.random.default_rng(0)
+
+
+def encoding(batch):
+    return ops.one_hot(np.arange(batch) % LEVELS, LEVELS, dtype="float64")
+
+
+def test_instance_norm_plus_plus_is_its_formula():
+    """Op by op in NumPy and float64, as the docstring writes it; the feature maps have means far from zero."""
+    x = rng.normal(2.0, 1.5, (3, 5, 4, 6)) * rng.uniform(0.5, 2.0, 6)
+    layer = layers.ConditionalInstanceNormPlusPlus(LEVELS, dtype="float64")
+    layer.build(x.shape)
+    layer.table.assign(rng.normal(size=(LEVELS, 3, 6)))
+    gamma, alpha, beta = np.moveaxis(layer.table.numpy()[np.arange(3)], 1, 0)[:, :, None, None]
+    mu, variance = x.mean((1, 2), keepdims=True), x.var((1, 2), keepdims=True)
+    m, v = mu.mean(-1, keepdims=True), mu.var(-1, ddof=1, keepdims=True)
+    expected = gamma * ((x - mu) / np.sqrt(variance + 1e-5) + alpha * (mu - m) / np.sqrt(v + 1e-5)) + beta
+    np.testing.assert_allclose(layer(x, encoding(3)), expected, atol=1e-10)
+
+
+def test_instance_norm_plus_plus_survives_constant_maps():
+    """A flat map has variance zero; rounding in E[x^2] - mu^2 must not make a root of a negative number."""
+    layer = layers.ConditionalInstanceNormPlusPlus(LEVELS)
+    x = np.broadcast_to(np.float32([1000.3, 7.7]), (2, 9, 9, 2))
+    assert np.isfinite(layer(x, encoding(2))).all()
+
+
+def test_instance_norm_plus_plus_refuses_one_map():
+    with pytest.raises(ValueError, match="2 or more"):
+        layers.ConditionalInstanceNormPlusPlus(LEVELS).build((None, 4, 4, 1))
+
+
+def test_the_table_starts_as_the_official_one():
+    table = layers.ScaleAndShiftInitializer()((200, 3, 50), dtype="float32")
+    scales = np.asarray(table)[:, :2]
+    assert abs(scales.mean() - 1.0) < 4 * 0.02 / np.sqrt(scales.size)
+    assert abs(scales.std() / 0.02 - 1.0) < 4 / np.sqrt(2 * scales.size)
+    assert not np.asarray(table)[:, 2].any()
+
+
+def test_convolutions_start_with_the_variance_of_pytorch():
+    layer = layers.convolution(64, 64)
+    layer.build((None, 8, 8, 64))
+    bound = 1 / np.sqrt(64 * 9)
+    kernel, bias = layer.kernel.numpy(), layer.bias.numpy()
+    assert np.abs(kernel).max() <= bound and np.abs(bias).max() <= bound and bias.any()
+    assert abs(kernel.std() / (bound / np.sqrt(3)) - 1) < 0.02
+
+
+@pytest.mark.parametrize(("size", "new_size"), [(4, 7), (7, 13), (5, 5), (1, 3), (3, 1), (2, 9)])
+def test_resize_is_exact_on_what_is_linear(size, new_size):
+    """Bilinear interpolation with aligned corners reproduces an affine image; a line of points is its own oracle."""
+    ramp = np.linspace(0.0, 1.0, size) if size > 1 else np.ones(1)
+    wanted = np.linspace(0.0, 1.0, new_size) if size > 1 and new_size > 1 else np.full(new_size, ramp[0])
+    image = (ramp[:, None] + 2.0 * ramp[None, :])[None, :, :, None]
+    resized = layers.resize_bilinear(ops.convert_to_tensor(image), new_size, new_size)
+    np.testing.assert_allclose(resized[0, :, :, 0], wanted[:, None] + 2.0 * wanted[None, :], atol=1e-12)
+
+
+def test_resize_agrees_with_interpolation_point_by_point():
+    image = rng.normal(size=(2, 4, 6, 3))
+    resized = np.asarray(layers.resize_bilinear(ops.convert_to_tensor(image), 9, 11))
+    along_height = np.apply_along_axis(lambda v: np.interp(np.linspace(0, 3, 9), np.arange(4), v), 1, image)
+    expected = np.apply_along_axis(lambda v: np.interp(np.linspace(0, 5, 11), np.arange(6), v), 2, along_height)
+    np.testing.assert_allclose(resized, expected, atol=1e-12)
+
+
+def test_residual_block_averages_before_or_after_its_shortcut_alike():
+    """Averaging commutes with a 1x1 convolution, so our cheaper order must equal the official one."""
+    block = refinenet.ResidualBlock(LEVELS, 4, 6, downsample=True, dtype="float64")
+    x = ops.convert_to_tensor(rng.normal(size=(2, 6, 8, 4)))
+    h = block(x, encoding(2))
+    branch = block.conv2(ops.elu(block.norm2(block.conv1(ops.elu(block.norm1(x, encoding(2)))), encoding(2))))
+    official = np.asarray(branch + block.shortcut(x)).reshape(2, 3, 2, 4, 2, 6).mean((2, 4))
+    np.testing.assert_allclose(h, official, atol=1e-10)
+
+
+def test_chained_pooling_counts_the_padding():
+    """With the norm made an identity-free constant and the kernel a delta, a corner sees 9 of 25 cells."""
+    block = refinenet.ChainedResidualPooling(1, 2, dtype="float64")
+    x = np.ones((1, 6, 6, 2))
+    block.build(x.shape, (None, 1))
+    for norm, conv in zip(block.norms, block.convs, strict=True):
+        norm.table.assign(np.stack([np.zeros((1, 2)), np.zeros((1, 2)), np.ones((1, 2))], axis=1))
+        delta = np.zeros((3, 3, 2, 2))
+        delta[1, 1] = np.eye(2)
+        conv.kernel.assign(delta)
+    y = np.asarray(block(x, np.ones((1, 1))))[0, :, :, 0]
+    assert y[0, 0] == pytest.approx(1 + 9 / 25 + 9 / 25)
+    assert y[2, 2] == pytest.approx(1 + 1 + 1)
+
+
+BLOCKS = {
+    "norm": (layers.ConditionalInstanceNormPlusPlus, {"num_levels": LEVELS}, [4]),
+    "residual": (refinenet.ResidualBlock, {"num_levels": LEVELS, "in_filters": 4, "filters": 4}, [4]),
+    "down": (refinenet.ResidualBlock, {"num_levels": LEVELS, "in_filters": 4, "filters": 8, "downsample": True}, [4]),
+    "dilated": (
+        refinenet.ResidualBlock,
+        {"num_levels": LEVELS, "in_filters": 4, "filters": 4, "dilation": 2, "project": True},
+        [4],
+    ),
+    "units": (refinenet.ResidualConvolutionUnits, {"num_levels": LEVELS, "filters": 4, "num_units": 2}, [4]),
+    "pooling": (refinenet.ChainedResidualPooling, {"num_levels": LEVELS, "filters": 4}, [4]),
+    "fusion": (refinenet.MultiResolutionFusion, {"num_levels": LEVELS, "in_filters": [4, 8], "filters": 6}, [4, 8]),
+    "refine": (
+        refinenet.RefineBlock,
+        {"num_levels": LEVELS, "in_filters": [4, 8], "filters": 6, "output_units": 2},
+        [4, 8],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_ordeal(name):
+    """Every block: its configuration rebuilds it, weights fit, 16 bits run and stay near, each image is on its own."""
+    cls, arguments, widths = BLOCKS[name]
+    inputs = [rng.normal(size=(3, 7 - 3 * i, 6 - 3 * i, width)).astype("float32") for i, width in enumerate(widths)]
+    x = inputs if len(widths) > 1 else inputs[0]
+    block = cls(**arguments)
+    y = np.asarray(block(x, encoding(3)))
+    assert np.isfinite(y).all()
+
+    twin = cls.from_config(block.get_config())
+    twin(x, encoding(3))
+    twin.set_weights(block.get_weights())
+    np.testing.assert_allclose(twin(x, encoding(3)), y, atol=1e-5)
+
+    half = cls(**arguments, dtype="mixed_bfloat16")
+    half(x, encoding(3))
+    half.set_weights(block.get_weights())
+    result = half(x, encoding(3))
+    assert result.dtype == tf.bfloat16
+    assert np.abs(np.asarray(result, "float32") - y).std() < 0.05 * y.std()
+
+    first = [part[:1] for part in inputs]
+    alone = block(first if len(widths) > 1 else first[0], encoding(1))
+    np.testing.assert_allclose(alone, y[:1], atol=1e-5)
+
+
+def test_blocks_are_registered_for_saving():
+    for cls, _, _ in BLOCKS.values():
+        assert keras.saving.get_registered_name(cls) == f"ncsn_tf>{cls.__name__}"

@@ -1,0 +1,36 @@
+"""Grids of noise levels."""
+
+import numpy as np
+import pytest
+
+from ncsn_tf import noise
+from ncsn_tf.sde import VE
+
+
+def test_geometric_sigmas_have_a_common_ratio_and_their_ends():
+    sigmas = noise.geometric_sigmas(1.0, 0.01, 10)
+    assert sigmas[0] == 1.0 and sigmas[-1] == 0.01 and len(sigmas) == 10
+    np.testing.assert_allclose(sigmas[1:] / sigmas[:-1], 0.01 ** (1 / 9))
+
+
+def test_uniform_times_on_the_ve_sde_are_the_geometric_sigmas():
+    times = noise.uniform_times(10)
+    np.testing.assert_allclose(VE(1.0, 0.01).marginal(times)[1], noise.geometric_sigmas(1.0, 0.01, 10), rtol=1e-6)
+
+
+@pytest.mark.parametrize("arguments", [(0.01, 1.0, 10), (1.0, 0.0, 10), (np.nan, 0.1, 10), (1.0, 0.1, 1)])
+def test_impossible_grids_are_refused(arguments):
+    with pytest.raises(ValueError, match="Received"):
+        noise.geometric_sigmas(*arguments)
+
+
+@pytest.mark.parametrize("times", [[], [[1.0, 0.0]], [0.0, 1.0], [1.0, 1.0], [1.5, 0.0], [1.0, np.nan], [0.5, -0.1]])
+def test_what_is_no_grid_is_refused(times):
+    with pytest.raises(ValueError, match="Received"):
+        noise.check_times(np.array(times))
+
+
+def test_one_level_is_refused_and_two_are_enough():
+    with pytest.raises(ValueError, match="num_levels=1"):
+        noise.uniform_times(1)
+    np.testing.assert_array_equal(noise.uniform_times(2), [1.0, 0.0])

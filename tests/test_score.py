@@ -1,0 +1,47 @@
+"""The adapter, and denoising against its closed form."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ncsn_tf import noise
+from ncsn_tf.score import ScoreModel, denoise
+from ncsn_tf.sde import VE
+from tests.oracles import Gaussian
+
+SDE = VE(1.0, 0.01)
+TIMES = noise.uniform_times(10)
+
+
+def test_the_network_is_conditioned_on_the_nearest_level_and_sees_centred_images():
+    seen = {}
+
+    def network(x, level):
+        seen.update(x=x, level=level)
+        return 3.0 * x
+
+    x = tf.constant([[0.0], [0.5], [1.0]])
+    score = ScoreModel(network, TIMES).score(x, tf.constant([1.0, 0.34, 0.0]))
+    np.testing.assert_array_equal(seen["level"], [0, 6, 9])
+    np.testing.assert_array_equal(seen["x"], [[-1.0], [0.0], [1.0]])
+    np.testing.assert_array_equal(score, [[-3.0], [0.0], [3.0]])
+    ScoreModel(network, TIMES, centred=False).score(x, tf.constant([1.0, 0.3, 0.0]))
+    np.testing.assert_array_equal(seen["x"], x)
+
+
+def test_every_level_finds_itself():
+    levels = ScoreModel(lambda x, level: x, noise.uniform_times(232)).level(tf.constant(noise.uniform_times(232)))
+    np.testing.assert_array_equal(levels, np.arange(232))
+
+
+def test_a_grid_that_does_not_decrease_is_refused():
+    with pytest.raises(ValueError, match="decrease strictly"):
+        ScoreModel(lambda x, level: x, np.array([0.0, 1.0]))
+
+
+def test_denoise_is_the_posterior_mean():
+    data = Gaussian(0.3, 0.5)
+    x, t = tf.constant([[0.7, -1.0], [2.0, 0.3]]), tf.constant([0.9, 0.2])
+    sigma = SDE.marginal(t)[1].numpy()[:, None]
+    result = denoise(data.score_fn(lambda t: SDE.marginal(t)[1]), SDE, x, t)
+    np.testing.assert_allclose(result, data.denoised(x.numpy(), sigma), rtol=1e-6)

@@ -1,0 +1,73 @@
+"""Randomness belongs to an example: properties over batches, compilation and purpose, and the right distributions."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ncsn_tf import seeds
+from ncsn_tf.seeds import Stream
+
+COUNT = 4096
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return seeds.per_example(seeds.seed(11), tf.range(COUNT))
+
+
+def test_fold_of_a_batch_is_the_fold_of_its_members():
+    base = seeds.fold(seeds.seed(5), Stream.LEVEL, 7)
+    batch = seeds.per_example(base, tf.constant([0, 3, 2**30])).numpy()
+    for row, example in zip(batch, (0, 3, 2**30), strict=True):
+        np.testing.assert_array_equal(row, seeds.fold(base, example))
+    again = seeds.fold_each(tf.constant(batch), Stream.PRIOR, 4).numpy()
+    for row, folded in zip(batch, again, strict=True):
+        np.testing.assert_array_equal(seeds.fold(tf.constant(row), Stream.PRIOR, 4), folded)
+
+
+@pytest.mark.parametrize("draw", [seeds.normal, seeds.uniform], ids=["normal", "uniform"])
+def test_draws_do_not_depend_on_the_batch_or_on_xla(rows, draw):
+    eager = draw(rows[:6], (5, 3)).numpy()
+    np.testing.assert_array_equal(eager[2:4], draw(rows[2:4], (5, 3)))
+    for jit_compile in (False, True):
+        compiled = tf.function(lambda r: draw(r, (5, 3)), jit_compile=jit_compile)(rows[:6])  # noqa: B023
+        # Philox's integers agree to the bit; log and cos of XLA and of Eigen differ in the last places.
+        np.testing.assert_allclose(compiled, eager, atol=2e-6, rtol=2e-6)
+
+
+def test_normal_has_the_moments_and_the_tails_of_a_normal(rows):
+    z = seeds.normal(rows, (7, 9)).numpy().astype(np.float64).ravel()
+    n = z.size
+    for moment, expected, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs((z**moment).mean() - expected) < 4 * np.sqrt(variance / n), moment
+    beyond = (np.abs(z) > 3.0).mean()
+    assert abs(beyond - 0.0026998) < 4 * np.sqrt(0.0027 / n)
+    pairs = z.reshape(COUNT, -1)
+    assert abs((pairs[:, 0] * pairs[:, 32]).mean()) < 4 / np.sqrt(COUNT), "the two halves of Box-Muller are correlated"
+
+
+def test_uniform_is_uniform_on_the_half_open_interval(rows):
+    u = seeds.uniform(rows, (50,)).numpy().astype(np.float64)
+    assert u.min() >= 0.0 and u.max() < 1.0
+    counts = np.histogram(u, bins=64, range=(0, 1))[0]
+    expected = u.size / 64
+    assert ((counts - expected) ** 2 / expected).sum() < 63 + 4 * np.sqrt(2 * 63)
+
+
+@pytest.mark.parametrize("bound", [1, 2, 10, 232])
+def test_integers_cover_their_range_evenly(rows, bound):
+    counts = np.bincount(seeds.integers(rows, bound).numpy(), minlength=bound)
+    assert len(counts) == bound
+    expected = COUNT / bound
+    assert ((counts - expected) ** 2 / expected).sum() <= (bound - 1) + 4 * np.sqrt(2 * bound)
+
+
+def test_streams_and_seeds_are_distinct():
+    drawn = [seeds.fold(seeds.seed(run), stream).numpy() for run in range(5) for stream in Stream]
+    assert len({tuple(row) for row in drawn}) == len(drawn)
+
+
+@pytest.mark.parametrize("run_seed", [-1, 2**31])
+def test_seed_out_of_range_is_refused(run_seed):
+    with pytest.raises(ValueError, match=r"\[0, 2\^31\)"):
+        seeds.seed(run_seed)

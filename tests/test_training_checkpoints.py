@@ -1,0 +1,60 @@
+"""Checkpoints: resuming is never having stopped; retention; what does not fit is refused."""
+
+import numpy as np
+import pytest
+
+from ncsn_tf.training import checkpoints
+from ncsn_tf.training.checkpoints import CheckpointError, Checkpoints
+from tests.test_training_trainer import TinyNetwork, make, run
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path):
+    whole = make()
+    losses = [result.loss for result in run(whole, 6)]
+    first = make()
+    run(first, 3)
+    Checkpoints(tmp_path, first, keep=2).save()
+    second = make()
+    assert Checkpoints(tmp_path, second, keep=2).restore() == 3
+    assert [result.loss for result in run(second, 3)] == losses[3:]
+    for network in ("network", "average"):
+        weights = zip(getattr(second, network).get_weights(), getattr(whole, network).get_weights(), strict=True)
+        for ours, theirs in weights:
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_fresh_directory_starts_at_zero(tmp_path):
+    assert Checkpoints(tmp_path, make(), keep=1).restore() == 0
+
+
+def test_the_newest_few_are_kept_and_found_by_step(tmp_path):
+    trainer = make()
+    kept = Checkpoints(tmp_path, trainer, keep=2)
+    for _ in range(3):
+        run(trainer, 1)
+        path = kept.save()
+        assert kept.save() == path, "a step that is saved already is not saved again"
+    assert checkpoints.step_of(checkpoints.find(tmp_path)) == 3
+    assert checkpoints.step_of(checkpoints.find(tmp_path, 2)) == 2
+    with pytest.raises(CheckpointError, match=r"step 1 .*\[2, 3\]"):
+        checkpoints.find(tmp_path, 1)
+
+    network = TinyNetwork()
+    network.build()
+    checkpoints.load_average(checkpoints.find(tmp_path), network)
+    for ours, theirs in zip(network.get_weights(), trainer.average.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_no_checkpoint_is_said(tmp_path):
+    with pytest.raises(CheckpointError, match="No checkpoint in"):
+        checkpoints.find(tmp_path)
+
+
+def test_another_architecture_is_refused(tmp_path):
+    trainer = make()
+    path = Checkpoints(tmp_path, trainer, keep=1).save()
+    network = TinyNetwork(kernel_size=5)
+    network.build()
+    with pytest.raises(CheckpointError, match="does not fit"):
+        checkpoints.load_average(path, network)

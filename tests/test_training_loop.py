@@ -1,0 +1,111 @@
+"""The run: what is due when, what lies in its directory, and going on."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ncsn_tf.data import pipeline
+from ncsn_tf.training import loop
+from ncsn_tf.training.checkpoints import Checkpoints
+from ncsn_tf.training.run_directory import RunDirectory, RunDirectoryError
+from ncsn_tf.training.summaries import Summaries
+from tests.test_training_trainer import SOURCE, batches, make
+
+CONFIG = {"seed": 0, "training": {"steps": 7}, "optim": {"learning_rate": 0.01}}
+
+
+def cadence(**changes):
+    values = {"steps": 7, "steps_per_loop": 3, "evaluate_every": 2, "sample_every": 5, "checkpoint_every": 4}
+    return loop.Cadence(**{**values, **changes})
+
+
+def opened(path, config=CONFIG):
+    directory = RunDirectory(path)
+    directory.open(config, dataset="noise", images=40, shape=(4, 4, 1))
+    return directory
+
+
+def fit(path, trainer, lines, **changes):
+    directory = opened(path)
+    loop.fit(
+        trainer,
+        lambda step: iterable(trainer, step),
+        cadence(**changes),
+        directory=directory,
+        checkpoints=Checkpoints(directory.checkpoints, trainer, keep=9),
+        summaries=Summaries(directory.tensorboard, np.array([1.0, 0.2, 0.05, 0.01])),
+        held_out=pipeline.evaluation_batches(SOURCE, batch_size=40),
+        draw_samples=lambda: np.zeros((4, 4, 4, 1), np.uint8),
+        log=lines.append,
+    )
+    return directory
+
+
+def iterable(trainer, step):
+    return batches(trainer, step)
+
+
+def test_stops_are_the_next_due_step():
+    stops, step = [], 0
+    while step < 7:
+        step = cadence().next_stop(step)
+        stops.append(step)
+    assert stops == [2, 3, 4, 5, 6, 7]
+    assert cadence(evaluate_every=0, sample_every=0).next_stop(0) == 3
+    assert cadence().due(7, 4) and not cadence().due(6, 4) and not cadence().due(7, 0)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"steps": 0}, {"steps_per_loop": 0}, {"checkpoint_every": 0}, {"sample_every": -1}]
+)
+def test_impossible_cadences_are_refused(changes):
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        cadence(**changes)
+
+
+def test_a_run_leaves_what_it_promises_and_goes_on(tmp_path):
+    lines = []
+    trainer = make()
+    directory = fit(tmp_path, trainer, lines)
+    assert trainer.step == 7 and "from step 0 to 7" in lines[0]
+    saved = sorted(path.name for path in directory.checkpoints.glob("*.index"))
+    assert saved == ["checkpoint-4.index", "checkpoint-7.index"]
+    grids = sorted(path.name for path in directory.samples.glob("*.png"))
+    assert grids == ["step_00000005.png", "step_00000007.png"]
+    assert Image.open(directory.samples / grids[0]).size == (67, 67)
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert environment[0]["versions"]["tensorflow"] and environment[0]["command"]
+
+    events = EventAccumulator(str(directory.tensorboard))
+    events.Reload()
+    curves = set(events.Tags()["tensors"])
+    assert {"loss/training", "loss/held_out", "gradient_norm", "images_per_second", "samples"} <= curves
+    assert "held_out_loss_by_level/level_003_sigma_0.01" in curves
+    assert [event.step for event in events.Tensors("loss/held_out")] == [2, 4, 6, 7]
+
+    fit(tmp_path, make(), lines)
+    assert "complete" in lines[-1]
+    longer = make()
+    fit(tmp_path, longer, lines, steps=9)
+    assert longer.step == 9 and "from step 7 to 9" in lines[-1]
+    assert len(json.loads((tmp_path / "environment.json").read_text())) == 3
+
+
+def test_a_directory_of_another_configuration_is_refused_by_its_differences(tmp_path):
+    opened(tmp_path)
+    opened(tmp_path, {**CONFIG, "training": {"steps": 9}})
+    with pytest.raises(RunDirectoryError, match=r"optim.learning_rate: 0.01 there, 0.5 now"):
+        opened(tmp_path, {**CONFIG, "optim": {"learning_rate": 0.5}})
+    assert RunDirectory(tmp_path).config()["optim"]["learning_rate"] == 0.01
+    assert RunDirectory(tmp_path).shape() == (4, 4, 1)
+
+
+def test_what_is_no_run_directory_is_said(tmp_path):
+    with pytest.raises(RunDirectoryError, match="config.json"):
+        RunDirectory(tmp_path).config()
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(RunDirectoryError, match="not valid JSON"):
+        RunDirectory(tmp_path).config()

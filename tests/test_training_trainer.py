@@ -1,0 +1,172 @@
+"""The training step: the same on any number of replicas, resumable, honest about what is not finite."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ncsn_tf import noise, objectives, seeds
+from ncsn_tf.data import pipeline
+from ncsn_tf.data.images import ImageSource
+from ncsn_tf.sde import VE
+from ncsn_tf.training.trainer import NonFiniteLossError, ReducedAdam, Trainer
+
+SDE = VE(1.0, 0.01)
+TIMES = noise.uniform_times(4)
+SOURCE = ImageSource("noise", np.random.default_rng(0).integers(0, 256, (40, 4, 4, 1), np.uint8))
+BATCH = 8
+
+
+class TinyNetwork(keras.Model):
+    """Two convolutions and an embedding of the level: traced in a blink."""
+
+    def __init__(self, kernel_size=3):
+        super().__init__()
+        self.first = keras.layers.Conv2D(3, kernel_size, padding="same", activation="elu")
+        self.second = keras.layers.Conv2D(1, 3, padding="same")
+        self.scales = keras.layers.Dense(1, use_bias=False)
+
+    def build(self, *shapes):
+        self.first.build((None, 4, 4, 1))
+        self.second.build((None, 4, 4, 3))
+        self.scales.build((None, len(TIMES)))
+
+    def call(self, x, level):
+        scale = self.scales(keras.ops.one_hot(level, len(TIMES)))
+        return self.second(self.first(x)) * (1.0 + scale[:, :, None, None])
+
+
+def make(strategy=None, *, objective=None, decay=0.9, **kwargs):
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        networks = []
+        for _ in range(2):
+            keras.utils.set_random_seed(7)
+            networks.append(TinyNetwork())
+            networks[-1].build()
+        optimizer = ReducedAdam(1e-2, epsilon=1e-8)
+    return Trainer(
+        strategy=strategy,
+        network=networks[0],
+        average=networks[1],
+        times=TIMES,
+        objective=objective or (lambda score_fn, x, t, z: objectives.denoising(score_fn, SDE, x, t, z)),
+        optimizer=optimizer,
+        ema_decay=decay,
+        run_seed=0,
+        batch_size=BATCH,
+        **kwargs,
+    )
+
+
+def batches(trainer, start=0):
+    def shard(context):
+        return pipeline.training_batches(
+            SOURCE,
+            global_batch_size=BATCH,
+            seed=0,
+            start_step=start,
+            num_replicas=context.num_replicas_in_sync,
+            pipeline_id=context.input_pipeline_id,
+            num_pipelines=context.num_input_pipelines,
+        )
+
+    return iter(trainer.strategy.distribute_datasets_from_function(shard))
+
+
+def run(trainer, steps):
+    iterator = batches(trainer, trainer.step)
+    return [trainer.run(iterator, 1) for _ in range(steps)]
+
+
+@pytest.fixture(scope="module")
+def reference():
+    trainer = make()
+    return trainer, run(trainer, 6)
+
+
+def test_a_step_is_adam_on_the_mean_loss(reference):
+    """The first loss, gradient norm and update, from the pieces and with Adam written out."""
+    trainer = make()
+    before = trainer.network.get_weights()
+    batch = next(iter(pipeline.training_batches(SOURCE, global_batch_size=BATCH, seed=0)))
+    root = seeds.seed(0)
+    level = seeds.integers(seeds.per_example(seeds.fold(root, seeds.Stream.LEVEL), batch["example"]), len(TIMES))
+    z = seeds.normal(seeds.per_example(seeds.fold(root, seeds.Stream.PERTURBATION), batch["example"]), (4, 4, 1))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(
+            objectives.denoising(trainer.score_model.score, SDE, batch["image"], tf.gather(TIMES, level), z)
+        )
+    gradients = tape.gradient(loss, trainer.network.trainable_variables)
+    result = reference[1][0]
+    assert result.loss == pytest.approx(float(loss), rel=1e-5)
+    assert result.gradient_norm == pytest.approx(float(tf.linalg.global_norm(gradients)), rel=1e-5)
+    run(trainer, 1)
+    # Adam's first step is the learning rate times the gradient's sign wherever the gradient exceeds epsilon by far.
+    for old, new, gradient in zip(before, trainer.network.get_weights(), gradients, strict=True):
+        clear = np.abs(gradient) > 1e-4
+        np.testing.assert_allclose((new - old)[clear], -1e-2 * np.sign(gradient)[clear], rtol=1e-3)
+
+
+def test_levels_get_their_own_losses(reference):
+    trainer = make()
+    result = trainer.run(batches(trainer), 6)
+    assert result.steps == 6 and result.level_losses.shape == (4,)
+    assert result.loss == pytest.approx(np.mean([r.loss for r in reference[1]]), rel=1e-5)
+    assert np.nanmin(result.level_losses) <= result.loss <= np.nanmax(result.level_losses)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_two_replicas_train_as_one(reference, jit_compile):
+    mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    trainer = make(mirrored, jit_compile=jit_compile)
+    results = run(trainer, 6)
+    for ours, theirs in zip(results, reference[1], strict=True):
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-5)
+        assert ours.gradient_norm == pytest.approx(theirs.gradient_norm, rel=1e-5)
+    for ours, theirs in zip(trainer.average.get_weights(), reference[0].average.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_xla_trains_as_the_plain_graph(reference):
+    results = run(make(jit_compile=True), 6)
+    for ours, theirs in zip(results, reference[1], strict=True):
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-4)
+
+
+def test_the_average_follows_its_recursion_with_warm_up():
+    trainer = make(decay=0.5)
+    average = [w.copy() for w in trainer.network.get_weights()]
+    for n in range(1, 8):
+        run(trainer, 1)
+        d = min(0.5, (1 + n) / (10 + n))
+        average = [a + (1 - d) * (w - a) for a, w in zip(average, trainer.network.get_weights(), strict=True)]
+    for ours, expected in zip(trainer.average.get_weights(), average, strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0])
+def test_an_impossible_decay_is_refused(decay):
+    with pytest.raises(ValueError, match=r"\[0, 1\)"):
+        make(decay=decay)
+
+
+def test_the_first_loss_that_is_not_finite_stops_the_loop_and_is_named():
+    def poisoned(score_fn, x, t, z):
+        losses = objectives.denoising(score_fn, SDE, x, t, z)
+        return losses / tf.cast(trainer.optimizer.iterations.value != 3, tf.float32)
+
+    trainer = make(objective=poisoned)
+    with pytest.raises(NonFiniteLossError, match="Step 4 "):
+        trainer.run(batches(trainer), 20)
+    assert trainer.step == 4
+
+
+def test_held_out_loss_weighs_examples_and_repeats():
+    trainer = make()
+    loss, by_level = trainer.held_out_loss(pipeline.evaluation_batches(SOURCE, batch_size=16))
+    again, _ = trainer.held_out_loss(pipeline.evaluation_batches(SOURCE, batch_size=40))
+    assert loss == pytest.approx(again, rel=1e-5), "padding or batch size leaked into the held-out loss"
+    assert by_level.shape == (4,) and by_level.min() <= loss <= by_level.max()
+    run(trainer, 2)
+    assert trainer.held_out_loss(pipeline.evaluation_batches(SOURCE, batch_size=40))[0] != again
