@@ -17,7 +17,7 @@ def get_config():
     config.training.batch_size = 64
     config.training.steps = 2_000
     config.training.evaluate_every = 500
-    config.training.held_out_examples = 299
+    config.training.held_out_examples = 296
     config.training.sample_every = 1_000
     config.training.checkpoint_every = 250
     return config

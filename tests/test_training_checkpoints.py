@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from ncsn_tf import build, defaults
 from ncsn_tf.training import checkpoints
 from ncsn_tf.training.checkpoints import CheckpointError, Checkpoints
 from tests.test_training_trainer import TinyNetwork, make, run
@@ -21,6 +23,31 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path):
         weights = zip(getattr(second, network).get_weights(), getattr(whole, network).get_weights(), strict=True)
         for ours, theirs in weights:
             np.testing.assert_array_equal(ours, theirs)
+
+
+def test_every_weight_of_the_real_network_comes_back(tmp_path):
+    """A layer that holds others in lists once lost their weights in the file, and nothing failed."""
+    values = defaults.ncsn().to_dict()
+    values["data"]["name"], values["network"]["filters"] = "digits", 2
+    saved, fresh = (
+        build.Builder({**values, "seed": seed}).trainer(tf.distribute.get_strategy(), (8, 8, 1)) for seed in (1, 2)
+    )
+    rng = np.random.default_rng(0)
+    for variables in (saved.network.weights, saved.average.weights, saved.optimizer.variables[1:]):
+        for variable in variables:
+            variable.assign(rng.normal(size=variable.shape))
+    path = Checkpoints(tmp_path, saved, keep=1).save()
+    Checkpoints(tmp_path, fresh, keep=1).restore()
+    sampling = build.Builder({**values, "seed": 3}).network((8, 8, 1))
+    checkpoints.load_average(path, sampling)
+    for ours, theirs in (
+        (fresh.network.weights, saved.network.weights),
+        (fresh.average.weights, saved.average.weights),
+        (fresh.optimizer.variables, saved.optimizer.variables),
+        (sampling.weights, saved.average.weights),
+    ):
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_a_fresh_directory_starts_at_zero(tmp_path):

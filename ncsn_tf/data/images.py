@@ -5,24 +5,20 @@ an epoch is a function of (seed, epoch), and a run resumes at any step at no cos
 """
 
 import dataclasses
-import difflib
 import functools
-import glob
 import os
 import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ncsn_tf.data.names import DIGITS, is_path
 from ncsn_tf.data.preparation import Preparation
 from ncsn_tf.data.splits import Split
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-DIGITS = "digits"
-# A TFDS name: dataset, then perhaps a configuration and a version, as in "lsun/church" or "mnist:3.0.1".
-_TFDS_NAME = re.compile(r"[A-Za-z]\w*(/[\w.\-+]+)*(:[\d.*]+)?")
 _PAPER_CELEB_A = {"center_crop": 140, "image_size": (32, 32)}  # Song & Ermon 2019, section 5
 
 
@@ -107,7 +103,7 @@ def load(
     _check(preparation)
     if name == DIGITS:
         images = load_digits(parsed, preparation)
-    elif _is_path(name):
+    elif is_path(name):
         images = _load_path(name, parsed, preparation)
     else:
         from ncsn_tf.data import tfds_images  # here: importing TFDS costs seconds
@@ -140,16 +136,6 @@ def load_digits(split: Split, preparation: Preparation) -> np.ndarray:
     return images
 
 
-def _is_path(name: str) -> bool:
-    if os.path.isdir(os.path.expanduser(name)):
-        return True
-    has_separator = "/" in name or os.sep in name
-    if not has_separator and not glob.has_magic(name) and ".tfrecord" not in name:
-        return False
-    # A TFDS name with a configuration, "lsun/church", has a separator too: it is one where no such path exists.
-    return os.path.exists(name) or ".tfrecord" in name or not _TFDS_NAME.fullmatch(name)
-
-
 def _load_path(name: str, split: Split, preparation: Preparation) -> np.ndarray:
     from ncsn_tf.data import folder, tfrecords
 
@@ -157,18 +143,6 @@ def _load_path(name: str, split: Split, preparation: Preparation) -> np.ndarray:
     if tfrecords.recognises(path):
         return tfrecords.read(path, split, preparation)
     return folder.read(path, split, preparation)
-
-
-def unknown_name(name: str, known: list[str]) -> ValueError:
-    """The error for a name that is no dataset, with the nearest ones that are."""
-    near = difflib.get_close_matches(name, [DIGITS, *known], n=4, cutoff=0.5)
-    hint = f" Nearest known names: {', '.join(near)}." if near else ""
-    return ValueError(
-        f"Unknown dataset {name!r}, and no such path exists.{hint} "
-        f"Give '{DIGITS}', the name of a TensorFlow Datasets image dataset, or a path: "
-        "an existing folder of images or TFRecords, a TFRecord file, or a glob of them. A name with a path separator "
-        f"or '.tfrecord' in it is read as a path; write './{name}' for one in the working directory."
-    )
 
 
 def _size(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from ncsn_tf.data import images as image_sources
+from ncsn_tf.data.names import DIGITS, unknown_name
 from ncsn_tf.data.preparation import Preparation
 from ncsn_tf.data.splits import Split
 
@@ -97,7 +97,7 @@ def _prepared_builder(name: str, data_dir: str | None, download: bool) -> Any:
     except Exception as error:  # TFDS refuses a wrong name, configuration or version with several types of error
         known = tfds.list_builders(with_community_datasets=False)
         if isinstance(error, tfds.core.DatasetNotFoundError) or re.split("[/:]", name)[0] not in known:
-            raise image_sources.unknown_name(name, known) from error
+            raise unknown_name(name, known) from error
         raise ValueError(f"TensorFlow Datasets cannot open {name!r}: {error}") from error
     where = data_dir or "the default TFDS folder"
     if builder.is_prepared():
@@ -108,7 +108,7 @@ def _prepared_builder(name: str, data_dir: str | None, download: bool) -> Any:
             f"The dataset {name!r} is not prepared in {where}. Prepare it with `tfds build {base}"
             f"{f' --data_dir={data_dir}' if data_dir else ''}`, or allow the download (download=True, "
             "`--config.data.download=True`), or point data_dir (`--config.data.data_dir`) to where it is prepared. "
-            f"The dataset '{image_sources.DIGITS}' needs neither."
+            f"The dataset '{DIGITS}' needs neither."
         )
     try:
         builder.download_and_prepare()
@@ -116,7 +116,7 @@ def _prepared_builder(name: str, data_dir: str | None, download: bool) -> Any:
         raise ValueError(
             f"Downloading {name!r} into {where} failed: {type(error).__name__}: {error}. Check the network, or prepare "
             f"it elsewhere with `tfds build` and point data_dir (`--config.data.data_dir`) to it; the dataset "
-            f"'{image_sources.DIGITS}' needs no network."
+            f"'{DIGITS}' needs no network."
         ) from error
     return builder
 

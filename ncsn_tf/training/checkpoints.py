@@ -1,6 +1,7 @@
 """Checkpoints of a run: the raw weights, their average, the optimizer and, in its iteration count, the step."""
 
 import pathlib
+import re
 
 import keras
 import tensorflow as tf
@@ -14,6 +15,15 @@ class CheckpointError(ValueError):
     """A checkpoint is missing or does not fit."""
 
 
+def _by_number(variables) -> dict[str, tf.Variable]:
+    """Variables under their number in a model's order.
+
+    TensorFlow's object graph would name them by attribute, but it does not look into the lists in which a Keras 3 layer
+    holds others: saved by attribute, a network of blocks loses nearly all its weights, without a word.
+    """
+    return {f"{number:04d}": variable.value for number, variable in enumerate(variables)}
+
+
 class Checkpoints:
     """Saves and restores a trainer, keeping the newest few checkpoints.
 
@@ -25,17 +35,27 @@ class Checkpoints:
 
     def __init__(self, directory: pathlib.Path, trainer: Trainer, keep: int):
         self._trainer = trainer
-        self._checkpoint = tf.train.Checkpoint(
-            network=trainer.network, average=trainer.average, optimizer=trainer.optimizer
-        )
+        self._parts = {
+            "network": _by_number(trainer.network.weights),
+            "average": _by_number(trainer.average.weights),
+            "optimizer": _by_number(trainer.optimizer.variables),
+        }
+        self._checkpoint = tf.train.Checkpoint(**self._parts)
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, str(directory), max_to_keep=keep, checkpoint_name=_NAME
         )
 
     def restore(self) -> int:
-        """Restores the newest checkpoint, if there is one, and returns the step, 0 on a fresh start."""
-        if self._manager.latest_checkpoint:
-            self._checkpoint.restore(self._manager.latest_checkpoint).assert_existing_objects_matched()
+        """Restores the newest checkpoint, if there is one, and returns the step, 0 on a fresh start.
+
+        Raises:
+          CheckpointError: if its variables are not the trainer's, one for one.
+        """
+        path = self._manager.latest_checkpoint
+        if path:
+            for part, variables in self._parts.items():
+                _check_fit(path, part, variables)
+            self._checkpoint.restore(path).assert_existing_objects_matched()
         return self._trainer.step
 
     def save(self) -> str:
@@ -84,10 +104,23 @@ def load_average(path: str, network: keras.Model) -> None:
       network: the network to fill.
 
     Raises:
-      CheckpointError: if the network's weights are not all there.
+      CheckpointError: if the checkpoint's weights are not the network's, one for one.
     """
-    try:
-        status = tf.train.Checkpoint(average=network).restore(path)
-        status.assert_existing_objects_matched().expect_partial()
-    except (AssertionError, ValueError) as error:
-        raise CheckpointError(f"The checkpoint {path} does not fit the configured network: {error}") from error
+    variables = _by_number(network.weights)
+    _check_fit(path, "average", variables)
+    tf.train.Checkpoint(average=variables).restore(path).assert_existing_objects_matched().expect_partial()
+
+
+def _check_fit(path: str, part: str, variables: dict[str, tf.Variable]) -> None:
+    """Holds the shapes of a part's variables in a file against those that are to be filled."""
+    pattern = re.compile(rf"{part}/(\d+)/\.ATTRIBUTES/VARIABLE_VALUE")
+    shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+    there = {found[1]: tuple(shape) for name, shape in shapes.items() if (found := pattern.fullmatch(name))}
+    wanted = {number: tuple(variable.shape) for number, variable in variables.items()}
+    differing = sorted(number for number in there.keys() | wanted.keys() if there.get(number) != wanted.get(number))
+    if differing:
+        first = differing[0]
+        raise CheckpointError(
+            f"The checkpoint {path} does not fit: {len(differing)} of its {part}'s variables differ, first number "
+            f"{first}: {there.get(first, 'absent')} there, {wanted.get(first, 'absent')} in this configuration."
+        )
