@@ -66,7 +66,7 @@ def run(main: Callable[[], None]) -> NoReturn:
         return rest
 
     def guarded(_: Sequence[str]) -> None:
-        logging.set_verbosity(logging.WARNING)
+        logging.set_verbosity(logging.ERROR)
         _import_tensorflow_quietly()
         try:
             main()

@@ -3,7 +3,7 @@
 Writes to --output (by default a folder under the run's samples/):
   grid.png         the first samples
   trajectory.png   rows are samples, columns noise levels, as in the paper's Figure 4
-  trajectory.gif   the grid from noise to samples
+  trajectory.gif   the same samples from noise to data
   samples.npz      samples (uint8 [N, H, W, C]) and samples_float (float32, as the sampler left them)
   trajectory.npz   trajectory (uint8 [levels, n, H, W, C])
   about.json       checkpoint, seed, sampler, evaluations of the score, seconds, versions
@@ -31,20 +31,17 @@ _DENOISE = flags.DEFINE_bool("denoise", None, "End with one denoising step, in p
 _XLA = flags.DEFINE_bool("jit_compile", None, "Compile with XLA, in place of the run's choice.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Load everything, draw nothing, write nothing.")
 
-GRID = 100
-TRAJECTORY = 10
+_GRID = 100
+_TRAJECTORY = 10
 """How many samples the grid and the trajectory show."""
 
 
 def main() -> None:
     """Draws samples."""
     from ncsn_tf import build, files, pictures
-    from ncsn_tf.data import pipeline
-    from ncsn_tf.samplers import driver
     from ncsn_tf.score import ScoreModel
     from ncsn_tf.training import checkpoints
     from ncsn_tf.training.run_directory import RunDirectory, environment
-    from ncsn_tf.training.summaries import progress_bar
 
     with cli.user_mistakes():
         directory = RunDirectory(_WORKDIR.value)
@@ -66,55 +63,63 @@ def main() -> None:
         print(f"Dry run: would write into {output}")
         return
 
-    batch_size = min(_BATCH_SIZE.value, _NUM_SAMPLES.value)
-    frames = []
-    shown: list[np.ndarray] = []
-    evaluations = 0
     begun = time.perf_counter()
-    batches = -(-_NUM_SAMPLES.value // batch_size)
-    with progress_bar(batches * sampler.segments, "level") as bar:
-
-        def on_frame(start, number, x):
-            bar.update()
-            if start == 0:
-                frames.append(pipeline.to_uint8(x[:TRAJECTORY].numpy()))
-
-        def arrays():
-            nonlocal evaluations
-            for samples in driver.generate(
-                sampler,
-                builder.prior(),
-                shape,
-                run_seed=_SEED.value,
-                num_samples=_NUM_SAMPLES.value,
-                batch_size=batch_size,
-                on_frame=on_frame,
-            ):
-                x = samples.x.numpy()
-                evaluations = samples.evaluations
-                pixels = pipeline.to_uint8(x)
-                shown.append(pixels[: max(0, GRID - sum(map(len, shown)))])
-                yield {"samples": pixels, "samples_float": x}
-
-        files.write_npz(output / "samples.npz", _NUM_SAMPLES.value, arrays())
-    seconds = time.perf_counter() - begun
-    trajectory = np.stack(frames)
-    pictures.save_grid(output / "grid.png", np.concatenate(shown))
-    pictures.save_trajectory(output / "trajectory.png", trajectory)
-    pictures.save_animation(output / "trajectory.gif", trajectory)
-    np.savez(output / "trajectory.npz", trajectory=trajectory)
+    grid, trajectory, evaluations = _draw(sampler, builder.prior(), shape, output / "samples.npz")
     about = {
         "checkpoint": path,
         "seed": _SEED.value,
         "num_samples": _NUM_SAMPLES.value,
-        "batch_size": batch_size,
+        "batch_size": _BATCH_SIZE.value,
         "sampler": dataclasses.asdict(builder.sampler_options),
         "score_evaluations_per_sample": evaluations,
-        "seconds": round(seconds, 1),
+        "seconds": round(time.perf_counter() - begun, 1),
         **environment(),
     }
+    pictures.save_grid(output / "grid.png", grid)
+    pictures.save_trajectory(output / "trajectory.png", trajectory)
+    pictures.save_animation(output / "trajectory.gif", trajectory)
+    np.savez(output / "trajectory.npz", trajectory=trajectory)
     files.write_text(output / "about.json", json.dumps(about, indent=2) + "\n")
     print(f"Pictures and arrays: {output}")
+
+
+def _draw(sampler, prior, shape: tuple[int, int, int], path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, int]:
+    """Draws all samples into an .npz, batch by batch.
+
+    Returns the first samples, the first few's trajectory (both uint8) and the evaluations that a sample took.
+    """
+    from ncsn_tf import files
+    from ncsn_tf.data import pipeline
+    from ncsn_tf.samplers import driver
+    from ncsn_tf.training.summaries import progress_bar
+
+    count = _NUM_SAMPLES.value
+    batch_size = min(_BATCH_SIZE.value, count)
+    first: list[np.ndarray] = []
+    frames: dict[int, list[np.ndarray]] = {}
+    evaluations = 0
+
+    def look(start: int, level: int, x) -> None:
+        bar.update()
+        if not np.isfinite(x := x.numpy()).all():
+            cli.fail(f"The samples diverged at level {level}. Try a smaller --epsilon.", cli.FAILURE)
+        if start < _TRAJECTORY:
+            frames.setdefault(level, []).append(pipeline.to_uint8(x[: _TRAJECTORY - start]))
+
+    def arrays():
+        nonlocal evaluations
+        options = {"run_seed": _SEED.value, "num_samples": count, "batch_size": batch_size, "on_frame": look}
+        for samples in driver.generate(sampler, prior, shape, **options):
+            values = samples.x.numpy()
+            pixels = pipeline.to_uint8(values)
+            first.append(pixels[: max(0, _GRID - sum(map(len, first)))])
+            evaluations = samples.evaluations
+            yield {"samples": pixels, "samples_float": values}
+
+    with progress_bar(-(-count // batch_size) * sampler.segments, "level") as bar:
+        files.write_npz(path, count, arrays())
+    trajectory = np.stack([np.concatenate(frames[level]) for level in sorted(frames)])
+    return np.concatenate(first), trajectory, evaluations
 
 
 def run() -> None:

@@ -19,8 +19,6 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Build everything, take no step, 
 def main() -> None:
     """Trains."""
     from ncsn_tf import build
-    from ncsn_tf.data import pipeline
-    from ncsn_tf.samplers import driver
     from ncsn_tf.training import loop, strategy
     from ncsn_tf.training.checkpoints import Checkpoints
     from ncsn_tf.training.run_directory import RunDirectory
@@ -32,60 +30,40 @@ def main() -> None:
         if _DATA_DIR.value is not None:
             config["data"]["data_dir"] = _DATA_DIR.value
         builder = build.Builder(config)
-        options = builder.training
         devices = strategy.default_strategy()
         source = builder.load_images("train")
-        held_out = builder.load_images("held_out") if options.held_out_examples else None
+        held_out = builder.held_out_batches()
         trainer = builder.trainer(devices, source.shape)
         builder.batches(source, devices, 0)
-    parameters = sum(int(weight.shape.num_elements()) for weight in trainer.network.trainable_variables)
+    parameters = trainer.network.count_params()
     print(
-        f"{source.name}: {len(source)} images {source.shape}; network: {parameters:,} parameters; "
-        f"{strategy.describe(devices)}"
+        f"{source.name}: {len(source)} images {source.shape}; {parameters:,} parameters; {strategy.describe(devices)}"
     )
     if _DRY_RUN.value:
-        print(f"Dry run: would train {options.steps} steps of {options.batch_size} images into {_WORKDIR.value}")
+        print(f"Dry run: would train to step {builder.training.steps} in {_WORKDIR.value}")
         return
 
     directory = RunDirectory(_WORKDIR.value)
     with cli.user_mistakes():
         directory.open(config, dataset=source.name, images=len(source), shape=source.shape)
-        checkpoints = Checkpoints(directory.checkpoints, trainer, options.keep_checkpoints)
-    sampler = builder.sampler(trainer.average_score_model.score)
-
-    def draw_samples():
-        batch = driver.generate(
-            sampler,
-            builder.prior(),
-            source.shape,
-            run_seed=builder.seed,
-            num_samples=options.sample_count,
-            batch_size=options.sample_count,
-        )
-        return pipeline.to_uint8(next(batch).x.numpy())
-
-    held_out_batches = None
-    if held_out is not None:
-        held_out_batches = pipeline.evaluation_batches(
-            held_out, batch_size=options.batch_size, limit=options.held_out_examples
-        )
+        checkpoints = Checkpoints(directory.checkpoints, trainer, builder.training.keep_checkpoints)
+        checkpoints.restore()
     try:
         loop.fit(
             trainer,
             lambda step: builder.batches(source, devices, step),
-            options,
+            builder.training,
             directory=directory,
             checkpoints=checkpoints,
             summaries=Summaries(directory.tensorboard, builder.sigmas),
-            held_out=held_out_batches,
-            draw_samples=draw_samples,
+            held_out=held_out,
+            draw_samples=builder.sample_drawer(trainer.average_score_model.score, source.shape),
         )
     except NonFiniteLossError as error:
         cli.fail(f"{error} The last good checkpoint is in {directory.checkpoints}", cli.FAILURE)
-    print(
-        f"Checkpoints: {directory.checkpoints}\nSample grids: {directory.samples}\n"
-        f"Curves: tensorboard --logdir={directory.tensorboard}"
-    )
+    print(f"Checkpoints: {directory.checkpoints}")
+    print(f"Sample grids: {directory.samples}")
+    print(f"Curves: tensorboard --logdir={directory.tensorboard}")
 
 
 def run() -> None:

@@ -139,6 +139,14 @@ class Builder:
 
         return strategy.distribute_datasets_from_function(shard)
 
+    def held_out_batches(self) -> tf.data.Dataset | None:
+        """The batches of the held-out loss, or None where `training.held_out_examples` is 0."""
+        if not self.training.held_out_examples:
+            return None
+        return pipeline.evaluation_batches(
+            self.load_images("held_out"), batch_size=self.training.batch_size, limit=self.training.held_out_examples
+        )
+
     def network(self, shape: tuple[int, int, int]) -> keras.Model:
         """A built network for images [H, W, C]; its start is drawn from the run's seed."""
         keras.utils.set_random_seed(self.seed)
@@ -185,6 +193,22 @@ class Builder:
             finish=(lambda score_fn, x, t: denoise(score_fn, self.sde, x, t)) if options.denoise else None,
             jit_compile=options.jit_compile,
         )
+
+    def sample_drawer(self, score_fn: ScoreFunction, shape: tuple[int, int, int]) -> Callable[[], np.ndarray | None]:
+        """A function that draws `training.sample_count` samples, the same ones each time.
+
+        It returns uint8 [N, H, W, C], or None where they are not finite, as an early score's may be.
+        """
+        sampler, count = self.sampler(score_fn), self.training.sample_count
+
+        def draw() -> np.ndarray | None:
+            made = driver.generate(
+                sampler, self.prior(), shape, run_seed=self.seed, num_samples=count, batch_size=count
+            )
+            x = next(made).x.numpy()
+            return pipeline.to_uint8(x) if np.isfinite(x).all() else None
+
+        return draw
 
     def prior(self) -> driver.Prior:
         """Where the sampler starts."""

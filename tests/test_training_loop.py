@@ -30,22 +30,20 @@ def opened(path, config=CONFIG):
 
 def fit(path, trainer, lines, **changes):
     directory = opened(path)
+    checkpoints = Checkpoints(directory.checkpoints, trainer, keep=9)
+    checkpoints.restore()
     loop.fit(
         trainer,
-        lambda step: iterable(trainer, step),
+        lambda step: batches(trainer, step),
         cadence(**changes),
         directory=directory,
-        checkpoints=Checkpoints(directory.checkpoints, trainer, keep=9),
+        checkpoints=checkpoints,
         summaries=Summaries(directory.tensorboard, np.array([1.0, 0.2, 0.05, 0.01])),
         held_out=pipeline.evaluation_batches(SOURCE, batch_size=40),
         draw_samples=lambda: np.zeros((4, 4, 4, 1), np.uint8),
         log=lines.append,
     )
     return directory
-
-
-def iterable(trainer, step):
-    return batches(trainer, step)
 
 
 def test_stops_are_the_next_due_step():

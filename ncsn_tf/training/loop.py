@@ -60,26 +60,27 @@ def fit(
     checkpoints: Checkpoints,
     summaries: Summaries,
     held_out: tf.data.Dataset | None = None,
-    draw_samples: Callable[[], np.ndarray] | None = None,
+    draw_samples: Callable[[], np.ndarray | None] | None = None,
     log: Callable[[str], None] = print,
 ) -> None:
-    """Trains from the newest checkpoint, or from the start, to `cadence.steps`.
+    """Trains from where the trainer stands to `cadence.steps`.
 
     Args:
-      trainer: what is trained.
+      trainer: what is trained; restored from the run's newest checkpoint, if there is one.
       batches: `batches(step)` gives the distributed training batches from that step on.
       cadence: the run's length and intervals.
       directory: where sample grids go.
-      checkpoints: where the trainer is saved to and restored from.
+      checkpoints: where the trainer is saved to.
       summaries: where the figures go.
       held_out: batches for the held-out loss, or None.
-      draw_samples: makes a few samples from the averaged weights, uint8 [N, H, W, C], or None.
+      draw_samples: makes a few samples from the averaged weights, uint8 [N, H, W, C], or None where they diverged; None
+        for no samples at all.
       log: takes lines for the person who watches.
 
     Raises:
       NonFiniteLossError: at the first loss that is not finite; the last checkpoint is left as it was.
     """
-    step = checkpoints.restore()
+    step = trainer.step
     if step >= cadence.steps:
         log(f"The run is complete: it stands at step {step} of {cadence.steps}.")
         return
@@ -102,8 +103,11 @@ def fit(
                 bar.write(f"step {step}: loss {result.loss:.5g}, held-out loss of the averaged weights {loss:.5g}")
             if draw_samples is not None and cadence.due(step, cadence.sample_every):
                 images = draw_samples()
-                summaries.samples(step, images)
-                pictures.save_grid(directory.samples / f"step_{step:08d}.png", images)
+                if images is None:
+                    bar.write(f"step {step}: the samples diverged; the score is not good enough for the step size yet")
+                else:
+                    summaries.samples(step, images)
+                    pictures.save_grid(directory.samples / f"step_{step:08d}.png", images)
             if cadence.due(step, cadence.checkpoint_every):
                 summaries.flush()
                 checkpoints.save()

@@ -1,0 +1,161 @@
+"""The launchers as a person runs them: processes, exit codes, files; a run that is killed and goes on."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = [
+    "--config=configs/digits.py",
+    "--config.network.filters=2",
+    "--config.training.batch_size=4",
+    "--config.training.held_out_examples=8",
+    "--config.training.sample_count=4",
+    "--config.training.steps_per_loop=2",
+    "--config.training.checkpoint_every=2",
+    "--config.training.evaluate_every=4",
+    "--config.training.sample_every=0",
+    "--config.sampler.steps_per_level=2",
+]
+
+
+def command(verb, *arguments):
+    return [sys.executable, "-m", f"launch.{verb}", *map(str, arguments)]
+
+
+def launch(verb, *arguments):
+    return subprocess.run(command(verb, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that was killed without warning after its first checkpoint and then went on to step 12 and more."""
+    workdir = tmp_path_factory.mktemp("runs") / "digits"
+    first = subprocess.Popen(
+        command("train", *TINY, f"--workdir={workdir}", "--config.training.steps=100000"),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 200
+    while not list(workdir.glob("checkpoints/*.index")):
+        assert first.poll() is None and time.monotonic() < deadline, "no checkpoint was ever written"
+        time.sleep(0.2)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait(timeout=30)
+    reached = max(int(path.stem.rsplit("-", 1)[1]) for path in workdir.glob("checkpoints/*.index"))
+    steps = reached + 6
+    second = launch("train", *TINY, f"--workdir={workdir}", f"--config.training.steps={steps}")
+    assert second.returncode == 0, second.stderr
+    assert f"to {steps}" in second.stdout and "from step 0 " not in second.stdout, "it started anew"
+    return workdir, steps
+
+
+def test_a_killed_run_goes_on_and_says_where_things_are(run):
+    workdir, steps = run
+    assert (workdir / "checkpoints" / f"checkpoint-{steps}.index").exists()
+    assert list((workdir / "tensorboard").iterdir())
+    starts = json.loads((workdir / "environment.json").read_text())
+    assert len(starts) == 2 and {"versions", "commit", "command", "time"} <= starts[0].keys()
+    assert json.loads((workdir / "config.json").read_text())["network"]["filters"] == 2
+
+
+def test_a_complete_run_and_another_configuration(run):
+    workdir, steps = run
+    again = launch("train", *TINY, f"--workdir={workdir}", f"--config.training.steps={steps}")
+    assert again.returncode == 0 and "complete" in again.stdout
+    other = launch("train", *TINY, f"--workdir={workdir}", "--config.optim.learning_rate=0.5")
+    assert other.returncode == 2 and "optim.learning_rate" in other.stderr and "Traceback" not in other.stderr
+
+
+def test_samples_do_not_depend_on_the_batch_size(run, tmp_path):
+    workdir, steps = run
+    drawn = []
+    for batch_size in (5, 2):
+        output = tmp_path / str(batch_size)
+        result = launch(
+            "sample", f"--workdir={workdir}", "--num_samples=5", f"--batch_size={batch_size}", f"--output={output}"
+        )
+        assert result.returncode == 0, result.stderr
+        assert str(output) in result.stdout
+        with np.load(output / "samples.npz") as archive:
+            drawn.append({name: archive[name] for name in archive})
+    assert drawn[0]["samples"].shape == (5, 8, 8, 1) and drawn[0]["samples"].dtype == np.uint8
+    # A network's rounding depends on the batch; the walk multiplies it a little.
+    np.testing.assert_allclose(drawn[1]["samples_float"], drawn[0]["samples_float"], rtol=1e-3, atol=1e-3)
+    about = json.loads((output / "about.json").read_text())
+    assert about["score_evaluations_per_sample"] == 20 and about["checkpoint"].endswith(f"-{steps}")
+    trajectory = np.load(output / "trajectory.npz")["trajectory"]
+    assert trajectory.shape == (10, 5, 8, 8, 1), "the trajectory shows the first samples whatever the batch size"
+    for name in ("grid.png", "trajectory.png", "trajectory.gif"):
+        Image.open(output / name).verify()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
+    result = launch(
+        "train", *TINY, f"--workdir={tmp_path}", "--config.training.steps=50", "--config.optim.learning_rate=1e18"
+    )
+    assert result.returncode == 1
+    assert "error: Step " in result.stderr and "Traceback" not in result.stderr
+    assert not list(tmp_path.glob("checkpoints/*.index")) or "last good checkpoint" in result.stderr
+
+
+def test_dry_runs_write_nothing(run, tmp_path):
+    workdir, _ = run
+    result = launch("train", *TINY, f"--workdir={tmp_path / 'new'}", "--dry_run")
+    assert result.returncode == 0 and "Dry run" in result.stdout and not (tmp_path / "new").exists()
+    before = sorted(workdir.rglob("*"))
+    result = launch("sample", f"--workdir={workdir}", "--dry_run")
+    assert result.returncode == 0 and sorted(workdir.rglob("*")) == before
+
+
+def test_an_official_checkpoint_becomes_a_run(tmp_path):
+    arguments = ["--config=configs/mnist.py", "--torch_checkpoint=tests/data/ncsn_28x28x1.pth", "--image_size=28"]
+    imported = launch("import_checkpoint", *arguments, f"--workdir={tmp_path / 'run'}")
+    assert imported.returncode == 0, imported.stderr
+    sampled = launch("sample", f"--workdir={tmp_path / 'run'}", "--num_samples=1", "--steps_per_level=1")
+    assert sampled.returncode == 0, sampled.stderr
+    twice = launch("import_checkpoint", *arguments, f"--workdir={tmp_path / 'run'}")
+    assert twice.returncode == 2 and "not empty" in twice.stderr
+
+
+MISTAKES = {
+    "unknown key": ("train", ["--config=configs/digits.py", "--config.optim.lerning_rate=1"], "learning_rate"),
+    "no such configuration": ("train", ["--config=configs/nothing.py"], "nothing.py"),
+    "no configuration": ("train", [], "--config"),
+    "wrong type": ("train", ["--config=configs/digits.py", "--config.training.steps=many"], "many"),
+    "unknown flag": ("train", ["--config=configs/digits.py", "--colour=red"], "colour"),
+    "stray word": ("train", ["--config=configs/digits.py", "now"], "now"),
+    "unknown dataset": ("train", ["--config=configs/digits.py", "--config.data.name=mnits"], "mnist"),
+    "nothing prepared": ("train", ["--config=configs/mnist.py", "--data_dir=DIR/empty"], "download"),
+    "no run": ("sample", [], "no run directory"),
+    "negative samples": ("sample", ["--num_samples=-3"], "num_samples"),
+    "no torch file": (
+        "import_checkpoint",
+        ["--config=configs/mnist.py", "--torch_checkpoint=DIR/none.pth", "--image_size=28"],
+        "none.pth",
+    ),
+    "no image size": (
+        "import_checkpoint",
+        ["--config=configs/mnist.py", "--torch_checkpoint=tests/data/ncsn_28x28x1.pth", "--image_size=0"],
+        "image_size",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_ends_with_code_2_and_one_line(name, tmp_path):
+    verb, arguments, said = MISTAKES[name]
+    arguments = [argument.replace("DIR", str(tmp_path)) for argument in arguments]
+    result = launch(verb, *arguments, f"--workdir={tmp_path / 'run'}")
+    lines = result.stderr.strip().splitlines()
+    assert result.returncode == 2, result.stderr
+    assert len(lines) == 1 and lines[0].startswith("error: ") and said in lines[0], result.stderr
