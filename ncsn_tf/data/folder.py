@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 
-from ncsn_tf.data import pictures
+from ncsn_tf.data import decoding
 from ncsn_tf.data.preparation import Preparation
 from ncsn_tf.data.splits import HELD_OUT_FOLDERS, Split, by_hash
 
@@ -37,12 +37,12 @@ def read(path: str, split: Split, preparation: Preparation) -> np.ndarray:
     start, stop = split.bounds(len(files))
     files = files[start:stop]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        headers = list(pool.map(lambda file: pictures.inspect(file, file), files))
-        shape = pictures.common_shape(headers, preparation)
+        headers = list(pool.map(lambda file: decoding.inspect(file, file), files))
+        shape = decoding.common_shape(headers, preparation)
         images = preparation.allocate(len(files), shape, f"The folder {path}")
 
         def store(row: int) -> None:
-            picture = pictures.decode(files[row], shape[2], files[row])
+            picture = decoding.decode(files[row], shape[2], files[row])
             images[row] = preparation.apply(picture)
 
         for _ in pool.map(store, range(len(files))):

@@ -148,10 +148,8 @@ def _load_path(name: str, split: Split, preparation: Preparation) -> np.ndarray:
 def _size(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     if image_size is None:
         return None
-    if isinstance(image_size, int | np.integer):
-        return int(image_size), int(image_size)
-    sides = tuple(image_size)
-    if len(sides) != 2:
+    sides = tuple(image_size) if isinstance(image_size, list | tuple) else (image_size, image_size)
+    if len(sides) != 2 or not all(isinstance(side, int | np.integer) for side in sides):
         raise ValueError(f"image_size must be one side or (height, width), in pixels. Received: {image_size!r}.")
     return int(sides[0]), int(sides[1])
 

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from ncsn_tf.data import pictures
+from ncsn_tf.data import decoding
 from ncsn_tf.data.preparation import Preparation, convert_channels
 from ncsn_tf.data.splits import HELD_OUT_FOLDERS, Split, by_hash
 
@@ -45,7 +45,7 @@ def read(path: str, split: Split, preparation: Preparation) -> np.ndarray:
         and record), sizes differ and no `image_size` is given, or the images need too much memory.
     """
     files, divided = _files_of(path, split.part)
-    headers: list[tuple[int, int, pictures.Header]] = []
+    headers: list[tuple[int, int, decoding.Header]] = []
     for number, file in enumerate(files):
         headers += [
             (number, record, _inspect(*_image_of(data, where), where)) for record, data, where in _records(file)
@@ -57,7 +57,7 @@ def read(path: str, split: Split, preparation: Preparation) -> np.ndarray:
         headers = [headers[i] for i in by_hash(keys, split.part)]
     start, stop = split.bounds(len(headers))
     wanted = {(number, record): row for row, (number, record, _) in enumerate(headers[start:stop])}
-    shape = pictures.common_shape([header for *_, header in headers[start:stop]], preparation)
+    shape = decoding.common_shape([header for *_, header in headers[start:stop]], preparation)
     images = preparation.allocate(len(wanted), shape, path)
     for number, file in enumerate(files):
         for record, data, where in _records(file):
@@ -149,14 +149,14 @@ def _shapes(features) -> Iterator[tuple[int, ...]]:
             yield tuple(sides)
 
 
-def _inspect(image: bytes, shape: tuple[int, ...] | None, where: str) -> pictures.Header:
+def _inspect(image: bytes, shape: tuple[int, ...] | None, where: str) -> decoding.Header:
     if shape is None:
-        return pictures.inspect(image, where)
+        return decoding.inspect(image, where)
     height, width, channels = shape
-    return pictures.Header(where, height, width, channels)
+    return decoding.Header(where, height, width, channels)
 
 
 def _decode(image: bytes, shape: tuple[int, ...] | None, channels: int, where: str) -> np.ndarray:
     if shape is None:
-        return pictures.decode(image, channels, where)
+        return decoding.decode(image, channels, where)
     return convert_channels(np.frombuffer(image, np.uint8).reshape(shape), channels)
