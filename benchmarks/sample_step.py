@@ -35,7 +35,7 @@ def main() -> None:
     batch = _BATCH_SIZE.value
     sampler = driver.Sampler(
         langevin.Langevin(langevin.annealed(builder.sde, builder.sampler_options.epsilon)),
-        ScoreModel(network, builder.times).score,
+        ScoreModel(network, builder.sde, builder.times).score,
         driver.dwell(builder.times[:1], _STEPS.value),
         jit_compile=builder.sampler_options.jit_compile,
     )

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
@@ -11,6 +12,7 @@ from absl import app, flags, logging
 USER_MISTAKE = 2
 FAILURE = 1
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 def fail(message: object, code: int = USER_MISTAKE) -> NoReturn:
@@ -71,6 +73,8 @@ def run(main: Callable[[], None]) -> NoReturn:
         try:
             main()
         except KeyboardInterrupt:
-            fail("interrupted. The same command goes on from the last checkpoint.", INTERRUPTED)
+            fail("interrupted. The same command may be given again; training goes on from its checkpoint.", INTERRUPTED)
 
+    # A request to end unwinds as an exception does, so that half-written files are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     app.run(guarded, flags_parser=parse)

@@ -49,9 +49,11 @@ def main() -> None:
         print(f"Dry run: would write into {directory.path}")
         return
     with cli.user_mistakes():
-        directory.open(config, dataset=config["data"]["name"], images=0, shape=shape)
+        directory.open(config, dataset=config["data"]["name"], images=0, shape=shape, devices="imported")
         path = Checkpoints(directory.checkpoints, trainer, keep=1).save()
-    print(f"Checkpoint: {path}\nNext: python -m launch.sample --workdir={directory.path}")
+    print(f"Checkpoint: {path}")
+    print(f"Sample: python -m launch.sample --workdir={directory.path}")
+    print(f"Go on training: python -m launch.train --workdir={directory.path}")
 
 
 def _size(words: list[str]) -> tuple[int, int]:

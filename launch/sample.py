@@ -11,6 +11,7 @@ Writes to --output (by default a folder under the run's samples/):
 
 import dataclasses
 import json
+import math
 import pathlib
 import time
 
@@ -40,24 +41,27 @@ def main() -> None:
     """Draws samples."""
     from ncsn_tf import build, files, pictures
     from ncsn_tf.score import ScoreModel
-    from ncsn_tf.training import checkpoints
+    from ncsn_tf.training import checkpoints, strategy
     from ncsn_tf.training.run_directory import RunDirectory, environment
 
     with cli.user_mistakes():
         directory = RunDirectory(_WORKDIR.value)
         config = directory.config()
         overrides = {"epsilon": _EPSILON, "steps_per_level": _STEPS, "denoise": _DENOISE, "jit_compile": _XLA}
-        config["sampler"] |= {key: flag.value for key, flag in overrides.items() if flag.value is not None}
+        given = {key: flag.value for key, flag in overrides.items() if flag.value is not None}
+        config["sampler"] = {**config.get("sampler", {}), **given}
         builder = build.Builder(config)
         shape = directory.shape()
         network = builder.network(shape)
         path = checkpoints.find(directory.checkpoints, _CHECKPOINT.value)
         checkpoints.load_average(path, network)
-        sampler = builder.sampler(ScoreModel(network, builder.times).score)
+        sampler = builder.sampler(ScoreModel(network, builder.sde, builder.times).score)
         step = checkpoints.step_of(path)
         output = pathlib.Path(_OUTPUT.value or directory.samples / f"step_{step:08d}_seed_{_SEED.value}")
+        record = environment(strategy.describe(strategy.default_strategy()))
         if not _DRY_RUN.value:
             output.mkdir(parents=True, exist_ok=True)
+            (output / "about.json").unlink(missing_ok=True)  # it would speak of other samples until these are there
     print(f"{_NUM_SAMPLES.value} samples {shape} from step {step} of {directory.path}")
     if _DRY_RUN.value:
         print(f"Dry run: would write into {output}")
@@ -73,7 +77,7 @@ def main() -> None:
         "sampler": dataclasses.asdict(builder.sampler_options),
         "score_evaluations_per_sample": evaluations,
         "seconds": round(time.perf_counter() - begun, 1),
-        **environment(),
+        **record,
     }
     pictures.save_grid(output / "grid.png", grid)
     pictures.save_trajectory(output / "trajectory.png", trajectory)
@@ -97,27 +101,31 @@ def _draw(sampler, prior, shape: tuple[int, int, int], path: pathlib.Path) -> tu
     batch_size = min(_BATCH_SIZE.value, count)
     first: list[np.ndarray] = []
     frames: dict[int, list[np.ndarray]] = {}
-    evaluations = 0
+    evaluations = outside = 0
 
     def look(start: int, level: int, x) -> None:
         bar.update()
         if not np.isfinite(x := x.numpy()).all():
+            bar.close()
             cli.fail(f"The samples diverged at level {level}. Try a smaller --epsilon.", cli.FAILURE)
         if start < _TRAJECTORY:
             frames.setdefault(level, []).append(pipeline.to_uint8(x[: _TRAJECTORY - start]))
 
     def arrays():
-        nonlocal evaluations
+        nonlocal evaluations, outside
         options = {"run_seed": _SEED.value, "num_samples": count, "batch_size": batch_size, "on_frame": look}
         for samples in driver.generate(sampler, prior, shape, **options):
             values = samples.x.numpy()
             pixels = pipeline.to_uint8(values)
             first.append(pixels[: max(0, _GRID - sum(map(len, first)))])
             evaluations = samples.evaluations
+            outside += int(np.sum(np.abs(values - 0.5) > 1.5))
             yield {"samples": pixels, "samples_float": values}
 
     with progress_bar(-(-count // batch_size) * sampler.segments, "level") as bar:
         files.write_npz(path, count, arrays())
+    if outside > 0.01 * count * math.prod(shape):
+        print("Warning: over 1 % of the values lie outside [-1, 2]; the step size is probably too large.")
     trajectory = np.stack([np.concatenate(frames[level]) for level in sorted(frames)])
     return np.concatenate(first), trajectory, evaluations
 

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from ncsn_tf import noise, objectives
+from ncsn_tf import seeds as random
 from ncsn_tf.data import images, pipeline
 from ncsn_tf.networks.ncsn import NCSN
 from ncsn_tf.samplers import driver, langevin
@@ -49,6 +50,8 @@ class TrainingOptions(Cadence):
         for name in ("batch_size", "sample_count", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training.{name} must be at least 1. Received: {getattr(self, name)}.")
+        if self.held_out_examples < 0:
+            raise ValueError(f"training.held_out_examples must not be negative. Received: {self.held_out_examples}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +63,7 @@ class SamplerOptions:
       epsilon: the step size at the smallest level, in squared data units, as Algorithm 1 writes it.
       steps_per_level: T.
       prior: "uniform" on [0, 1), as in the paper, or "normal" with the largest level's deviation.
-      denoise: end with one denoising by Tweedie's formula (Song & Ermon 2020, section 6, add it; 2019 has it not).
+      denoise: end with one denoising by Tweedie's formula, which the paper of 2019 does not.
       jit_compile: compile the loop with XLA.
     """
 
@@ -77,6 +80,7 @@ _NETWORKS: dict[str, Callable[..., keras.Model]] = {"ncsn": NCSN}
 _OBJECTIVES: dict[str, Callable[..., tf.Tensor]] = {"denoising": objectives.denoising}
 _SAMPLERS = ("annealed_langevin", "langevin")
 _PRIORS = ("uniform", "normal")
+_DTYPES = ("float32", "mixed_bfloat16")
 
 
 class Builder:
@@ -101,19 +105,22 @@ class Builder:
         _check_names("config", config, _SECTIONS, required=_SECTIONS)
         self._config = config
         self.seed: int = config["seed"]
+        random.seed(self.seed)  # refuses what is no seed
         self.training: TrainingOptions = _call(TrainingOptions, config, "training")
         self.sampler_options: SamplerOptions = _call(SamplerOptions, config, "sampler")
         self.times, self.sde = _call(_levels, config, "noise")
         self.sigmas = self.sde.marginal(self.times)[1].numpy()
         self._data = _call(_DataOptions, config, "data")
-        for function, section in ((_adam, "optim"), (_ema_decay, "ema")):
-            _check_section(function, config, section)
+        _call(_adam, config, "optim")
+        _check_section(_ema_decay, config, "ema")
         self._choices = {
             "network": _choose(_NETWORKS, config, "network"),
             "objective": _choose(_OBJECTIVES, config, "objective"),
         }
+        _one_of(_DTYPES, config["network"].get("dtype", "float32"), "network.dtype")
         _one_of(_SAMPLERS, self.sampler_options.name, "sampler.name")
         _one_of(_PRIORS, self.sampler_options.prior, "sampler.prior")
+        self.sampler(lambda x, t: x)  # refuses impossible options now, before anything is written
 
     def load_images(self, split: str) -> images.ImageSource:
         """The `train` or `held_out` images of the `data` section."""
@@ -139,12 +146,28 @@ class Builder:
 
         return strategy.distribute_datasets_from_function(shard)
 
-    def held_out_batches(self) -> tf.data.Dataset | None:
-        """The batches of the held-out loss, or None where `training.held_out_examples` is 0."""
-        if not self.training.held_out_examples:
+    def forbid_download(self) -> None:
+        """Makes `load_images` read what is prepared and nothing else, for a dry run."""
+        self._data = dataclasses.replace(self._data, download=False)
+
+    def held_out_batches(self, strategy: tf.distribute.Strategy, shape: tuple[int, int, int]) -> tf.data.Dataset | None:
+        """The batches of the held-out loss, of one replica's size; None where it is never or on nothing evaluated.
+
+        Raises:
+          ValueError: if the held-out images have another shape than the training images, `shape`.
+        """
+        if not self.training.held_out_examples or not self.training.evaluate_every:
             return None
+        source = self.load_images("held_out")
+        if source.shape != shape:
+            raise ValueError(
+                f"The held-out images have the shape {source.shape}, the training images {shape}. Give data.image_size "
+                "or data.channels to make them equal, or set training.held_out_examples=0."
+            )
         return pipeline.evaluation_batches(
-            self.load_images("held_out"), batch_size=self.training.batch_size, limit=self.training.held_out_examples
+            source,
+            batch_size=max(1, self.training.batch_size // strategy.num_replicas_in_sync),
+            limit=self.training.held_out_examples,
         )
 
     def network(self, shape: tuple[int, int, int]) -> keras.Model:
@@ -167,6 +190,7 @@ class Builder:
             strategy=strategy,
             network=network,
             average=average,
+            sde=self.sde,
             times=self.times,
             objective=lambda score_fn, x, t, z: objective(score_fn, self.sde, x, t, z, **options),
             optimizer=optimizer,
@@ -235,6 +259,12 @@ def _levels(sigma_max: float, sigma_min: float, num_levels: int) -> tuple[np.nda
 
 
 def _adam(learning_rate: float, beta_1: float, beta_2: float, epsilon: float) -> ReducedAdam:
+    for name, value in (("learning_rate", learning_rate), ("epsilon", epsilon)):
+        if not 0.0 < value < float("inf"):
+            raise ValueError(f"optim.{name} must be positive and finite. Received: {value}.")
+    for name, value in (("beta_1", beta_1), ("beta_2", beta_2)):
+        if not 0.0 <= value < 1.0:
+            raise ValueError(f"optim.{name} must lie in [0, 1). Received: {value}.")
     return ReducedAdam(learning_rate, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
 
 

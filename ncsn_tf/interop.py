@@ -55,8 +55,10 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - torch raises half a dozen kinds for a damaged or hostile file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointFormatError(f"{path} cannot be read as a PyTorch file of tensors: {reason}") from error
+        # Without torch's own words, which advise to load what is not tensors all the same.
+        raise CheckpointFormatError(
+            f"{path} cannot be read as a PyTorch file: damaged, or more than tensors ({type(error).__name__})."
+        ) from error
     if isinstance(content, list | tuple) and content:
         content = content[0]
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):

@@ -3,32 +3,8 @@
 import numpy as np
 
 
-def geometric_sigmas(sigma_max: float, sigma_min: float, num_levels: int) -> np.ndarray:
-    """Noise levels in geometric progression, sigma_1 > ... > sigma_L (Song & Ermon 2019, section 4.2).
-
-    Args:
-      sigma_max: sigma_1, in data units.
-      sigma_min: sigma_L, in data units.
-      num_levels: L, at least 2.
-
-    Returns:
-      float64 [L], its ends exactly as given.
-
-    Raises:
-      ValueError: if the ends are not 0 < sigma_min < sigma_max < infinity, or there are fewer than two levels.
-    """
-    if not 0.0 < sigma_min < sigma_max < np.inf:
-        raise ValueError(
-            "Noise levels need 0 < sigma_min < sigma_max, both finite. "
-            f"Received: sigma_max={sigma_max}, sigma_min={sigma_min}."
-        )
-    if num_levels < 2:
-        raise ValueError(f"A geometric grid needs 2 or more noise levels. Received: num_levels={num_levels}.")
-    return np.geomspace(sigma_max, sigma_min, num_levels)
-
-
 def uniform_times(num_levels: int) -> np.ndarray:
-    """Equally spaced times from 1 down to 0: on the VE SDE, the geometric noise levels.
+    """Equally spaced times from 1 down to 0: on the VE SDE, geometric noise levels (Song & Ermon 2019, section 4.2).
 
     Args:
       num_levels: L, at least 2.

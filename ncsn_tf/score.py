@@ -23,8 +23,11 @@ class ScoreModel:
     """A network conditioned on the index of a noise level, seen as a score function.
 
     Attributes:
-      network: `network(x, level)`, a Keras model whose output is the score.
+      network: `network(x, level)`, a Keras model.
+      sde: the SDE that perturbs the data.
       times: float32 [L], the strictly decreasing grid of t whose indices condition the network.
+      divide_by_sigma: whether the score is the network's output divided by sigma(t) (Song & Ermon 2020, Technique 3)
+        or, as in NCSN, the output itself.
       centred: whether the network wants images of [0, 1] mapped to [-1, 1]. The output stays the gradient with
         respect to the image in [0, 1]: networks of this family learn the factor 2.
 
@@ -33,8 +36,10 @@ class ScoreModel:
     """
 
     network: Callable
+    sde: VE
     times: np.ndarray
     centred: bool = True
+    divide_by_sigma: bool = False
 
     def __post_init__(self):
         noise.check_times(self.times)
@@ -45,7 +50,8 @@ class ScoreModel:
 
     def score(self, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
         """The score at x, [B, ...], of the data perturbed to time t, [B]; t is taken to the nearest level."""
-        return self.network(2.0 * x - 1.0 if self.centred else x, self.level(t))
+        output = self.network(2.0 * x - 1.0 if self.centred else x, self.level(t))
+        return output / expand(self.sde.marginal(t)[1], output) if self.divide_by_sigma else output
 
 
 def denoise(score_fn: ScoreFunction, sde: VE, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""Closed forms that the tests hold the library against, in float64 NumPy and independent of its code."""
+"""Closed forms that the tests hold the library against, independent of its code."""
 
 import dataclasses
 

@@ -49,6 +49,13 @@ def test_every_file_in_configs_is_a_configuration_with_a_header(path):
         ({"training__batch_size": 0}, r"training\.batch_size must be at least 1"),
         ({"noise__sigma_min": 2.0}, "0 < sigma_min < sigma_max"),
         ({"noise__num_levels": 1}, "num_levels=1"),
+        ({"network__dtype": "float64"}, r"network\.dtype must be one of"),
+        ({"optim__learning_rate": float("nan")}, r"optim\.learning_rate must be positive"),
+        ({"optim__beta_2": 1.0}, r"optim\.beta_2 must lie in"),
+        ({"sampler__epsilon": -1.0}, "epsilon must be positive"),
+        ({"sampler__steps_per_level": 0}, "steps_per_level=0"),
+        ({"training__held_out_examples": -1}, "held_out_examples"),
+        ({"seed": -1}, r"\[0, 2\^31\)"),
     ],
 )
 def test_mistakes_are_named(changes, match):
@@ -98,3 +105,15 @@ def test_images_of_both_splits_are_loaded():
     assert train.shape == held_out.shape == (8, 8, 1) and len(train) + len(held_out) == 1797
     batch = next(iter(builder.batches(train, tf.distribute.get_strategy(), 0)))
     assert batch["image"].shape == (128, 8, 8, 1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_what_is_built_learns_the_digits(dtype):
+    """From half the number of pixels, the loss of a score of zero, well down within forty steps."""
+    values = config(network__dtype=dtype, training__batch_size=32, ema__decay=0.5, optim__learning_rate=5e-3)
+    builder = build.Builder(values)
+    strategy = tf.distribute.get_strategy()
+    trainer = builder.trainer(strategy, (8, 8, 1))
+    trainer.run(iter(builder.batches(builder.load_images("train"), strategy, 0)), 40)
+    loss, by_level = trainer.held_out_loss(builder.held_out_batches(strategy, (8, 8, 1)))
+    assert loss < 0.8 * 32 and by_level[0] < 16

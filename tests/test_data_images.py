@@ -64,6 +64,8 @@ def test_slices_sizes_and_channels():
         (("digits", "train[5:5]"), {}, r"slice \[5:5\] of the 1501 images.*is empty"),
         (("digits", "train"), {"image_size": 0}, "image_size must be positive"),
         (("digits", "train"), {"image_size": (1, 2, 3)}, r"one side or \(height, width\)"),
+        (("digits", "train"), {"image_size": "32"}, r"one side or \(height, width\)"),
+        (("digits", "train"), {"image_size": 8.5}, r"one side or \(height, width\)"),
         (("digits", "train"), {"center_crop": -1}, "center_crop must be positive"),
         (("digits", "train"), {"center_crop": 9}, "center_crop=9 is larger than an image of 8x8"),
         (("digits", "train"), {"channels": 2}, r"channels must be 1 \(grey\), 3 \(colour\) or None. Received: 2"),

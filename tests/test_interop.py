@@ -26,7 +26,7 @@ def official(request):
 def adapted(network, reference):
     times = noise.uniform_times(network.num_levels)
     np.testing.assert_allclose(SDE.marginal(times)[1], reference["sigmas"], rtol=1e-5)
-    return ScoreModel(network, times).score, tf.gather(times, reference["level"])
+    return ScoreModel(network, SDE, times).score, tf.gather(times, reference["level"])
 
 
 def test_widths_are_read_from_the_tensors(official):

@@ -99,13 +99,13 @@ def test_samples_do_not_depend_on_the_batch_size(run, tmp_path):
         Image.open(output / name).verify()
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
+def test_a_loss_that_is_not_finite_ends_the_run_and_saves_nothing(tmp_path):
     result = launch(
         "train", *TINY, f"--workdir={tmp_path}", "--config.training.steps=50", "--config.optim.learning_rate=1e18"
     )
     assert result.returncode == 1
     assert "error: Step " in result.stderr and "Traceback" not in result.stderr
-    assert not list(tmp_path.glob("checkpoints/*.index")) or "last good checkpoint" in result.stderr
+    assert "No checkpoint had been written" in result.stderr and not list(tmp_path.glob("checkpoints/*.index"))
 
 
 def test_dry_runs_write_nothing(run, tmp_path):
@@ -118,11 +118,14 @@ def test_dry_runs_write_nothing(run, tmp_path):
 
 
 def test_an_official_checkpoint_becomes_a_run(tmp_path):
-    arguments = ["--config=configs/mnist.py", "--torch_checkpoint=tests/data/ncsn_28x28x1.pth", "--image_size=28"]
+    arguments = [*TINY, "--config.training.steps=1", "--torch_checkpoint=tests/data/ncsn_28x28x1.pth", "--image_size=8"]
     imported = launch("import_checkpoint", *arguments, f"--workdir={tmp_path / 'run'}")
     assert imported.returncode == 0, imported.stderr
     sampled = launch("sample", f"--workdir={tmp_path / 'run'}", "--num_samples=1", "--steps_per_level=1")
     assert sampled.returncode == 0, sampled.stderr
+    trained = launch("train", f"--workdir={tmp_path / 'run'}")
+    assert trained.returncode == 0, trained.stderr
+    assert (tmp_path / "run" / "checkpoints" / "checkpoint-1.index").exists()
     twice = launch("import_checkpoint", *arguments, f"--workdir={tmp_path / 'run'}")
     assert twice.returncode == 2 and "not empty" in twice.stderr
 
@@ -130,7 +133,9 @@ def test_an_official_checkpoint_becomes_a_run(tmp_path):
 MISTAKES = {
     "unknown key": ("train", ["--config=configs/digits.py", "--config.optim.lerning_rate=1"], "learning_rate"),
     "no such configuration": ("train", ["--config=configs/nothing.py"], "nothing.py"),
-    "no configuration": ("train", [], "--config"),
+    "no configuration": ("train", [], "no config.json"),
+    "impossible sampler": ("train", ["--config=configs/digits.py", "--config.sampler.steps_per_level=0"], "steps per"),
+    "impossible step size": ("train", ["--config=configs/digits.py", "--config.sampler.epsilon=-1"], "epsilon"),
     "wrong type": ("train", ["--config=configs/digits.py", "--config.training.steps=many"], "many"),
     "unknown flag": ("train", ["--config=configs/digits.py", "--colour=red"], "colour"),
     "stray word": ("train", ["--config=configs/digits.py", "now"], "now"),

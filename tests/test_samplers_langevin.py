@@ -26,7 +26,7 @@ def affine(step, t):
     z = seeds.normal(rows, (1,))
     b, a_plus_b = mean.numpy()[:, 0].astype(np.float64)
     gains = ((new - mean) / z).numpy()[:, 0]
-    assert gains[0] == pytest.approx(gains[1], rel=1e-5)
+    assert gains[0] == pytest.approx(gains[1], rel=1e-3)
     return a_plus_b - b, b, float(gains[0])
 
 
@@ -40,7 +40,7 @@ def test_a_step_is_the_papers_step(t):
     v = DATA.variance(sigma)
     assert a == pytest.approx(1 - size / (2 * v), rel=1e-5)
     assert b == pytest.approx(size / (2 * v) * DATA.mean, rel=2e-3)
-    assert gain == pytest.approx(np.sqrt(size), rel=1e-4)
+    assert gain == pytest.approx(np.sqrt(size), rel=1e-3)
 
 
 def test_the_stationary_variance_is_biased_just_as_the_closed_form_says():

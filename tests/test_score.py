@@ -21,22 +21,28 @@ def test_the_network_is_conditioned_on_the_nearest_level_and_sees_centred_images
         return 3.0 * x
 
     x = tf.constant([[0.0], [0.5], [1.0]])
-    score = ScoreModel(network, TIMES).score(x, tf.constant([1.0, 0.34, 0.0]))
+    score = ScoreModel(network, SDE, TIMES).score(x, tf.constant([1.0, 0.34, 0.0]))
     np.testing.assert_array_equal(seen["level"], [0, 6, 9])
     np.testing.assert_array_equal(seen["x"], [[-1.0], [0.0], [1.0]])
     np.testing.assert_array_equal(score, [[-3.0], [0.0], [3.0]])
-    ScoreModel(network, TIMES, centred=False).score(x, tf.constant([1.0, 0.3, 0.0]))
+    ScoreModel(network, SDE, TIMES, centred=False).score(x, tf.constant([1.0, 0.3, 0.0]))
     np.testing.assert_array_equal(seen["x"], x)
 
 
+def test_an_output_may_be_divided_by_sigma():
+    x, t = tf.ones([2, 3, 1]), tf.constant([1.0, 0.0])
+    score = ScoreModel(lambda x, level: x, SDE, TIMES, divide_by_sigma=True).score(x, t)
+    np.testing.assert_allclose(score, [[[1.0]] * 3, [[100.0]] * 3], rtol=1e-5)
+
+
 def test_every_level_finds_itself():
-    levels = ScoreModel(lambda x, level: x, noise.uniform_times(232)).level(tf.constant(noise.uniform_times(232)))
+    levels = ScoreModel(lambda x, level: x, SDE, noise.uniform_times(232)).level(tf.constant(noise.uniform_times(232)))
     np.testing.assert_array_equal(levels, np.arange(232))
 
 
 def test_a_grid_that_does_not_decrease_is_refused():
     with pytest.raises(ValueError, match="decrease strictly"):
-        ScoreModel(lambda x, level: x, np.array([0.0, 1.0]))
+        ScoreModel(lambda x, level: x, SDE, np.array([0.0, 1.0]))
 
 
 def test_denoise_is_the_posterior_mean():

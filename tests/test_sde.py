@@ -12,7 +12,7 @@ T = np.linspace(0.05, 0.95, 7)
 
 
 def test_moments_obey_the_differential_equation():
-    """d alpha/dt = f alpha and d sigma^2/dt = 2 f sigma^2 + g^2, by central differences in float64."""
+    """d alpha/dt = f alpha and d sigma^2/dt = 2 f sigma^2 + g^2, by automatic differentiation."""
     with tf.GradientTape(persistent=True) as tape:
         t = tf.constant(T, tf.float32)
         tape.watch(t)

@@ -62,6 +62,13 @@ def test_integers_cover_their_range_evenly(rows, bound):
     assert ((counts - expected) ** 2 / expected).sum() <= (bound - 1) + 4 * np.sqrt(2 * bound)
 
 
+def test_a_million_samples_have_a_million_seeds_for_every_step():
+    """Words of 32 bits would collide a hundred times; seeds of 64 bits do so once in 4e7 tries."""
+    samples = seeds.per_example(seeds.fold(seeds.seed(1), Stream.SAMPLE), tf.range(1_000_000))
+    steps = seeds.fold_each(samples, Stream.SAMPLER_STEP, 3).numpy()
+    assert len(np.unique(steps.view(np.int64))) == 1_000_000
+
+
 def test_streams_and_seeds_are_distinct():
     drawn = [seeds.fold(seeds.seed(run), stream).numpy() for run in range(5) for stream in Stream]
     assert len({tuple(row) for row in drawn}) == len(drawn)

@@ -1,5 +1,7 @@
 """Checkpoints: resuming is never having stopped; retention; what does not fit is refused."""
 
+import pathlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -71,6 +73,36 @@ def test_the_newest_few_are_kept_and_found_by_step(tmp_path):
     checkpoints.load_average(checkpoints.find(tmp_path), network)
     for ours, theirs in zip(network.get_weights(), trainer.average.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("damage", ["truncated data", "no data", "truncated index"])
+def test_a_damaged_checkpoint_is_named_and_the_older_one_offered(tmp_path, damage):
+    trainer = make()
+    kept = Checkpoints(tmp_path, trainer, keep=2)
+    kept.save()
+    run(trainer, 1)
+    path = kept.save()
+    data, index = pathlib.Path(f"{path}.data-00000-of-00001"), pathlib.Path(f"{path}.index")
+    if damage == "truncated data":
+        data.write_bytes(data.read_bytes()[:100])
+    elif damage == "no data":
+        data.unlink()
+    else:
+        index.write_bytes(index.read_bytes()[:50])
+    with pytest.raises(CheckpointError, match=r"checkpoint-1 is damaged.*there are: \[0\]"):
+        Checkpoints(tmp_path, make(), keep=2).restore()
+    network = TinyNetwork()
+    network.build()
+    with pytest.raises(CheckpointError, match="checkpoint-1 is damaged"):
+        checkpoints.load_average(path, network)
+
+
+def test_a_lost_list_of_checkpoints_does_not_start_anew(tmp_path):
+    trainer = make()
+    run(trainer, 2)
+    Checkpoints(tmp_path, trainer, keep=1).save()
+    (tmp_path / "checkpoint").unlink()
+    assert Checkpoints(tmp_path, make(), keep=1).restore() == 2
 
 
 def test_no_checkpoint_is_said(tmp_path):

@@ -12,6 +12,7 @@ from ncsn_tf.training import loop
 from ncsn_tf.training.checkpoints import Checkpoints
 from ncsn_tf.training.run_directory import RunDirectory, RunDirectoryError
 from ncsn_tf.training.summaries import Summaries
+from ncsn_tf.training.trainer import NonFiniteLossError
 from tests.test_training_trainer import SOURCE, batches, make
 
 CONFIG = {"seed": 0, "training": {"steps": 7}, "optim": {"learning_rate": 0.01}}
@@ -24,7 +25,7 @@ def cadence(**changes):
 
 def opened(path, config=CONFIG):
     directory = RunDirectory(path)
-    directory.open(config, dataset="noise", images=40, shape=(4, 4, 1))
+    directory.open(config, dataset="noise", images=40, shape=(4, 4, 1), devices="a CPU")
     return directory
 
 
@@ -76,6 +77,7 @@ def test_a_run_leaves_what_it_promises_and_goes_on(tmp_path):
     assert Image.open(directory.samples / grids[0]).size == (67, 67)
     environment = json.loads((tmp_path / "environment.json").read_text())
     assert environment[0]["versions"]["tensorflow"] and environment[0]["command"]
+    assert environment[0]["devices"] == "a CPU"
 
     events = EventAccumulator(str(directory.tensorboard))
     events.Reload()
@@ -93,12 +95,39 @@ def test_a_run_leaves_what_it_promises_and_goes_on(tmp_path):
 
 
 def test_a_directory_of_another_configuration_is_refused_by_its_differences(tmp_path):
-    opened(tmp_path)
-    opened(tmp_path, {**CONFIG, "training": {"steps": 9}})
+    opened(tmp_path, {**CONFIG, "optim": {"learning_rate": 0.5}})
+    directory = opened(tmp_path)  # nothing is trained yet, so the configuration may still be corrected
+    directory.checkpoints.mkdir()
+    (directory.checkpoints / "checkpoint-1.index").touch()
+    opened(tmp_path, {**CONFIG, "training": {"steps": 9}, "sampler": {"epsilon": 1.0}})
     with pytest.raises(RunDirectoryError, match=r"optim.learning_rate: 0.01 there, 0.5 now"):
         opened(tmp_path, {**CONFIG, "optim": {"learning_rate": 0.5}})
     assert RunDirectory(tmp_path).config()["optim"]["learning_rate"] == 0.01
     assert RunDirectory(tmp_path).shape() == (4, 4, 1)
+    with pytest.raises(RunDirectoryError, match=r"images \(4, 4, 1\)"):
+        directory.check(CONFIG, (5, 4, 1))
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(RunDirectoryError, match="config.json"):
+        directory.check(CONFIG, (4, 4, 1))
+
+
+def test_weights_that_give_no_finite_loss_are_not_saved(tmp_path):
+    trainer = make()
+    directory = opened(tmp_path)
+    checkpoints = Checkpoints(directory.checkpoints, trainer, keep=9)
+    summaries = Summaries(directory.tensorboard, np.array([1.0, 0.2, 0.05, 0.01]))
+    probe = next(iter(pipeline.evaluation_batches(SOURCE, batch_size=4)))
+    options = {"directory": directory, "checkpoints": checkpoints, "summaries": summaries, "probe": probe}
+    quiet = {"evaluate_every": 0, "sample_every": 0, "checkpoint_every": 2}
+    loop.fit(trainer, lambda step: batches(trainer, step), cadence(steps=4, **quiet), **options)
+    before = {path.name: path.read_bytes() for path in directory.checkpoints.glob("checkpoint-*")}
+    trainer.optimizer.learning_rate.assign(1e30)  # the losses of steps 5 and 6 use weights from before
+    with pytest.raises(NonFiniteLossError):
+        loop.fit(trainer, lambda step: batches(trainer, step), cadence(steps=5, **quiet), **options)
+    assert {path.name: path.read_bytes() for path in directory.checkpoints.glob("checkpoint-*")} == before
+    fresh = make()
+    assert Checkpoints(directory.checkpoints, fresh, keep=9).restore() == 4
+    fresh.check_weights(probe)
 
 
 def test_what_is_no_run_directory_is_said(tmp_path):

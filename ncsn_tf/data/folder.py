@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import os
+import pathlib
 
 import numpy as np
 
@@ -75,8 +76,10 @@ def _relative_paths(path: str) -> list[str]:
     for parent, folders, files in os.walk(path):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                found.append(os.path.relpath(os.path.join(parent, name), path).replace(os.sep, "/"))
+            full = os.path.join(parent, name)
+            # A named pipe would be waited for; a dead link is left for the decoder to name.
+            if name.lower().endswith(SUFFIXES) and not name.startswith(".") and not pathlib.Path(full).is_fifo():
+                found.append(os.path.relpath(full, path).replace(os.sep, "/"))
     if not found:
         raise ValueError(
             f"The folder {path!r} has no images; looked for {', '.join(SUFFIXES)} in it and below. To read a "

@@ -7,7 +7,6 @@ an epoch is a function of (seed, epoch), and a run resumes at any step at no cos
 import dataclasses
 import functools
 import os
-import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,8 +17,6 @@ from ncsn_tf.data.splits import Split
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-_PAPER_CELEB_A = {"center_crop": 140, "image_size": (32, 32)}  # Song & Ermon 2019, section 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +73,7 @@ def load(
     * a path - it exists as a directory, or has a path separator and is no TFDS name - to a folder of images
       (`ncsn_tf.data.folder`) or to TFRecords, as a file, a glob or a folder (`ncsn_tf.data.tfrecords`);
     * a dataset of TensorFlow Datasets with an "image" feature, such as "mnist" or "cifar10"
-      (`ncsn_tf.data.tfds_images`). "celeb_a" with neither `image_size` nor `center_crop` is cropped to 140 and resized
-      to 32x32, as Song & Ermon (2019) do.
+      (`ncsn_tf.data.tfds_images`). Song & Ermon (2019) crop "celeb_a" to 140 and resize it to 32x32.
 
     Args:
       name: what to read.
@@ -108,8 +104,6 @@ def load(
     else:
         from ncsn_tf.data import tfds_images  # here: importing TFDS costs seconds
 
-        if re.split("[/:]", name)[0] == "celeb_a" and image_size is None and center_crop is None:
-            preparation = dataclasses.replace(preparation, **_PAPER_CELEB_A)
         images = tfds_images.read(name, parsed, preparation, data_dir=data_dir, download=download)
     return ImageSource(name, images)
 
@@ -149,15 +143,16 @@ def _size(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     if image_size is None:
         return None
     sides = tuple(image_size) if isinstance(image_size, list | tuple) else (image_size, image_size)
-    if len(sides) != 2 or not all(isinstance(side, int | np.integer) for side in sides):
+    if len(sides) != 2 or not all(isinstance(side, int | np.integer) and not isinstance(side, bool) for side in sides):
         raise ValueError(f"image_size must be one side or (height, width), in pixels. Received: {image_size!r}.")
     return int(sides[0]), int(sides[1])
 
 
 def _check(preparation: Preparation) -> None:
-    for name, value in (("image_size", preparation.image_size), ("center_crop", (preparation.center_crop or 1,))):
-        if value is not None and min(value) < 1:
-            raise ValueError(f"{name} must be positive, in pixels. Received: {value}.")
+    if preparation.image_size is not None and min(preparation.image_size) < 1:
+        raise ValueError(f"image_size must be positive, in pixels. Received: {preparation.image_size}.")
+    if preparation.center_crop is not None and preparation.center_crop < 1:
+        raise ValueError(f"center_crop must be positive, in pixels. Received: {preparation.center_crop}.")
     if preparation.channels not in (None, 1, 3):
         raise ValueError(f"channels must be 1 (grey), 3 (colour) or None. Received: {preparation.channels}.")
     if preparation.memory_limit_gib <= 0:

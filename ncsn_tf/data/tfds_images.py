@@ -137,5 +137,5 @@ def _tfds_split(builder: Any, part: str, name: str) -> str:
             return candidate
     raise ValueError(
         f"{name!r} has no split {' or '.join(map(repr, wanted))} to serve as {part!r}; it has "
-        f"{sorted(builder.info.splits)}."
+        f"{sorted(builder.info.splits)}. Without held-out images, set training.held_out_examples=0."
     )

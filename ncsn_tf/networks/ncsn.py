@@ -12,7 +12,7 @@ class NCSN(keras.Model):
     """NCSN: a four-cascade RefineNet with dilated residual blocks and conditional instance norm++.
 
     The resolution is halved once, after the first cascade; the third and fourth widen their view by dilations 2 and 4
-    instead. Any height and width from 2 up will do, odd ones too.
+    instead. Any height and width will do, odd ones too.
 
     The output is the score itself, not divided by sigma, as in the official network (later networks divide). It was
     trained on images mapped from [0, 1] to [-1, 1] at its entry: that map belongs to `ncsn_tf.score.ScoreModel`.

@@ -1,7 +1,9 @@
 """Checkpoints of a run: the raw weights, their average, the optimizer and, in its iteration count, the step."""
 
+import contextlib
 import pathlib
 import re
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
@@ -49,18 +51,25 @@ class Checkpoints:
         """Restores the newest checkpoint, if there is one, and returns the step, 0 on a fresh start.
 
         Raises:
-          CheckpointError: if its variables are not the trainer's, one for one.
+          CheckpointError: if its variables are not the trainer's, one for one, or it is damaged.
         """
-        path = self._manager.latest_checkpoint
+        path = self.latest
         if path:
             for part, variables in self._parts.items():
                 _check_fit(path, part, variables)
-            self._checkpoint.restore(path).assert_existing_objects_matched()
+            with _damage_named(path):
+                self._checkpoint.restore(path).assert_existing_objects_matched()
         return self._trainer.step
+
+    @property
+    def latest(self) -> str | None:
+        """The path of the newest checkpoint, None if there is none."""
+        paths = _paths(pathlib.Path(self._manager.directory))
+        return paths[max(paths)] if paths else None
 
     def save(self) -> str:
         """Saves the trainer as it is, unless its step is saved already; returns the checkpoint's path."""
-        latest = self._manager.latest_checkpoint
+        latest = self.latest
         if latest and latest.endswith(f"{_NAME}-{self._trainer.step}"):
             return latest
         return self._manager.save(checkpoint_number=self._trainer.step)
@@ -79,16 +88,20 @@ def find(directory: pathlib.Path, step: int | None = None) -> str:
     Raises:
       CheckpointError: if there is none, naming those that there are.
     """
-    state = tf.train.get_checkpoint_state(str(directory))
-    paths = list(state.all_model_checkpoint_paths) if state else []
-    if not paths:
+    steps = _paths(directory)
+    if not steps:
         raise CheckpointError(f"No checkpoint in {directory}. Train first: python -m launch.train --workdir=...")
-    steps = {step_of(path): path for path in paths}
     if step is None:
         return steps[max(steps)]
     if step not in steps:
         raise CheckpointError(f"No checkpoint of step {step} in {directory}. There are: {sorted(steps)}.")
     return steps[step]
+
+
+def _paths(directory: pathlib.Path) -> dict[int, str]:
+    """The checkpoints in a directory by step; by their files, since TensorFlow's list of them may be lost."""
+    found = [str(index.with_suffix("")) for index in directory.glob(f"{_NAME}-*.index")]
+    return {step_of(path): path for path in found if path.rsplit("-", 1)[1].isdigit()}
 
 
 def step_of(path: str) -> int:
@@ -104,17 +117,32 @@ def load_average(path: str, network: keras.Model) -> None:
       network: the network to fill.
 
     Raises:
-      CheckpointError: if the checkpoint's weights are not the network's, one for one.
+      CheckpointError: if the checkpoint's weights are not the network's, one for one, or it is damaged.
     """
     variables = _by_number(network.weights)
     _check_fit(path, "average", variables)
-    tf.train.Checkpoint(average=variables).restore(path).assert_existing_objects_matched().expect_partial()
+    with _damage_named(path):
+        tf.train.Checkpoint(average=variables).restore(path).assert_existing_objects_matched().expect_partial()
+
+
+@contextlib.contextmanager
+def _damage_named(path: str) -> Iterator[None]:
+    """Turns the several errors that a truncated or missing file of a checkpoint raises into one that names it."""
+    try:
+        yield
+    except (tf.errors.OpError, IndexError, RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"The checkpoint {path} is damaged or incomplete ({type(error).__name__}: {reason}). Delete its files to "
+            f"go on from an older one; there are: {sorted(set(_paths(pathlib.Path(path).parent)) - {step_of(path)})}."
+        ) from error
 
 
 def _check_fit(path: str, part: str, variables: dict[str, tf.Variable]) -> None:
     """Holds the shapes of a part's variables in a file against those that are to be filled."""
     pattern = re.compile(rf"{part}/(\d+)/\.ATTRIBUTES/VARIABLE_VALUE")
-    shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+    with _damage_named(path):
+        shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
     there = {found[1]: tuple(shape) for name, shape in shapes.items() if (found := pattern.fullmatch(name))}
     wanted = {number: tuple(variable.shape) for number, variable in variables.items()}
     differing = sorted(number for number in there.keys() | wanted.keys() if there.get(number) != wanted.get(number))

@@ -12,7 +12,7 @@ class MovingAverage:
         average <- average + (1 - d_n) (raw - average),   d_n = min(decay, (1 + n) / (10 + n)),
 
     so that an early average forgets its random start; with a decay of 0.999 the warm-up ends at step 8,990. The
-    paper of 2019 samples from raw weights; averaging is the third technique of Song & Ermon 2020 (section 5).
+    paper of 2019 samples from raw weights; averaging is Technique 5 of Song & Ermon 2020.
 
     Args:
       raw: the network that is trained, built.

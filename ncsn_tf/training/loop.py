@@ -59,6 +59,7 @@ def fit(
     directory: RunDirectory,
     checkpoints: Checkpoints,
     summaries: Summaries,
+    probe: dict[str, tf.Tensor] | None = None,
     held_out: tf.data.Dataset | None = None,
     draw_samples: Callable[[], np.ndarray | None] | None = None,
     log: Callable[[str], None] = print,
@@ -72,6 +73,7 @@ def fit(
       directory: where sample grids go.
       checkpoints: where the trainer is saved to.
       summaries: where the figures go.
+      probe: a few images on which weights prove themselves before they are saved; None to trust them.
       held_out: batches for the held-out loss, or None.
       draw_samples: makes a few samples from the averaged weights, uint8 [N, H, W, C], or None where they diverged; None
         for no samples at all.
@@ -87,7 +89,7 @@ def fit(
     log(f"Training from step {step} to {cadence.steps}.")
     iterator = iter(batches(step))
     with progress_bar(cadence.steps, "step", start=step) as bar:
-        first = True
+        first, since_summary = True, None
         while step < cadence.steps:
             # One step alone at first: what is wrong with the graph or the data shows before a long loop hides it.
             stop = step + 1 if first else cadence.next_stop(step)
@@ -95,8 +97,10 @@ def fit(
             step, first = stop, False
             bar.update(result.steps)
             bar.set_postfix_str(f"loss {result.loss:.4g}", refresh=False)
+            since_summary = result if since_summary is None else since_summary + result
             if cadence.due(step, cadence.steps_per_loop):
-                summaries.training(step, result, trainer.batch_size)
+                summaries.training(step, since_summary, trainer.batch_size)
+                since_summary = None
             if held_out is not None and cadence.due(step, cadence.evaluate_every):
                 loss, by_level = trainer.held_out_loss(held_out)
                 summaries.held_out(step, loss, by_level)
@@ -109,5 +113,7 @@ def fit(
                     summaries.samples(step, images)
                     pictures.save_grid(directory.samples / f"step_{step:08d}.png", images)
             if cadence.due(step, cadence.checkpoint_every):
+                if probe is not None:
+                    trainer.check_weights(probe)
                 summaries.flush()
                 checkpoints.save()

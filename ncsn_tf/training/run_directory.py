@@ -13,13 +13,17 @@ import importlib.metadata
 import json
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 
 from ncsn_tf import files
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "ml_collections")
-_MAY_CHANGE = ("training.steps", "training.steps_per_loop", "training.keep_checkpoints", "training.jit_compile")
+_MAY_CHANGE = re.compile(
+    r"sampler\..*|data\.(data_dir|download|memory_limit_gib)|"
+    r"training\.(steps|steps_per_loop|\w+_every|held_out_examples|sample_count|keep_checkpoints|jit_compile)"
+)
 
 
 class RunDirectoryError(ValueError):
@@ -42,38 +46,61 @@ class RunDirectory:
         self._environment = self.path / "environment.json"
         self._dataset = self.path / "dataset.json"
 
-    def open(self, config: dict, *, dataset: str, images: int, shape: tuple[int, int, int]) -> None:
-        """Makes the directory for a configuration, or checks that it is this configuration's.
+    def check(self, config: dict, shape: tuple[int, int, int]) -> None:
+        """Refuses a configuration or images other than those that were trained on here; a directory without
+        checkpoints holds nothing that they could spoil.
+
+        Args:
+          config: the resolved configuration, plain values in nested dicts.
+          shape: (H, W, C) of the training images.
+
+        Raises:
+          RunDirectoryError: if the directory holds another run; the first differences are named. What has no bearing
+            on the weights at a step may change: the number of steps, how often things are done, where the data lie, the
+            sampler.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunDirectoryError(f"{self.path} is a file. Give another --workdir.")
+        if not any(self.checkpoints.glob("*.index")):
+            return
+        before, now = _flatten(self.config()), _flatten(json.loads(json.dumps(config)))
+        differing = [
+            f"{key}: {before.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} now"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key) and not _MAY_CHANGE.fullmatch(key)
+        ]
+        if differing:
+            raise RunDirectoryError(
+                f"{self.path} holds a run of another configuration ({'; '.join(differing[:3])}). "
+                "Give another --workdir, or the configuration that it was started with."
+            )
+        if self.shape() != tuple(shape):
+            raise RunDirectoryError(f"{self.path} holds a run on images {self.shape()}. Received: {tuple(shape)}.")
+
+    def open(self, config: dict, *, dataset: str, images: int, shape: tuple[int, int, int], devices: str) -> None:
+        """Makes the directory, or goes on with it, after `check`.
 
         Args:
           config: the resolved configuration, plain values in nested dicts.
           dataset: the name of the training images, for the record.
           images: their number.
           shape: their (H, W, C), which a sampler needs.
+          devices: what it runs on, for the record.
 
         Raises:
-          RunDirectoryError: if the directory holds a run of another configuration; the first differences are named.
-            The number of steps, and what has no bearing on the result, may change.
+          RunDirectoryError: as `check`.
         """
-        if self._config.exists():
-            before, now = _flatten(self.config()), _flatten(json.loads(json.dumps(config)))
-            differing = [
-                f"{key}: {before.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} now"
-                for key in sorted(before.keys() | now.keys())
-                if before.get(key) != now.get(key) and key not in _MAY_CHANGE
-            ]
-            if differing:
-                raise RunDirectoryError(
-                    f"{self.path} holds a run of another configuration ({'; '.join(differing[:3])}). "
-                    "Give another --workdir, or the configuration that it was started with."
-                )
+        self.check(config, shape)
         for directory in (self.path, self.samples):
             directory.mkdir(parents=True, exist_ok=True)
         described = {"name": dataset, "images": images, "shape": list(shape)}
         files.write_text(self._dataset, json.dumps(described, indent=2) + "\n")
         files.write_text(self._config, json.dumps(config, indent=2) + "\n")
-        starts = json.loads(self._environment.read_text()) if self._environment.exists() else []
-        files.write_text(self._environment, json.dumps([*starts, environment()], indent=2) + "\n")
+        try:
+            starts = list(json.loads(self._environment.read_text()))
+        except (OSError, ValueError, TypeError):
+            starts = []  # a record that is lost or damaged is begun anew; it must not stop the run
+        files.write_text(self._environment, json.dumps([*starts, environment(devices)], indent=2) + "\n")
 
     def config(self) -> dict:
         """The resolved configuration of the run.
@@ -85,29 +112,44 @@ class RunDirectory:
 
     def shape(self) -> tuple[int, int, int]:
         """(H, W, C) of the run's images; raises as `config`."""
-        height, width, channels = self._read(self._dataset)["shape"]
+        try:
+            height, width, channels = self._read(self._dataset)["shape"]
+        except (KeyError, ValueError) as error:
+            raise RunDirectoryError(f"{self._dataset} gives no shape of three numbers.") from error
         return height, width, channels
 
     def _read(self, path: pathlib.Path) -> dict:
         if not path.exists():
             raise RunDirectoryError(f"{self.path} is no run directory: it has no {path.name}. Train into it first.")
         try:
-            return json.loads(path.read_text())
-        except json.JSONDecodeError as error:
+            content = json.loads(path.read_text())
+        except ValueError as error:
             raise RunDirectoryError(f"{path} is not valid JSON: {error}.") from error
+        if not isinstance(content, dict):
+            raise RunDirectoryError(f"{path} holds no JSON object. Received: {type(content).__name__}.")
+        return content
 
 
-def environment() -> dict:
-    """Versions, commit, machine, command and time, for the record."""
+def environment(devices: str) -> dict:
+    """Versions, commit, machine, devices, command and time, for the record."""
     root = pathlib.Path(__file__).resolve().parents[2]
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "devices": devices,
+        "versions": {name: _version(name) for name in _PACKAGES},
         "commit": _commit(root),
     }
+
+
+def _version(package: str) -> str | None:
+    """The installed version; None where it goes by another name, as `tensorflow-cpu` does."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _commit(root: pathlib.Path) -> str | None:

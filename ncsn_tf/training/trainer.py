@@ -1,4 +1,4 @@
-"""The training loop: a step on every replica, a loop of steps in one graph, and what happens between loops."""
+"""A training step on every replica, a loop of steps in one graph, and the held-out loss."""
 
 import dataclasses
 import time
@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from ncsn_tf import seeds as random
 from ncsn_tf.score import ScoreModel
+from ncsn_tf.sde import VE
 from ncsn_tf.training.ema import MovingAverage
 
 Objective = Callable[..., tf.Tensor]
@@ -34,23 +35,45 @@ class ReducedAdam(keras.optimizers.Adam):
 
 @dataclasses.dataclass(frozen=True)
 class LoopResult:
-    """What a loop of steps reports.
+    """What steps report; the sum of two results is that of their steps together.
 
     Attributes:
-      steps: steps taken; fewer than asked for only if the last one was not finite.
-      loss: mean loss an example over the loop; of the offending step alone if that was not finite.
-      level_losses: float [L], the mean loss of the examples of each level (NaN where a level had none).
-      gradient_norm: mean over the steps of the global gradient's Euclidean norm.
-      finite: whether every loss and gradient norm was finite.
-      seconds: wall-clock time of the loop.
+      steps: steps taken.
+      loss_sums: float [L], the sum of the losses of each level's examples.
+      counts: float [L], how many examples each level had.
+      norm_sum: the sum over the steps of the global gradient's Euclidean norm.
+      seconds: wall-clock time.
     """
 
     steps: int
-    loss: float
-    level_losses: np.ndarray
-    gradient_norm: float
-    finite: bool
+    loss_sums: np.ndarray
+    counts: np.ndarray
+    norm_sum: float
     seconds: float
+
+    @property
+    def loss(self) -> float:
+        """Mean loss an example."""
+        return float(self.loss_sums.sum() / self.counts.sum())
+
+    @property
+    def level_losses(self) -> np.ndarray:
+        """float [L], the mean loss of each level's examples, NaN where a level had none."""
+        return _means(self.loss_sums, self.counts)
+
+    @property
+    def gradient_norm(self) -> float:
+        """Mean over the steps of the global gradient's norm."""
+        return self.norm_sum / self.steps
+
+    def __add__(self, other: "LoopResult") -> "LoopResult":
+        return LoopResult(
+            self.steps + other.steps,
+            self.loss_sums + other.loss_sums,
+            self.counts + other.counts,
+            self.norm_sum + other.norm_sum,
+            self.seconds + other.seconds,
+        )
 
 
 class Trainer:
@@ -63,6 +86,7 @@ class Trainer:
       strategy: the distribution strategy under whose scope the networks were built.
       network: the network to train, built.
       average: a second, built network of the same architecture, for the moving average.
+      sde: the SDE that perturbs the data.
       times: float32 [L], the grid of noise levels, drawn uniformly.
       objective: `objective(score_fn, x, t, z) -> [B]`.
       optimizer: a `ReducedAdam`.
@@ -78,6 +102,7 @@ class Trainer:
         strategy: tf.distribute.Strategy,
         network: keras.Model,
         average: keras.Model,
+        sde: VE,
         times: np.ndarray,
         objective: Objective,
         optimizer: ReducedAdam,
@@ -91,8 +116,8 @@ class Trainer:
         self.average = average
         self.optimizer = optimizer
         self.batch_size = batch_size
-        self.score_model = ScoreModel(network, times)
-        self.average_score_model = ScoreModel(average, times)
+        self.score_model = ScoreModel(network, sde, times)
+        self.average_score_model = ScoreModel(average, sde, times)
         self._objective = objective
         self._times = tf.constant(times)
         self._num_levels = len(times)
@@ -114,7 +139,7 @@ class Trainer:
         """Steps taken since the first start of the run."""
         return int(self.optimizer.iterations.numpy())
 
-    def loss(self, score_fn, x: tf.Tensor, example: tf.Tensor, level_seed: tf.Tensor, noise_seed: tf.Tensor):
+    def _losses(self, score_fn, x: tf.Tensor, example: tf.Tensor, level_seed: tf.Tensor, noise_seed: tf.Tensor):
         """Draws each example's level and noise from its number and evaluates the objective; (losses, levels), [B]."""
         level = random.integers(random.per_example(level_seed, example), self._num_levels)
         z = random.normal(random.per_example(noise_seed, example), x.shape[1:])
@@ -123,7 +148,7 @@ class Trainer:
     def _replica_gradients(self, batch):
         """Gradients of this replica's share of the mean loss, and the losses by level."""
         with tf.GradientTape() as tape:
-            losses, level = self.loss(
+            losses, level = self._losses(
                 self.score_model.score, batch["image"], batch["example"], self._level_seed, self._noise_seed
             )
             loss = tf.reduce_sum(losses) / self.batch_size
@@ -144,16 +169,22 @@ class Trainer:
 
     @tf.function(autograph=False)
     def _loop(self, iterator, steps: tf.Tensor):
-        """Runs steps until `steps` are done or one is not finite."""
+        """Runs steps until `steps` are done or one is not finite.
 
-        def body(done, finite, last_loss, total, norms):
-            by_level, norm = self._step(next(iterator))
-            loss = tf.reduce_sum(by_level[0]) / self.batch_size
-            finite = tf.math.is_finite(loss) & tf.math.is_finite(norm)
-            return done + 1, finite, loss, total + by_level, norms + norm
+        Returns the steps done, the last one's loss and gradient norm, and the sums over all of the losses and examples
+        by level and of the norms.
+        """
 
-        start = (tf.constant(0), tf.constant(True), tf.constant(0.0), tf.zeros([2, self._num_levels]), tf.constant(0.0))
-        return tf.while_loop(lambda done, finite, *_: (done < steps) & finite, body, start, parallel_iterations=1)
+        def body(done, last, by_level, norms):
+            step_by_level, norm = self._step(next(iterator))
+            loss = tf.reduce_sum(step_by_level[0]) / self.batch_size
+            return done + 1, tf.stack([loss, norm]), by_level + step_by_level, norms + norm
+
+        def goes_on(done, last, *_):
+            return (done < steps) & tf.reduce_all(tf.math.is_finite(last))
+
+        start = (tf.constant(0), tf.zeros([2]), tf.zeros([2, self._num_levels]), tf.constant(0.0))
+        return tf.while_loop(goes_on, body, start, parallel_iterations=1)
 
     def run(self, iterator, steps: int) -> LoopResult:
         """Takes steps, at most `steps` of them.
@@ -170,27 +201,40 @@ class Trainer:
             are worthless then; those of the last checkpoint are not.
         """
         begun = time.perf_counter()
-        done, finite, last_loss, (sums, counts), norms = self._loop(iterator, tf.constant(steps))
-        done, finite = int(done), bool(finite)
-        if not finite:
+        done, last, (sums, counts), norms = self._loop(iterator, tf.constant(steps))
+        loss, norm = last.numpy()
+        if not np.isfinite([loss, norm]).all():
             raise NonFiniteLossError(
-                f"Step {self.step} gave a loss of {float(last_loss)} with a gradient that is not finite or a loss that "
-                "is not. A smaller optim.learning_rate or float32 instead of bfloat16 usually helps."
+                f"Step {self.step} is not finite: its loss is {loss}, its gradient's norm {norm}. A new run with a "
+                "smaller optim.learning_rate, or with network.dtype=float32 if it was not, usually helps."
             )
-        with np.errstate(invalid="ignore"):
-            level_losses = sums.numpy() / counts.numpy()
-        return LoopResult(
-            steps=done,
-            loss=float(tf.reduce_sum(sums)) / (done * self.batch_size),
-            level_losses=level_losses,
-            gradient_norm=float(norms) / done,
-            finite=finite,
-            seconds=time.perf_counter() - begun,
+        return LoopResult(int(done), sums.numpy(), counts.numpy(), float(norms), time.perf_counter() - begun)
+
+    def check_weights(self, batch) -> None:
+        """Raises NonFiniteLossError if the raw weights give a loss that is not finite.
+
+        A step is only known to have been good once its weights have been used; a checkpoint should not come before.
+
+        Args:
+          batch: a few images, `image` [B, H, W, C] and `example` [B].
+        """
+        loss = float(self._probe(batch))
+        if not np.isfinite(loss):
+            raise NonFiniteLossError(
+                f"Step {self.step} left weights whose loss is {loss}. A new run with a smaller optim.learning_rate, or "
+                "with network.dtype=float32 if it was not, usually helps."
+            )
+
+    @tf.function(autograph=False)
+    def _probe(self, batch):
+        losses, _ = self._losses(
+            self.score_model.score, batch["image"], batch["example"], self._level_seed, self._noise_seed
         )
+        return tf.reduce_mean(losses)
 
     @tf.function(autograph=False)
     def _held_out_batch(self, batch):
-        losses, level = self.loss(
+        losses, level = self._losses(
             self.average_score_model.score,
             batch["image"],
             batch["example"],
@@ -208,11 +252,14 @@ class Trainer:
         Returns:
           The mean loss an example and, float [L], the mean of each level (NaN where a level had none).
         """
-        sums, counts = np.stack([self._held_out_batch(batch).numpy() for batch in batches]).sum(
-            axis=0, dtype=np.float64
-        )
-        with np.errstate(invalid="ignore"):
-            return float(sums.sum() / counts.sum()), sums / counts
+        by_batch = np.stack([self._held_out_batch(batch).numpy() for batch in batches])
+        sums, counts = by_batch.sum(axis=0, dtype=np.float64)
+        return float(sums.sum() / counts.sum()), _means(sums, counts)
+
+
+def _means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return sums / counts
 
 
 def _by_level(losses: tf.Tensor, level: tf.Tensor, levels: int, weight: tf.Tensor | None = None) -> tf.Tensor:
