@@ -9,7 +9,7 @@ import tensorflow as tf
 from ncsn_tf import build, defaults
 from ncsn_tf.training import checkpoints
 from ncsn_tf.training.checkpoints import CheckpointError, Checkpoints
-from tests.test_training_trainer import TinyNetwork, make, run
+from tests.tiny import TinyNetwork, make, run
 
 
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path):

@@ -13,7 +13,7 @@ from ncsn_tf.training.checkpoints import Checkpoints
 from ncsn_tf.training.run_directory import RunDirectory, RunDirectoryError
 from ncsn_tf.training.summaries import Summaries
 from ncsn_tf.training.trainer import NonFiniteLossError
-from tests.test_training_trainer import SOURCE, batches, make
+from tests.tiny import SOURCE, batches, make
 
 CONFIG = {"seed": 0, "training": {"steps": 7}, "optim": {"learning_rate": 0.01}}
 

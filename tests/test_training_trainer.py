@@ -1,83 +1,13 @@
 """The training step: the same on any number of replicas, resumable, honest about what is not finite."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncsn_tf import noise, objectives, seeds
+from ncsn_tf import objectives, seeds
 from ncsn_tf.data import pipeline
-from ncsn_tf.data.images import ImageSource
-from ncsn_tf.sde import VE
-from ncsn_tf.training.trainer import NonFiniteLossError, ReducedAdam, Trainer
-
-SDE = VE(1.0, 0.01)
-TIMES = noise.uniform_times(4)
-SOURCE = ImageSource("noise", np.random.default_rng(0).integers(0, 256, (40, 4, 4, 1), np.uint8))
-BATCH = 8
-
-
-class TinyNetwork(keras.Model):
-    """Two convolutions and an embedding of the level: traced in a blink."""
-
-    def __init__(self, kernel_size=3):
-        super().__init__()
-        self.first = keras.layers.Conv2D(3, kernel_size, padding="same", activation="elu")
-        self.second = keras.layers.Conv2D(1, 3, padding="same")
-        self.scales = keras.layers.Dense(1, use_bias=False)
-
-    def build(self, *shapes):
-        self.first.build((None, 4, 4, 1))
-        self.second.build((None, 4, 4, 3))
-        self.scales.build((None, len(TIMES)))
-
-    def call(self, x, level):
-        scale = self.scales(keras.ops.one_hot(level, len(TIMES)))
-        return self.second(self.first(x)) * (1.0 + scale[:, :, None, None])
-
-
-def make(strategy=None, *, objective=None, decay=0.9, **kwargs):
-    strategy = strategy or tf.distribute.get_strategy()
-    with strategy.scope():
-        networks = []
-        for _ in range(2):
-            keras.utils.set_random_seed(7)
-            networks.append(TinyNetwork())
-            networks[-1].build()
-        optimizer = ReducedAdam(1e-2, epsilon=1e-8)
-    return Trainer(
-        strategy=strategy,
-        network=networks[0],
-        average=networks[1],
-        sde=SDE,
-        times=TIMES,
-        objective=objective or (lambda score_fn, x, t, z: objectives.denoising(score_fn, SDE, x, t, z)),
-        optimizer=optimizer,
-        ema_decay=decay,
-        run_seed=0,
-        batch_size=BATCH,
-        **kwargs,
-    )
-
-
-def batches(trainer, start=0):
-    def shard(context):
-        return pipeline.training_batches(
-            SOURCE,
-            global_batch_size=BATCH,
-            seed=0,
-            start_step=start,
-            num_replicas=context.num_replicas_in_sync,
-            pipeline_id=context.input_pipeline_id,
-            num_pipelines=context.num_input_pipelines,
-        )
-
-    return iter(trainer.strategy.distribute_datasets_from_function(shard))
-
-
-def run(trainer, steps):
-    iterator = batches(trainer, trainer.step)
-    return [trainer.run(iterator, 1) for _ in range(steps)]
+from ncsn_tf.training.trainer import NonFiniteLossError
+from tests.tiny import BATCH, SDE, SOURCE, TIMES, batches, make, run
 
 
 @pytest.fixture(scope="module")
