@@ -3,8 +3,8 @@
 Command:  python -m launch.train --config=configs/mnist.py --workdir=runs/mnist --data_dir=DIR
 Hardware: 2 CPU cores.
 Time:     1 hour 21 minutes, during which other work shared the cores; 2.5 minutes for 64 samples.
-Result:   held-out loss of the averaged weights 63.8, 41.6, 36.4, 34.9, 34.2, 33.8, 33.4, 33.1, 32.9, 32.7 an image after
-          1,000, 2,000, ... 10,000 steps; docs/mnist_grid.png shows 64 samples (launch.sample, seed 0).
+Result:   held-out loss of the averaged weights 63.8, 41.6, 36.4, 34.9, 34.2, 33.8, 33.4, 33.1, 32.9, 32.7 an image
+          after 1,000, 2,000, ... 10,000 steps; docs/mnist_grid.png shows 64 samples (launch.sample, seed 0).
 """
 
 from ncsn_tf import defaults
