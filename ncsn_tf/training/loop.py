@@ -106,14 +106,19 @@ def fit(
                 summaries.held_out(step, loss, by_level)
                 bar.write(f"step {step}: loss {result.loss:.5g}, held-out loss of the averaged weights {loss:.5g}")
             if draw_samples is not None and cadence.due(step, cadence.sample_every):
-                images = draw_samples()
-                if images is None:
-                    bar.write(f"step {step}: the samples diverged; the score is not good enough for the step size yet")
-                else:
-                    summaries.samples(step, images)
-                    pictures.save_grid(directory.samples / f"step_{step:08d}.png", images)
+                _show_samples(step, draw_samples(), directory, summaries, bar.write)
             if cadence.due(step, cadence.checkpoint_every):
                 if probe is not None:
                     trainer.check_weights(probe)
                 summaries.flush()
                 checkpoints.save()
+
+
+def _show_samples(
+    step: int, images: np.ndarray | None, directory: RunDirectory, summaries: Summaries, log: Callable[[str], None]
+) -> None:
+    if images is None:
+        log(f"step {step}: the samples diverged; the score is not good enough for the step size yet")
+        return
+    summaries.samples(step, images)
+    pictures.save_grid(directory.samples / f"step_{step:08d}.png", images)

@@ -17,6 +17,9 @@ Objective = Callable[..., tf.Tensor]
 """objective(score_fn, x, t, z) -> float32 [B]."""
 
 
+_REMEDY = "A new run with a smaller optim.learning_rate, or with network.dtype=float32 if it was not, usually helps."
+
+
 class NonFiniteLossError(ArithmeticError):
     """Training met a loss or a gradient that is not a number or infinite."""
 
@@ -205,8 +208,7 @@ class Trainer:
         loss, norm = last.numpy()
         if not np.isfinite([loss, norm]).all():
             raise NonFiniteLossError(
-                f"Step {self.step} is not finite: its loss is {loss}, its gradient's norm {norm}. A new run with a "
-                "smaller optim.learning_rate, or with network.dtype=float32 if it was not, usually helps."
+                f"Step {self.step} is not finite: its loss is {loss}, its gradient's norm {norm}. {_REMEDY}"
             )
         return LoopResult(int(done), sums.numpy(), counts.numpy(), float(norms), time.perf_counter() - begun)
 
@@ -220,10 +222,7 @@ class Trainer:
         """
         loss = float(self._probe(batch))
         if not np.isfinite(loss):
-            raise NonFiniteLossError(
-                f"Step {self.step} left weights whose loss is {loss}. A new run with a smaller optim.learning_rate, or "
-                "with network.dtype=float32 if it was not, usually helps."
-            )
+            raise NonFiniteLossError(f"Step {self.step} left weights whose loss is {loss}. {_REMEDY}")
 
     @tf.function(autograph=False)
     def _probe(self, batch):
