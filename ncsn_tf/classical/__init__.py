@@ -1,0 +1,1 @@
+"""The classical room: score matching of unnormalised models without networks (Hyvarinen 2005)."""
