@@ -6,7 +6,9 @@ nothing reads is refused here, with the nearest known name.
 
 import dataclasses
 import difflib
+import functools
 import inspect
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -77,7 +79,6 @@ class SamplerOptions:
 
 _SECTIONS = ("data", "ema", "network", "noise", "objective", "optim", "sampler", "seed", "training")
 _NETWORKS: dict[str, Callable[..., keras.Model]] = {"ncsn": NCSN}
-_OBJECTIVES: dict[str, Callable[..., tf.Tensor]] = {"denoising": objectives.denoising}
 _SAMPLERS = ("annealed_langevin", "langevin")
 _PRIORS = ("uniform", "normal")
 _DTYPES = ("float32", "mixed_bfloat16")
@@ -113,10 +114,8 @@ class Builder:
         self._data = _call(_DataOptions, config, "data")
         _call(_adam, config, "optim")
         _check_section(_ema_decay, config, "ema")
-        self._choices = {
-            "network": _choose(_NETWORKS, config, "network"),
-            "objective": _choose(_OBJECTIVES, config, "objective"),
-        }
+        self._network = _choose(_NETWORKS, config, "network")
+        self._objective, self._draw_slices = _choose(_OBJECTIVES, config, "objective")(self.sde)
         _one_of(_DTYPES, config["network"].get("dtype", "float32"), "network.dtype")
         _one_of(_SAMPLERS, self.sampler_options.name, "sampler.name")
         _one_of(_PRIORS, self.sampler_options.prior, "sampler.prior")
@@ -173,16 +172,12 @@ class Builder:
     def network(self, shape: tuple[int, int, int]) -> keras.Model:
         """A built network for images [H, W, C]; its start is drawn from the run's seed."""
         keras.utils.set_random_seed(self.seed)
-        network = self._choices["network"](
-            channels=shape[-1], num_levels=len(self.times), **_section(self._config, "network", without="name")
-        )
+        network = self._network(channels=shape[-1], num_levels=len(self.times))
         network.build((None, *shape), (None,))
         return network
 
     def trainer(self, strategy: tf.distribute.Strategy, shape: tuple[int, int, int]) -> Trainer:
         """A trainer for images [H, W, C] on a strategy."""
-        objective = self._choices["objective"]
-        options = _section(self._config, "objective", without="name")
         with strategy.scope():
             network, average = self.network(shape), self.network(shape)
             optimizer = _call(_adam, self._config, "optim")
@@ -192,7 +187,8 @@ class Builder:
             average=average,
             sde=self.sde,
             times=self.times,
-            objective=lambda score_fn, x, t, z: objective(score_fn, self.sde, x, t, z, **options),
+            objective=self._objective,
+            draw_slices=self._draw_slices,
             optimizer=optimizer,
             ema_decay=_call(_ema_decay, self._config, "ema"),
             run_seed=self.seed,
@@ -268,6 +264,40 @@ def _adam(learning_rate: float, beta_1: float, beta_2: float, epsilon: float) ->
     return ReducedAdam(learning_rate, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
 
 
+def _denoising(sde: VE, *, sigma_power: float = 2.0):
+    weighting = objectives.sigma_power(sigma_power)
+    return lambda score_fn, x, t, z: objectives.annealed_denoising(score_fn, sde, x, t, z, weighting=weighting), None
+
+
+def _exact(sde: VE, *, sigma_power: float = 2.0, directions_at_once: int | None = None):
+    if directions_at_once is not None and directions_at_once < 1:
+        raise ValueError(f"objective.directions_at_once must be at least 1. Received: {directions_at_once}.")
+    options = {"weighting": objectives.sigma_power(sigma_power), "directions_at_once": directions_at_once}
+    return lambda score_fn, x, t, z: objectives.annealed_exact(score_fn, sde, x, t, z, **options), None
+
+
+def _sliced(
+    sde: VE, *, sigma_power: float = 2.0, slices: str = "normal", num_slices: int = 1, variance_reduced: bool = False
+):
+    draw = _SLICES[_one_of(_SLICES, slices, "objective.slices")]
+    if num_slices < 1:
+        raise ValueError(f"objective.num_slices must be at least 1. Received: {num_slices}.")
+    options = {"weighting": objectives.sigma_power(sigma_power), "variance_reduced": variance_reduced}
+    return (
+        lambda score_fn, x, t, z, v: objectives.annealed_sliced(score_fn, sde, x, t, z, v, **options),
+        lambda seeds, shape: draw(seeds, (num_slices, *shape)),
+    )
+
+
+# Each makes (objective, draw_slices), as `Trainer` takes them.
+_OBJECTIVES: dict[str, Callable] = {"denoising": _denoising, "exact": _exact, "sliced": _sliced}
+_SLICES: dict[str, Callable[..., tf.Tensor]] = {
+    "normal": random.normal,
+    "rademacher": random.rademacher,
+    "spherical": lambda seeds, shape: random.spherical(seeds, shape, event_rank=len(shape) - 1),
+}
+
+
 def _ema_decay(decay: float) -> float:
     return decay
 
@@ -289,14 +319,26 @@ def _check_section(function: Callable, config: Config, name: str) -> None:
 
 
 def _choose(table: Mapping[str, Callable], config: Config, name: str) -> Callable:
-    """The table's entry that a section's `name` names, after checking the section's other keys against it."""
+    """The table's entry that a section's `name` names, with the section's other keys as its keyword arguments.
+
+    A key that is None leaves the entry's own default, so a configuration can show the keys of every entry.
+    """
     section = _section(config, name)
-    function = table[_one_of(table, section.get("name", ""), f"{name}.name")]
+    chosen = _one_of(table, section.get("name", ""), f"{name}.name")
+    readers = {entry: _options(function) for entry, function in table.items()}
+    _check_names(f"config.{name}", section, ["name", *itertools.chain(*readers.values())], required=["name"])
+    given = {key: value for key, value in section.items() if key != "name" and value is not None}
+    for key in given:
+        if key not in readers[chosen]:
+            owners = " or ".join(entry for entry in table if key in readers[entry])
+            raise ValueError(f"Nothing reads config.{name}.{key} when {name}.name={chosen}; it belongs to {owners}.")
+    return functools.partial(table[chosen], **given)
+
+
+def _options(function: Callable) -> list[str]:
+    """The arguments that a configuration may set: those with a default, and a network's dtype."""
     options = [p.name for p in inspect.signature(function).parameters.values() if p.default is not p.empty]
-    if function in _NETWORKS.values():
-        options.append("dtype")
-    _check_names(f"config.{name}", section, ["name", *options], required=["name"])
-    return function
+    return [*options, "dtype"] if function in _NETWORKS.values() else options
 
 
 def _one_of(known, value, where: str):

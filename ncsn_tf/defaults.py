@@ -36,8 +36,12 @@ def ncsn() -> ml_collections.ConfigDict:
     network.dtype = "float32"  # or "mixed_bfloat16"
 
     config.objective = objective = ml_collections.ConfigDict()
-    objective.name = "denoising"
+    objective.name = "denoising"  # or "sliced", "exact"
     objective.sigma_power = 2.0
+    objective.slices = placeholder(str)  # of "sliced": "normal" (its default), "rademacher", "spherical"
+    objective.num_slices = placeholder(int)  # of "sliced", 1 by default
+    objective.variance_reduced = placeholder(bool)  # of "sliced", False by default
+    objective.directions_at_once = placeholder(int)  # of "exact": together, for time, or one by one, for memory
 
     config.optim = optim = ml_collections.ConfigDict()
     optim.learning_rate = 1e-3

@@ -1,25 +1,227 @@
 """Score matching objectives: a score function, data and noise in, a loss for each example out.
 
-Nothing is drawn here: the noise z and the times t are arguments, so an objective is a deterministic function.
+Nothing is drawn here: the times t, the noise z and the slices v are arguments, so an objective is a deterministic
+function. `exact`, `sliced` and `denoising` match the score of one density; the `annealed_` forms perturb the data to
+each example's time first and weigh the levels. The minimiser of each is the score of the density that the score
+function is shown: the examples' own for `exact` and `sliced`, the blurred one wherever noise is added.
 """
+
+import math
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 from ncsn_tf.score import ScoreFunction, expand
 from ncsn_tf.sde import VE
 
+Weighting = Callable[[VE, tf.Tensor], tf.Tensor]
+"""weighting(sde, t: [B]) -> [B], the weight of the loss at each time."""
 
-def denoising(
-    score_fn: ScoreFunction, sde: VE, x: tf.Tensor, t: tf.Tensor, z: tf.Tensor, *, sigma_power: float = 2.0
+_FEW_DIMENSIONS = 64
+"""Up to this many dimensions, directions are differentiated together: there the overhead of ops costs more than their
+arithmetic. Beyond it, one after the other is faster and takes less memory (`benchmarks/objectives.py`)."""
+
+
+def sigma_squared(sde: VE, t: tf.Tensor) -> tf.Tensor:
+    """The weighting sigma(t)^2, with which every level weighs about the same.
+
+    A score is of size 1 / sigma, so sigma * score is of size 1 (lambda(sigma) = sigma^2 below equation 6 of Song &
+    Ermon 2019; prints of sigma^-2 are slips).
+    """
+    return sde.marginal(t)[1] ** 2
+
+
+def sigma_power(power: float) -> Weighting:
+    """The weighting sigma(t)^power; 2 is `sigma_squared`, 0 leaves the losses as they are."""
+    return lambda sde, t: sde.marginal(t)[1] ** power
+
+
+def perturb(sde: VE, x: tf.Tensor, t: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
+    """x_t = alpha(t) x + sigma(t) z, [B, ...], of x [B, ...], t [B] and standard normal z [B, ...]."""
+    alpha, sigma = sde.marginal(t)
+    return expand(tf.cast(alpha, x.dtype), x) * x + expand(tf.cast(sigma, x.dtype), x) * z
+
+
+def exact(score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, *, directions_at_once: int | None = None) -> tf.Tensor:
+    """Score matching as Hyvarinen defined it.
+
+        loss = tr(d score / dx) + 1/2 || score(x, t) ||^2
+
+    Its expectation is 1/2 E || score - grad log p ||^2 less a constant that depends on p alone. Each of the trace's D
+    entries takes a differentiation: all together for D up to 64, the Jacobian; otherwise a sweep over the basis, whose
+    gradient is swept again, so that memory does not grow with D.
+
+    Args:
+      score_fn: the score function, (x [B, ...], t [B]) -> [B, ...].
+      x: [B, ...], examples of the density whose score is wanted; D values each, known statically.
+      t: [B], a time for each.
+      directions_at_once: how many of the D directions are differentiated together, a trade of memory for time. By
+        default all of them up to D = 64, else one.
+
+    Returns:
+      [B], the loss of each example. It can be differentiated in x and in the variables that `score_fn` reads; when
+      swept, not in t nor in other tensors that `score_fn` captures.
+
+    Raises:
+      ValueError: if D is unknown, `directions_at_once` is below 1, or the score has another shape than x.
+
+    Reference:
+      Hyvarinen, Estimation of non-normalized statistical models by score matching, 2005, theorem 1, equation 4; Song &
+      Ermon 2019, equation 1.
+    """
+    dimensions = x.shape[1:].num_elements()
+    if not dimensions:
+        raise ValueError(
+            f"Exact score matching needs to know how many values an example has. Received shape: {x.shape}."
+        )
+    at_once = directions_at_once
+    if at_once is None:
+        at_once = dimensions if dimensions <= _FEW_DIMENSIONS else 1
+    if at_once < 1:
+        raise ValueError(f"directions_at_once must be at least 1. Received: {at_once}.")
+    if at_once >= dimensions:
+        score, trace = _partial_trace(score_fn, x, t, tf.range(dimensions), dimensions)
+    else:
+        score, trace = _score(score_fn, x, t), _swept_trace(score_fn, x, t, dimensions, at_once)
+    return trace + 0.5 * _squared_norm(score)
+
+
+def sliced(
+    score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, v: tf.Tensor, *, variance_reduced: bool = False
 ) -> tf.Tensor:
-    """Annealed denoising score matching.
+    """Sliced score matching: exact score matching along random directions v with E[v v'] = I.
 
-    With x_t = alpha(t) x + sigma(t) z, whose kernel has the score -(x_t - alpha x) / sigma^2 = -z / sigma,
+        loss                   = mean over v of  v' (d score / dx) v + 1/2 (v' score(x, t))^2
+        loss, variance_reduced = mean over v of  v' (d score / dx) v + 1/2 || score(x, t) ||^2
 
-        loss = 1/2 sigma^p || score(x_t, t) + z / sigma ||^2 = 1/2 sigma^(p-2) || sigma score(x_t, t) + z ||^2.
+    The second integrates the last term over v in closed form. In expectation over v both equal `exact`. The slices
+    share one evaluation of the score; each adds one backward pass.
 
-    With p = 2 every level weighs about the same: a score of size 1/sigma makes sigma * score of size 1 (lambda(sigma) =
-    sigma^2 below equation 6; prints of sigma^-2 are slips).
+    Args:
+      score_fn: the score function, (x [B, ...], t [B]) -> [B, ...].
+      x: [B, ...], examples of the density whose score is wanted.
+      t: [B], a time for each.
+      v: [B, M, ...], M slices for each example; `seeds.normal`, `seeds.rademacher` and `seeds.spherical` draw them.
+      variance_reduced: whether to use the second form.
+
+    Returns:
+      [B], the loss of each example.
+
+    Raises:
+      ValueError: if there is no slice, or a shape does not fit.
+
+    Reference:
+      Song, Garg, Shi & Ermon, Sliced score matching, 2019, equations 7 and 8; Song & Ermon 2019, equation 3.
+    """
+    if v.shape.rank != x.shape.rank + 1 or not v.shape[2:].is_compatible_with(x.shape[1:]):
+        raise ValueError(
+            f"Slices for examples [B, ...] have shape [B, M, ...]. Received: slices {v.shape} for examples {x.shape}."
+        )
+    count = v.shape[1]
+    if not count:
+        raise ValueError(f"Slices [B, M, ...] need M known and at least 1. Received: slices {v.shape}.")
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        score = _score(score_fn, x, t)
+    squares = _squared_norm(score)
+
+    def along(direction: tf.Tensor) -> tf.Tensor:
+        curvature = _inner(direction, _pull_back(tape, score, x, direction))
+        return curvature + 0.5 * (squares if variance_reduced else _inner(direction, score) ** 2)
+
+    by_slice = tf.transpose(v, [1, 0, *range(2, v.shape.rank)])
+    if count == 1:
+        return along(by_slice[0])
+    if (x.shape[1:].num_elements() or math.inf) <= _FEW_DIMENSIONS:
+        return tf.reduce_mean(tf.vectorized_map(along, by_slice), axis=0)
+    return _sum_over(count, lambda m: along(by_slice[m]), squares) / count
+
+
+def denoising(score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, z: tf.Tensor, sigma: float | tf.Tensor) -> tf.Tensor:
+    """Denoising score matching at one sigma, or one for each example.
+
+    With x~ = x + sigma z, whose kernel has the score -(x~ - x) / sigma^2 = -z / sigma,
+
+        loss = 1/2 || score(x~, t) + z / sigma ||^2.
+
+    Its minimiser is the score of the blurred density; no derivative of the score is needed.
+
+    Args:
+      score_fn: the score function, (x [B, ...], t [B]) -> [B, ...].
+      x: [B, ...], clean examples.
+      t: [B], the time that the score function is told.
+      z: [B, ...], standard normal noise.
+      sigma: the noise's standard deviation in data units, positive; a number or [B].
+
+    Returns:
+      [B], the loss of each example.
+
+    Raises:
+      ValueError: if a sigma that is known statically is not positive, or a shape does not fit.
+
+    Reference:
+      Vincent, A connection between score matching and denoising autoencoders, 2011, equation 11; Song & Ermon 2019,
+      equations 2 and 5.
+    """
+    known = tf.get_static_value(tf.convert_to_tensor(sigma))
+    if known is not None and not (known > 0.0).all():
+        raise ValueError(
+            "Denoising needs noise, a positive sigma; without noise use exact or sliced score matching. "
+            f"Received: sigma={known}."
+        )
+    if not z.shape.is_compatible_with(x.shape):
+        raise ValueError(f"Noise has the shape of the examples, {x.shape}. Received: {z.shape}.")
+    deviation = tf.broadcast_to(tf.cast(sigma, x.dtype), tf.shape(x)[:1])
+    scale = expand(deviation, x)
+    residual = scale * _score(score_fn, x + scale * z, t) + z
+    return 0.5 * _squared_norm(residual) / deviation**2
+
+
+def annealed_exact(
+    score_fn: ScoreFunction,
+    sde: VE,
+    x: tf.Tensor,
+    t: tf.Tensor,
+    z: tf.Tensor,
+    *,
+    weighting: Weighting = sigma_squared,
+    directions_at_once: int | None = None,
+) -> tf.Tensor:
+    """`exact` on the data perturbed to time t, times the weighting: [B]. Arguments as for `annealed_denoising`."""
+    loss = exact(score_fn, perturb(sde, x, t, z), t, directions_at_once=directions_at_once)
+    return tf.cast(weighting(sde, t), x.dtype) * loss
+
+
+def annealed_sliced(
+    score_fn: ScoreFunction,
+    sde: VE,
+    x: tf.Tensor,
+    t: tf.Tensor,
+    z: tf.Tensor,
+    v: tf.Tensor,
+    *,
+    weighting: Weighting = sigma_squared,
+    variance_reduced: bool = False,
+) -> tf.Tensor:
+    """`sliced` on the data perturbed to time t, times the weighting: [B] (Song & Ermon 2019, section 4.2).
+
+    Arguments as for `annealed_denoising` and `sliced`.
+    """
+    loss = sliced(score_fn, perturb(sde, x, t, z), t, v, variance_reduced=variance_reduced)
+    return tf.cast(weighting(sde, t), x.dtype) * loss
+
+
+def annealed_denoising(
+    score_fn: ScoreFunction,
+    sde: VE,
+    x: tf.Tensor,
+    t: tf.Tensor,
+    z: tf.Tensor,
+    *,
+    weighting: Weighting = sigma_squared,
+) -> tf.Tensor:
+    """`denoising` about alpha(t) x with sigma(t), times the weighting: the objective of NCSN.
 
     Args:
       score_fn: the score function, (x [B, ...], t [B]) -> [B, ...].
@@ -27,16 +229,99 @@ def denoising(
       x: [B, ...], clean examples.
       t: [B], a time for each.
       z: [B, ...], standard normal noise.
-      sigma_power: p, the power of sigma that weighs the levels.
+      weighting: weight of the loss at each time.
 
     Returns:
-      float32 [B], the loss of each example, summed over its dimensions.
+      [B], the loss of each example, summed over its dimensions.
 
     Reference:
-      Song & Ermon 2019, equations 5 and 6; Vincent 2011, equation 11.
+      Song & Ermon 2019, equation 6.
     """
-    alpha, sigma = sde.marginal(t)
-    perturbed = expand(alpha, x) * x + expand(sigma, x) * z
-    residual = expand(sigma, x) * tf.cast(score_fn(perturbed, t), z.dtype) + z
-    squares = tf.reduce_sum(residual**2, axis=tuple(range(1, len(x.shape))))
-    return 0.5 * sigma ** (sigma_power - 2.0) * squares
+    alpha, sigma = (tf.cast(value, x.dtype) for value in sde.marginal(t))
+    return tf.cast(weighting(sde, t), x.dtype) * denoising(score_fn, expand(alpha, x) * x, t, z, sigma)
+
+
+def _score(score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+    score = score_fn(x, t)
+    if not score.shape.is_compatible_with(x.shape):
+        raise ValueError(f"A score has the shape of its examples, {x.shape}. Received: {score.shape}.")
+    return tf.cast(score, x.dtype)
+
+
+def _inner(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """Inner product of each example, [B]."""
+    return tf.reduce_sum(a * b, axis=tuple(range(1, a.shape.rank)))
+
+
+def _pull_back(tape: tf.GradientTape, score: tf.Tensor, x: tf.Tensor, direction: tf.Tensor) -> tf.Tensor:
+    """direction' d score / dx for each example, [B, ...]; zero where the score does not depend on x."""
+    pulled: Any = tape.gradient(score, [x], [direction], tf.UnconnectedGradients.ZERO)
+    return pulled[0]
+
+
+def _squared_norm(x: tf.Tensor) -> tf.Tensor:
+    return _inner(x, x)
+
+
+def _sum_over(count: int, term: Callable[[tf.Tensor], tf.Tensor], like: tf.Tensor) -> tf.Tensor:
+    """term(0) + ... + term(count - 1), one after the other in a loop of the graph; each of the shape of `like`."""
+    _, total = tf.while_loop(
+        lambda k, _: k < count,
+        lambda k, total: (k + 1, total + term(k)),
+        (tf.constant(0), tf.zeros_like(like)),
+        maximum_iterations=count,  # XLA must know how much a gradient has to keep
+    )
+    return total
+
+
+def _partial_trace(
+    score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, indices: tf.Tensor, dimensions: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The score, and the sum of the given diagonal entries of its Jacobian, [B]; indices past the last add nothing."""
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        score = _score(score_fn, x, t)
+
+    def entry(index: tf.Tensor) -> tf.Tensor:
+        basis = tf.reshape(tf.one_hot(index, dimensions, dtype=x.dtype), [1, *x.shape[1:]])
+        direction = tf.broadcast_to(basis, tf.shape(score))
+        return _inner(basis, _pull_back(tape, score, x, direction))
+
+    if indices.shape[0] == 1:
+        return score, entry(indices[0])
+    return score, tf.reduce_sum(tf.vectorized_map(entry, indices), axis=0)
+
+
+def _swept_trace(score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, dimensions: int, at_once: int) -> tf.Tensor:
+    """The trace of the score's Jacobian, [B], `at_once` entries at a time.
+
+    Left to itself, the gradient of such a loop would keep every activation of every turn. Here it is a second loop that
+    makes them again and adds up the gradients, so memory is that of one turn.
+    """
+    turns = -(-dimensions // at_once)
+
+    def part(turn: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        return _partial_trace(score_fn, x, t, turn * at_once + tf.range(at_once), dimensions)[1]
+
+    @tf.custom_gradient
+    def trace(x: tf.Tensor):
+        def gradient(upstream: tf.Tensor, variables=()):
+            sources = [x, *variables]
+
+            def add_turn(turn: tf.Tensor, *sums: tf.Tensor):
+                with tf.GradientTape() as tape:
+                    tape.watch(x)
+                    weighted = tf.reduce_sum(upstream * part(turn, x))
+                added = tape.gradient(weighted, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+                return turn + 1, *(old + tf.convert_to_tensor(new) for old, new in zip(sums, added, strict=True))
+
+            start = (tf.constant(0), *(tf.zeros_like(source) for source in sources))
+            _, of_x, *of_variables = tf.while_loop(
+                lambda turn, *_: turn < turns, add_turn, start, maximum_iterations=turns
+            )
+            return of_x, of_variables
+
+        return _sum_over(turns, lambda turn: part(turn, x), _squared_norm(x)), gradient
+
+    swept: Any = trace(x)
+    return swept

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -50,8 +51,59 @@ class ScoreModel:
 
     def score(self, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
         """The score at x, [B, ...], of the data perturbed to time t, [B]; t is taken to the nearest level."""
+        return self._output(x, t)
+
+    def _output(self, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
         output = self.network(2.0 * x - 1.0 if self.centred else x, self.level(t))
         return output / expand(self.sde.marginal(t)[1], output) if self.divide_by_sigma else output
+
+
+def from_energy(energy_fn: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> ScoreFunction:
+    """The score of the unnormalised density exp(-energy): minus the gradient of the energy.
+
+    The normaliser does not depend on x, so every objective trains an energy through this function and every sampler
+    draws from it. It is exactly the gradient of a function, which the output of a score network need not be.
+
+    Args:
+      energy_fn: (x [B, ...], t [B]) -> [B], the energy of each example.
+
+    Returns:
+      The score function.
+
+    Raises:
+      ValueError: when called, if the energies are not one number an example.
+    """
+
+    def score_fn(x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            energy = energy_fn(x, t)
+        if not energy.shape.is_compatible_with(x.shape[:1]):
+            raise ValueError(f"An energy is one number an example, {x.shape[:1]}. Received: {energy.shape}.")
+        gradient: Any = tape.gradient(energy, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return -gradient
+
+    return score_fn
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EnergyModel(ScoreModel):
+    """A scalar network conditioned on the index of a noise level, seen as an energy and as its score function.
+
+    Attributes:
+      network: `network(x, level)`, a Keras model that returns one number an example, [B] or [B, 1]: -log p_t(x) up to a
+        constant of its own at each level.
+      sde, times, centred, divide_by_sigma: as for `ScoreModel`; the energy is divided by sigma(t) where the score is.
+    """
+
+    def energy(self, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+        """The energy of x, [B, ...], at time t, [B]; t is taken to the nearest level."""
+        output = self._output(x, t)
+        return tf.squeeze(output, axis=1) if output.shape.rank == 2 and output.shape[1] == 1 else output
+
+    def score(self, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+        """The score at x, [B, ...], of the data perturbed to time t, [B]: minus the gradient of the energy."""
+        return from_energy(self.energy)(x, t)
 
 
 def denoise(score_fn: ScoreFunction, sde: VE, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:

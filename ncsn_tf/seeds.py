@@ -37,6 +37,7 @@ class Stream(enum.IntEnum):
     SAMPLE = 7
     PRIOR = 8
     SAMPLER_STEP = 9
+    SLICES = 10
 
 
 def seed(run_seed: int) -> tf.Tensor:
@@ -155,6 +156,38 @@ def uniform(seeds: tf.Tensor, shape: Shape = ()) -> tf.Tensor:
     """
     high_bits = tf.bitwise.right_shift(_bits(seeds, _size(shape)), tf.constant(8, tf.uint32))
     return tf.reshape(tf.cast(high_bits, tf.float32) * 2.0**-24, [-1, *shape])
+
+
+def rademacher(seeds: tf.Tensor, shape: Shape) -> tf.Tensor:
+    """Random signs, one independent draw an example.
+
+    Args:
+      seeds: int32 of shape [B, 2].
+      shape: the shape of one example.
+
+    Returns:
+      float32 of shape [B, *shape], values -1 and 1.
+    """
+    sign_bits = tf.bitwise.right_shift(_bits(seeds, _size(shape)), tf.constant(31, tf.uint32))
+    return tf.reshape(2.0 * tf.cast(sign_bits, tf.float32) - 1.0, [-1, *shape])
+
+
+def spherical(seeds: tf.Tensor, shape: Shape, event_rank: int | None = None) -> tf.Tensor:
+    """Directions uniform on the sphere of squared radius D, so that E[v v'] = I as for `normal` and `rademacher`.
+
+    Args:
+      seeds: int32 of shape [B, 2].
+      shape: the shape of one example's draw, which may be several directions.
+      event_rank: how many of the last axes are one direction, of D values together; by default all.
+
+    Returns:
+      float32 of shape [B, *shape].
+    """
+    rank = len(shape) if event_rank is None else event_rank
+    directions = normal(seeds, shape)
+    axes = tuple(range(-rank, 0))
+    mean_square = tf.reduce_mean(directions**2, axis=axes, keepdims=True)
+    return directions * tf.math.rsqrt(mean_square)
 
 
 def integers(seeds: tf.Tensor, bound: int) -> tf.Tensor:

@@ -44,6 +44,10 @@ def test_every_file_in_configs_is_a_configuration_with_a_header(path):
         ({"sampler__prior": "zeros"}, r"sampler\.prior must be one of"),
         ({"network__name": "unet"}, r"network\.name must be one of \['ncsn'\]"),
         ({"objective__name": "gan"}, r"objective\.name must be one of"),
+        ({"objective__num_slices": 2}, r"Nothing reads config\.objective\.num_slices when .*denoising; .*sliced"),
+        ({"objective": {"name": "sliced", "num_slices": 0}}, r"num_slices must be at least 1\. Received: 0"),
+        ({"objective": {"name": "sliced", "slices": "square"}}, r"objective\.slices must be one of"),
+        ({"objective": {"name": "exact", "directions_at_once": 0}}, "directions_at_once must be at least 1"),
         ({"samplers": {}}, r"Did you mean config\.sampler\?"),
         ({"training__steps": 0}, r"training\.steps must be at least 1"),
         ({"training__batch_size": 0}, r"training\.batch_size must be at least 1"),
@@ -88,6 +92,29 @@ def test_objects_are_as_configured():
     plain = build.Builder(config(sampler__name="langevin", sampler__prior="normal"))
     assert plain.sampler(trainer.score_model.score).segments == 10
     assert plain.prior()(tf.zeros([2, 2], tf.int32), (3,)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"name": "denoising"}, [1.0, 1.0]),
+        ({"name": "denoising", "sigma_power": 0.0}, [1.0, 10000.0]),
+        ({"name": "exact"}, [-2.0, -0.0002]),
+        ({"name": "sliced", "slices": "rademacher", "num_slices": 3}, [-2.0, -0.0002]),
+        ({"name": "sliced", "slices": "spherical", "variance_reduced": True}, [-2.0, -0.0002]),
+    ],
+)
+def test_objectives_are_as_configured(options, expected):
+    """At sigma 1 and 0.01: a score of zero, and one that is zero at x with the Jacobian -I; told by hand."""
+    builder = build.Builder(config(objective=options))
+    x, t, z = tf.zeros([2, 2]), tf.constant([1.0, 0.0]), tf.constant([[1.0, -1.0]] * 2)
+    drawn = []
+    if builder._draw_slices is not None:
+        drawn.append(builder._draw_slices(tf.constant([[1, 2], [3, 4]]), [2]))
+        assert drawn[0].shape == (2, options.get("num_slices", 1), 2)
+        np.testing.assert_allclose(tf.reduce_sum(drawn[0] ** 2, axis=-1), 2.0, rtol=1e-6)
+    score_fn = lambda x, t: tf.zeros_like(x) if options["name"] == "denoising" else -x + tf.stop_gradient(x)  # noqa: E731
+    np.testing.assert_allclose(builder._objective(score_fn, x, t, z, *drawn), expected, rtol=1e-5)
 
 
 def test_the_start_is_drawn_from_the_seed():

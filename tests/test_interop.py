@@ -46,7 +46,7 @@ def test_losses_and_the_gradients_norm_agree(official):
     score_fn, t = adapted(network, reference)
     x, z = tf.constant(reference["x"]), tf.constant(reference["z"])
     with tf.GradientTape() as tape:
-        losses = objectives.denoising(score_fn, SDE, x, t, z)
+        losses = objectives.annealed_denoising(score_fn, SDE, x, t, z)
         loss = tf.reduce_mean(losses)
     np.testing.assert_allclose(losses, reference["dsm_loss"], rtol=1e-4)
     norm = tf.linalg.global_norm(tape.gradient(loss, network.trainable_variables))

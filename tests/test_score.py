@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from ncsn_tf import noise
-from ncsn_tf.score import ScoreModel, denoise
+from ncsn_tf.score import EnergyModel, ScoreModel, denoise, from_energy
 from ncsn_tf.sde import VE
 from tests.oracles import Gaussian
 
@@ -43,6 +43,35 @@ def test_every_level_finds_itself():
 def test_a_grid_that_does_not_decrease_is_refused():
     with pytest.raises(ValueError, match="decrease strictly"):
         ScoreModel(lambda x, level: x, SDE, np.array([0.0, 1.0]))
+
+
+def test_an_energys_score_is_minus_its_gradient():
+    """E = x' P x / 2 + t sum sin x has the score -P x - t cos x."""
+    precision = tf.constant([[2.0, 0.5], [0.5, 1.0]])
+    score_fn = from_energy(
+        lambda x, t: 0.5 * tf.reduce_sum(x * (x @ precision), axis=1) + t * tf.reduce_sum(tf.sin(x), axis=1)
+    )
+    x, t = tf.constant([[0.3, -1.0], [2.0, 0.0]]), tf.constant([0.0, 0.7])
+    expected = -x @ precision - t[:, None] * tf.cos(x)
+    for run in (score_fn, tf.function(score_fn), tf.function(score_fn, jit_compile=True)):
+        np.testing.assert_allclose(run(x, t), expected, rtol=1e-6)
+
+
+def test_an_energy_model_is_conditioned_centred_and_divided_as_a_score_model():
+    def network(x, level):
+        return tf.reduce_sum(x**2, axis=1, keepdims=True) * (1.0 + tf.cast(level, tf.float32)[:, None])
+
+    x, t = tf.constant([[0.75, 0.5], [1.0, 0.0]]), tf.constant([1.0, 0.0])
+    model = EnergyModel(network, SDE, TIMES)
+    np.testing.assert_allclose(model.energy(x, t), [0.25, 20.0], rtol=1e-6)
+    np.testing.assert_allclose(model.score(x, t), [[-2.0, 0.0], [-40.0, 40.0]], rtol=1e-6)  # the map to [-1, 1] gives 2
+    plain = EnergyModel(network, SDE, TIMES, centred=False, divide_by_sigma=True)
+    np.testing.assert_allclose(plain.score(x, t), [[-1.5, -1.0], [-2000.0, 0.0]], rtol=1e-5)
+
+
+def test_an_energy_of_several_numbers_is_refused():
+    with pytest.raises(ValueError, match="one number an example"):
+        from_energy(lambda x, t: x)(tf.ones([3, 2]), tf.ones([3]))
 
 
 def test_denoise_is_the_posterior_mean():

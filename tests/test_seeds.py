@@ -25,7 +25,7 @@ def test_fold_of_a_batch_is_the_fold_of_its_members():
         np.testing.assert_array_equal(seeds.fold(tf.constant(row), Stream.PRIOR, 4), folded)
 
 
-@pytest.mark.parametrize("draw", [seeds.normal, seeds.uniform], ids=["normal", "uniform"])
+@pytest.mark.parametrize("draw", [seeds.normal, seeds.uniform, seeds.rademacher, seeds.spherical])
 def test_draws_do_not_depend_on_the_batch_or_on_xla(rows, draw):
     eager = draw(rows[:6], (5, 3)).numpy()
     np.testing.assert_array_equal(eager[2:4], draw(rows[2:4], (5, 3)))
@@ -52,6 +52,20 @@ def test_uniform_is_uniform_on_the_half_open_interval(rows):
     counts = np.histogram(u, bins=64, range=(0, 1))[0]
     expected = u.size / 64
     assert ((counts - expected) ** 2 / expected).sum() < 63 + 4 * np.sqrt(2 * 63)
+
+
+def test_slices_have_the_identity_for_covariance_and_their_own_lengths(rows):
+    """E[v v'] = I is what sliced score matching asks for; 4 standard errors."""
+    for draw, variance in ((seeds.normal, 2.0), (seeds.rademacher, 1.0), (seeds.spherical, 1.0)):
+        v = draw(rows, (3,)).numpy().astype(np.float64)
+        assert np.abs(v.mean(0)).max() < 4 / np.sqrt(COUNT)
+        assert np.abs(v.T @ v / COUNT - np.eye(3)).max() < 4 * np.sqrt(variance / COUNT), draw.__name__
+    assert set(np.unique(seeds.rademacher(rows, (5,)))) == {-1.0, 1.0}
+    pairs = seeds.spherical(rows, (2, 3, 4), event_rank=2).numpy()
+    np.testing.assert_allclose((pairs**2).sum((2, 3)), 12.0, rtol=1e-5)
+    u = seeds.spherical(rows, (3,)).numpy()[:, 0] / np.sqrt(3.0)  # on a sphere in space each coordinate is uniform
+    counts = np.histogram(u, bins=16, range=(-1, 1))[0]
+    assert ((counts - COUNT / 16) ** 2 / (COUNT / 16)).sum() < 15 + 4 * np.sqrt(2 * 15)
 
 
 @pytest.mark.parametrize("bound", [1, 2, 10, 232])

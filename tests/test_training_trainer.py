@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from ncsn_tf import objectives, seeds
 from ncsn_tf.data import pipeline
+from ncsn_tf.score import EnergyModel
 from ncsn_tf.training.trainer import NonFiniteLossError
 from tests.tiny import BATCH, SDE, SOURCE, TIMES, batches, make, run
 
@@ -26,7 +27,7 @@ def test_a_step_is_adam_on_the_mean_loss(reference):
     z = seeds.normal(seeds.per_example(seeds.fold(root, seeds.Stream.PERTURBATION), batch["example"]), (4, 4, 1))
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(
-            objectives.denoising(trainer.score_model.score, SDE, batch["image"], tf.gather(TIMES, level), z)
+            objectives.annealed_denoising(trainer.score_model.score, SDE, batch["image"], tf.gather(TIMES, level), z)
         )
     gradients = tape.gradient(loss, trainer.network.trainable_variables)
     result = reference[1][0]
@@ -68,6 +69,54 @@ def test_xla_trains_as_the_plain_graph(reference):
         assert ours.loss == pytest.approx(theirs.loss, rel=1e-4)
 
 
+OBJECTIVES = {
+    "exact": (lambda f, x, t, z: objectives.annealed_exact(f, SDE, x, t, z), None),
+    "swept": (lambda f, x, t, z: objectives.annealed_exact(f, SDE, x, t, z, directions_at_once=6), None),
+    "sliced": (
+        lambda f, x, t, z, v: objectives.annealed_sliced(f, SDE, x, t, z, v),
+        lambda rows, shape: seeds.rademacher(rows, (2, *shape)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_trains_on_two_replicas_as_on_one(name):
+    objective, draw_slices = OBJECTIVES[name]
+    strategies = (None, tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    one, two = (make(strategy, objective=objective, draw_slices=draw_slices) for strategy in strategies)
+    for ours, theirs in zip(run(two, 3), run(one, 3), strict=True):
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-4)
+        assert ours.gradient_norm == pytest.approx(theirs.gradient_norm, rel=1e-4)
+
+
+def test_an_energy_trains_through_the_adapter():
+    """TinyNetwork summed over its pixels is an energy; its score is learnt by second derivatives, on two replicas."""
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+    def adapter(network, sde, times):
+        return EnergyModel(lambda x, level: tf.reduce_sum(network(x, level), axis=(1, 2, 3)), sde, times)
+
+    trainer = make(strategy, adapter=adapter)
+    losses = [result.loss for result in run(trainer, 20)]
+    assert np.mean(losses[-5:]) < 0.9 * losses[0]
+
+
+def test_slices_belong_to_the_example_and_the_step():
+    """The sliced loss of the first batch, from the pieces."""
+    objective, draw_slices = OBJECTIVES["sliced"]
+    trainer = make(objective=objective, draw_slices=draw_slices)
+    batch = next(iter(pipeline.training_batches(SOURCE, global_batch_size=BATCH, seed=0)))
+
+    def rows(stream):
+        return seeds.per_example(seeds.fold(seeds.seed(0), stream), batch["example"])
+
+    t = tf.gather(TIMES, seeds.integers(rows(seeds.Stream.LEVEL), len(TIMES)))
+    z = seeds.normal(rows(seeds.Stream.PERTURBATION), (4, 4, 1))
+    v = seeds.rademacher(rows(seeds.Stream.SLICES), (2, 4, 4, 1))
+    expected = tf.reduce_mean(objective(trainer.score_model.score, batch["image"], t, z, v))
+    assert run(trainer, 1)[0].loss == pytest.approx(float(expected), rel=1e-5)
+
+
 def test_the_average_follows_its_recursion_with_warm_up():
     trainer = make(decay=0.5)
     average = [w.copy() for w in trainer.network.get_weights()]
@@ -87,7 +136,7 @@ def test_an_impossible_decay_is_refused(decay):
 
 def test_the_first_loss_that_is_not_finite_stops_the_loop_and_is_named():
     def poisoned(score_fn, x, t, z):
-        losses = objectives.denoising(score_fn, SDE, x, t, z)
+        losses = objectives.annealed_denoising(score_fn, SDE, x, t, z)
         return losses / tf.cast(trainer.optimizer.iterations.value != 3, tf.float32)
 
     trainer = make(objective=poisoned)

@@ -55,7 +55,7 @@ def make(strategy=None, *, objective=None, decay=0.9, **kwargs):
         average=networks[1],
         sde=SDE,
         times=TIMES,
-        objective=objective or (lambda score_fn, x, t, z: objectives.denoising(score_fn, SDE, x, t, z)),
+        objective=objective or (lambda score_fn, x, t, z: objectives.annealed_denoising(score_fn, SDE, x, t, z)),
         optimizer=optimizer,
         ema_decay=decay,
         run_seed=0,

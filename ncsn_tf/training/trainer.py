@@ -2,20 +2,23 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from ncsn_tf import seeds as random
-from ncsn_tf.score import ScoreModel
+from ncsn_tf.score import ScoreFunction, ScoreModel
 from ncsn_tf.sde import VE
 from ncsn_tf.training.ema import MovingAverage
 
 Objective = Callable[..., tf.Tensor]
-"""objective(score_fn, x, t, z) -> float32 [B]."""
+"""objective(score_fn, x, t, z) -> float32 [B], or objective(score_fn, x, t, z, v) if the trainer draws slices v."""
 
+DrawSlices = Callable[[tf.Tensor, Sequence[int]], tf.Tensor]
+"""draw(seeds: [B, 2], shape of an example) -> [B, M, *shape]."""
 
 _REMEDY = "A new run with a smaller optim.learning_rate, or with network.dtype=float32 if it was not, usually helps."
 
@@ -91,11 +94,13 @@ class Trainer:
       average: a second, built network of the same architecture, for the moving average.
       sde: the SDE that perturbs the data.
       times: float32 [L], the grid of noise levels, drawn uniformly.
-      objective: `objective(score_fn, x, t, z) -> [B]`.
+      objective: `objective(score_fn, x, t, z) -> [B]`, or with slices `v` as a fifth argument.
       optimizer: a `ReducedAdam`.
       ema_decay: final decay of the moving average.
       run_seed: an integer in [0, 2^31).
       batch_size: the global batch, over all replicas.
+      draw_slices: draws the slices of an objective that needs them; None for one that does not.
+      adapter: makes the network a score function, `adapter(network, sde, times).score`.
       jit_compile: compile the step with XLA: all of it on one replica, the loss and its gradient on several.
     """
 
@@ -112,6 +117,8 @@ class Trainer:
         ema_decay: float,
         run_seed: int,
         batch_size: int,
+        draw_slices: DrawSlices | None = None,
+        adapter: Callable[[keras.Model, VE, np.ndarray], ScoreModel] = ScoreModel,
         jit_compile: bool = False,
     ):
         self.strategy = strategy
@@ -119,16 +126,15 @@ class Trainer:
         self.average = average
         self.optimizer = optimizer
         self.batch_size = batch_size
-        self.score_model = ScoreModel(network, sde, times)
-        self.average_score_model = ScoreModel(average, sde, times)
+        self.score_model = adapter(network, sde, times)
+        self.average_score_model = adapter(average, sde, times)
         self._objective = objective
+        self._draw_slices = draw_slices
         self._times = tf.constant(times)
         self._num_levels = len(times)
         root = random.seed(run_seed)
-        self._level_seed = random.fold(root, random.Stream.LEVEL)
-        self._noise_seed = random.fold(root, random.Stream.PERTURBATION)
-        self._held_out_level_seed = random.fold(root, random.Stream.HELD_OUT, random.Stream.LEVEL)
-        self._held_out_noise_seed = random.fold(root, random.Stream.HELD_OUT, random.Stream.PERTURBATION)
+        self._training_seed = root
+        self._held_out_seed = random.fold(root, random.Stream.HELD_OUT)
         with strategy.scope():
             self.ema = MovingAverage(network, average, ema_decay)
             optimizer.build(network.trainable_variables)
@@ -142,20 +148,28 @@ class Trainer:
         """Steps taken since the first start of the run."""
         return int(self.optimizer.iterations.numpy())
 
-    def _losses(self, score_fn, x: tf.Tensor, example: tf.Tensor, level_seed: tf.Tensor, noise_seed: tf.Tensor):
-        """Draws each example's level and noise from its number and evaluates the objective; (losses, levels), [B]."""
-        level = random.integers(random.per_example(level_seed, example), self._num_levels)
-        z = random.normal(random.per_example(noise_seed, example), x.shape[1:])
-        return self._objective(score_fn, x, tf.gather(self._times, level), z), level
+    def _losses(self, score_fn: ScoreFunction, batch: dict[str, tf.Tensor], seed: tf.Tensor):
+        """Draws each example's level, noise and slices from its number; returns its loss and its level, [B] each."""
+
+        def seeds(stream: random.Stream) -> tf.Tensor:
+            return random.per_example(random.fold(seed, stream), batch["example"])
+
+        x = batch["image"]
+        shape: Any = x.shape[1:].as_list()
+        level = random.integers(seeds(random.Stream.LEVEL), self._num_levels)
+        drawn = [random.normal(seeds(random.Stream.PERTURBATION), shape)]
+        if self._draw_slices is not None:
+            drawn.append(self._draw_slices(seeds(random.Stream.SLICES), shape))
+        return self._objective(score_fn, x, tf.gather(self._times, level), *drawn), level
 
     def _replica_gradients(self, batch):
         """Gradients of this replica's share of the mean loss, and the losses by level."""
         with tf.GradientTape() as tape:
-            losses, level = self._losses(
-                self.score_model.score, batch["image"], batch["example"], self._level_seed, self._noise_seed
-            )
+            losses, level = self._losses(self.score_model.score, batch, self._training_seed)
             loss = tf.reduce_sum(losses) / self.batch_size
-        gradients = tape.gradient(loss, self.network.trainable_variables)
+        # An energy has a constant of its own, which no score depends on: its gradient is zero, not missing.
+        weights = [variable.value for variable in self.network.trainable_variables]
+        gradients = tape.gradient(loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return gradients, _by_level(losses, level, self._num_levels)
 
     def _replica_step(self, batch):
@@ -226,20 +240,12 @@ class Trainer:
 
     @tf.function(autograph=False)
     def _probe(self, batch):
-        losses, _ = self._losses(
-            self.score_model.score, batch["image"], batch["example"], self._level_seed, self._noise_seed
-        )
+        losses, _ = self._losses(self.score_model.score, batch, self._training_seed)
         return tf.reduce_mean(losses)
 
     @tf.function(autograph=False)
     def _held_out_batch(self, batch):
-        losses, level = self._losses(
-            self.average_score_model.score,
-            batch["image"],
-            batch["example"],
-            self._held_out_level_seed,
-            self._held_out_noise_seed,
-        )
+        losses, level = self._losses(self.average_score_model.score, batch, self._held_out_seed)
         return _by_level(losses, level, self._num_levels, batch["weight"])
 
     def held_out_loss(self, batches: tf.data.Dataset) -> tuple[float, np.ndarray]:

@@ -1,0 +1,46 @@
+"""The perceptron: its size, its levels, its file."""
+
+import keras
+import numpy as np
+import pytest
+
+from ncsn_tf.networks.mlp import MLP
+
+
+def built(**options):
+    keras.utils.set_random_seed(1)
+    network = MLP(2, 3, width=16, **options)
+    network.build((None, 2), (None,))
+    return network
+
+
+def test_parameter_count_is_the_papers_layers_and_a_bias_for_each_level():
+    network = MLP(2, 1)
+    network.build((None, 2), (None,))
+    assert network.count_params() == (2 + 1) * 128 + (128 + 1) * 128 + (128 + 1) * 2
+
+
+@pytest.mark.parametrize("outputs", [None, 1])
+def test_levels_and_examples_are_apart(outputs):
+    network = built(outputs=outputs)
+    for bias in network.biases:
+        bias.kernel.assign(np.random.default_rng(0).normal(size=bias.kernel.shape))
+    x, level = np.array([[1.0, 2.0], [1.0, 2.0], [0.0, -1.0]], np.float32), np.array([0, 2, 2])
+    y = np.asarray(network(x, level))
+    assert y.shape == (3, outputs or 2) and y.dtype == np.float32
+    assert not np.allclose(y[0], y[1])
+    np.testing.assert_allclose(network(x[1:2], level[1:2]), y[1:2], rtol=1e-5)
+
+
+def test_save_and_load(tmp_path):
+    network = built(outputs=1, activation="tanh")
+    x, level = np.ones((2, 2), np.float32), np.array([0, 2])
+    network.save(tmp_path / "network.keras")
+    loaded = keras.models.load_model(tmp_path / "network.keras")
+    np.testing.assert_allclose(loaded(x, level), network(x, level), rtol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(0, 1), (2, 0), (2, 1, 0), (2, 1, 2, 1.5)])
+def test_impossible_sizes_are_refused(sizes):
+    with pytest.raises(ValueError, match="Received"):
+        MLP(*sizes)
