@@ -99,6 +99,26 @@ def test_samples_do_not_depend_on_the_batch_size(run, tmp_path):
         Image.open(output / name).verify()
 
 
+def test_figures_are_reproduced_into_a_picture_and_its_numbers(run, tmp_path):
+    workdir, steps = run
+    walks = launch("reproduce", "--figure=4", f"--workdir={workdir}", "--num_samples=2", f"--output={tmp_path}")
+    assert walks.returncode == 0, walks.stderr
+    numbers = json.loads((tmp_path / "song_ermon_2019_figure_4.json").read_text())
+    assert numbers["step"] == steps and numbers["score_evaluations_per_sample"] == 20 and len(numbers["levels"]) == 10
+    assert numbers["levels"][-1]["rms_distance_to_the_end"] == 0.0
+    filters = launch(
+        "reproduce",
+        "--paper=hyvarinen_2005",
+        "--figure=4",
+        "--patches=400",
+        "--data_name=digits",
+        f"--output={tmp_path}",
+    )
+    assert filters.returncode == 2 and "span" in filters.stderr, "the digits' corners are constant"
+    assert str(tmp_path / "song_ermon_2019_figure_4.png") in walks.stdout
+    Image.open(tmp_path / "song_ermon_2019_figure_4.png").verify()
+
+
 def test_a_loss_that_is_not_finite_ends_the_run_and_saves_nothing(tmp_path):
     result = launch(
         "train", *TINY, f"--workdir={tmp_path}", "--config.training.steps=50", "--config.optim.learning_rate=1e18"
@@ -115,6 +135,8 @@ def test_dry_runs_write_nothing(run, tmp_path):
     before = sorted(workdir.rglob("*"))
     result = launch("sample", f"--workdir={workdir}", "--dry_run")
     assert result.returncode == 0 and sorted(workdir.rglob("*")) == before
+    result = launch("reproduce", "--figure=2", f"--output={tmp_path / 'figures'}", "--dry_run")
+    assert result.returncode == 0 and "Dry run" in result.stdout and not (tmp_path / "figures").exists()
 
 
 def test_an_official_checkpoint_becomes_a_run(tmp_path):
@@ -141,6 +163,12 @@ MISTAKES = {
     "stray word": ("train", ["--config=configs/digits.py", "now"], "now"),
     "unknown dataset": ("train", ["--config=configs/digits.py", "--config.data.name=mnits"], "mnist"),
     "nothing prepared": ("train", ["--config=configs/mnist.py", "--data_dir=DIR/empty"], "download"),
+    "a figure's flag for another": ("reproduce", ["--figure=3", "--steps=5"], "belongs to song_ermon_2019 1"),
+    "no such figure": ("reproduce", ["--figure=7"], "figure"),
+    "a figure without its run": ("reproduce", ["--figure=4"], "--workdir"),
+    "a figure of a run that is not there": ("reproduce", ["--figure=4", "--workdir=DIR/run"], "no run directory"),
+    "a folder without a dataset": ("reproduce", ["--figure=1", "--data_dir=DIR"], "--data_name"),
+    "one sample": ("reproduce", ["--figure=3", "--num_samples=1"], "2 or more samples"),
     "no run": ("sample", [], "no run directory"),
     "negative samples": ("sample", ["--num_samples=-3"], "num_samples"),
     "no torch file": (
@@ -160,7 +188,8 @@ MISTAKES = {
 def test_a_mistake_ends_with_code_2_and_one_line(name, tmp_path):
     verb, arguments, said = MISTAKES[name]
     arguments = [argument.replace("DIR", str(tmp_path)) for argument in arguments]
-    result = launch(verb, *arguments, f"--workdir={tmp_path / 'run'}")
+    common = "output" if verb == "reproduce" else "workdir"
+    result = launch(verb, *arguments, f"--{common}={tmp_path / 'run'}")
     lines = result.stderr.strip().splitlines()
     assert result.returncode == 2, result.stderr
     assert len(lines) == 1 and lines[0].startswith("error: ") and said in lines[0], result.stderr

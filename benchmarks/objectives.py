@@ -1,0 +1,380 @@
+"""What does a gradient step of each objective cost, in time, in memory, and in noise of the gradient?
+
+python -m benchmarks.objectives --image_shape=28,28,1 --filters=64 --batch_size=32
+python -m benchmarks.objectives --model=mlp --dimensions=2,8,64,512,4096
+python -m benchmarks.objectives --model=mlp --ways --directions=32
+python -m benchmarks.objectives --what=memory
+python -m benchmarks.objectives --what=variance --dimensions=2,64
+
+time: seconds of the loss and of its gradient in all weights, noise and slices given, relative to denoising. The
+objectives take turns, so that a ratio is of neighbours in time; printed are the median, least and greatest over the
+rounds. Exact score matching in more than 64 dimensions is timed on --directions of them and extrapolated.
+With --ways the table compares what the library chooses between: slices and directions together or in a loop.
+
+memory: by how much the peak resident set grows when a process that has taken a step with one example takes one with
+the whole batch. Each objective has a process of its own, for the peak never falls.
+
+variance: on a network fitted to a mixture of two Gaussians, at one sigma. The examples stay, z and the slices are drawn
+again and again; v(g) is the sum over all weights of the variance of the gradient, an example. Given the examples, all
+objectives have the same mean gradient (by Stein's lemma the cross term of denoising is the trace of exact), so v(g)
+times the time of a step says how much time the same precision takes. What the slices add to it is measured as the mean
+square distance to the gradient of `exact` at the same z; the rest is what z gives to `exact`.
+"""
+
+import collections
+import functools
+import itertools
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from unittest import mock
+
+from absl import flags
+
+from launch import cli
+
+_WHAT = flags.DEFINE_enum("what", "time", ["time", "memory", "variance"], "What to measure.")
+_MODEL = flags.DEFINE_enum("model", "ncsn", ["ncsn", "mlp"], "The score network; for the variance always the MLP.")
+_SHAPE = flags.DEFINE_list("image_shape", ["28", "28", "1"], "Height, width and channels of NCSN's images.")
+_FILTERS = flags.DEFINE_integer("filters", 64, "NCSN's width.", 2)
+_DIMENSIONS = flags.DEFINE_list("dimensions", ["2", "8", "64", "512", "4096"], "Lengths of the MLP's vectors.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Examples a step: 32 by default for NCSN, 128 for the MLP.", 1)
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "Rounds in which each objective is timed once.", 1)
+_JIT = flags.DEFINE_bool("jit_compile", False, "Whether XLA compiles the steps.")
+_DIRECTIONS = flags.DEFINE_integer("directions", 4, "How many directions of `exact` are timed where D is above 64.", 1)
+_WAYS = flags.DEFINE_bool("ways", False, "Whether to compare the ways in which the library might go about it.")
+_ONLY = flags.DEFINE_string("only", None, "The one objective whose memory this process is to print, as JSON.")
+_SIGMAS = flags.DEFINE_list("sigmas", ["0.1", "1", "3"], "Noise levels at which to measure the variance.")
+_REDRAWS = flags.DEFINE_integer("redraws", 400, "Redraws of the noise; the variance is taken over pairs of them.", 4)
+_FRESH = flags.DEFINE_bool("fresh_data", False, "Whether to draw the examples anew as well.")
+
+_SLICES = 4
+_TIMEOUT = 450  # seconds that a process may take to measure its memory
+_ESTIMATORS = "sliced_1", "sliced_1_reduced", "sliced_4", "sliced_4_reduced"
+_LAWS = "normal", "rademacher", "spherical"
+_UNIT = "sliced_1_normal"
+
+
+def measured(dimensions: int) -> int:
+    """How many of `exact`'s directions are measured."""
+    return dimensions if dimensions <= 64 else min(dimensions, _DIRECTIONS.value)
+
+
+def exact(dimensions: int, at_once: int | None) -> Callable:
+    """The loss of `exact` along the directions to measure; the network takes the other values of x as given."""
+    import tensorflow as tf
+
+    from ncsn_tf import objectives
+
+    count = measured(dimensions)
+
+    def loss(score_fn, sde, x, t, z, v):
+        flat = tf.reshape(objectives.perturb(sde, x, t, z), [-1, dimensions])
+
+        def part(first, t):
+            whole = tf.concat([first, flat[:, count:]], axis=1)
+            return tf.reshape(score_fn(tf.reshape(whole, [-1, *x.shape[1:]]), t), [-1, dimensions])[:, :count]
+
+        losses = objectives.exact(part, flat[:, :count], t, directions_at_once=at_once)
+        return objectives.sigma_squared(sde, t) * losses
+
+    whole = functools.partial(objectives.annealed_exact, directions_at_once=at_once)
+    return loss if count < dimensions else lambda *arguments: whole(*arguments[:-1])
+
+
+def candidates(dimensions: int) -> dict[str, Callable]:
+    """Losses, (score_fn, sde, x, t, z, v) -> [B], by the names that the tables give them; denoising, the unit, first."""
+    import tensorflow as tf
+
+    from ncsn_tf import objectives
+
+    def sliced(count, together=objectives._FEW_DIMENSIONS, **options):
+        def loss(*arguments):
+            *others, v = arguments
+            with mock.patch.object(objectives, "_FEW_DIMENSIONS", together):
+                return objectives.annealed_sliced(*others, v[:, :count], **options)
+
+        return loss
+
+    def sliced_apart(count):  # a copy of each example for each slice: what sharing the score saves
+        def loss(score_fn, sde, x, t, z, v):
+            x, t, z = (tf.repeat(part, count, axis=0) for part in (x, t, z))
+            v = tf.reshape(v[:, :count], [-1, 1, *x.shape[1:]])
+            losses = objectives.annealed_sliced(score_fn, sde, x, t, z, v)
+            return tf.reduce_mean(tf.reshape(losses, [-1, count]), axis=1)
+
+        return loss
+
+    def sliced_forward_mode(score_fn, sde, x, t, z, v):
+        x, v = objectives.perturb(sde, x, t, z), v[:, 0]
+        axes = tuple(range(1, x.shape.rank))
+        with tf.autodiff.ForwardAccumulator(x, v) as accumulator:
+            score = score_fn(x, t)
+        curvature = tf.reduce_sum(v * accumulator.jvp(score), axis=axes)
+        return objectives.sigma_squared(sde, t) * (curvature + 0.5 * tf.reduce_sum(v * score, axis=axes) ** 2)
+
+    table = {"denoising": lambda *arguments: objectives.annealed_denoising(*arguments[:-1])}
+    whole = measured(dimensions) == dimensions
+    if _WAYS.value:
+        table |= {"sliced_4_together": sliced(4, together=math.inf), "sliced_4_in_a_loop": sliced(4, together=0)}
+        # No more than half of what is measured, or it would be no sweep; all where that is all there is.
+        counts = [n for n in (1, 4, 16, 64, 256) if 2 * n <= measured(dimensions)] + [dimensions] * whole
+        return table | {f"exact_{n}_at_once": exact(dimensions, n) for n in counts}
+    table |= {"sliced_1": sliced(1), "sliced_1_reduced": sliced(1, variance_reduced=True)}
+    table |= {"sliced_1_forward_mode": sliced_forward_mode}
+    table |= {"sliced_2": sliced(2), "sliced_2_apart": sliced_apart(2)}
+    table |= {"sliced_4": sliced(4), "sliced_4_apart": sliced_apart(4)}
+    table |= {"sliced_4_reduced": sliced(4, variance_reduced=True)}
+    return table | {"exact": exact(dimensions, None if whole else 1)}
+
+
+def model(shape: tuple[int, ...], ve, grid):
+    """A network with random weights for vectors or images, and its score function."""
+    import keras
+
+    from ncsn_tf.networks.mlp import MLP
+    from ncsn_tf.networks.ncsn import NCSN
+    from ncsn_tf.score import ScoreModel
+
+    keras.utils.set_random_seed(0)
+    network = MLP(*shape, len(grid)) if len(shape) == 1 else NCSN(shape[-1], len(grid), _FILTERS.value)
+    network.build((None, *shape), (None,))
+    return network, ScoreModel(network, ve, grid, centred=False).score
+
+
+def loss_and_gradients(network, loss: Callable, *arguments) -> list:
+    """The mean loss and its gradient in each of the weights."""
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        value = tf.reduce_mean(loss(*arguments))
+    return [value, *tape.gradient(value, network.trainable_variables, unconnected_gradients="zero")]
+
+
+def batch_of(shape: tuple[int, ...], batch: int):
+    """The arguments of a step: x, t, z and v."""
+    import tensorflow as tf
+
+    from ncsn_tf import seeds
+
+    rows = seeds.per_example(seeds.seed(0), tf.range(batch))
+    x, z = (seeds.normal(seeds.fold_each(rows, n), shape) for n in (1, 2))
+    return x, tf.cast(tf.range(batch) % 10, tf.float32) / 9.0, z, seeds.normal(rows, (_SLICES, *shape))
+
+
+def compiled_step(shape: tuple[int, ...], batch: int | None, loss: Callable) -> Callable:
+    """step(x, t, z, v) -> [2], the loss and its gradient's norm, so that whoever waits for it waits for all."""
+    import tensorflow as tf
+
+    from ncsn_tf import noise, sde
+
+    ve = sde.VE(1.0, 0.01)
+    network, score_fn = model(shape, ve, noise.uniform_times(10))
+
+    def step(x, t, z, v):
+        value, *gradients = loss_and_gradients(network, loss, score_fn, ve, x, t, z, v)
+        return tf.stack([value, tf.linalg.global_norm(gradients)])
+
+    specs = [tf.TensorSpec((batch, *rest)) for rest in (shape, (), shape, (_SLICES, *shape))]
+    return tf.function(step, specs, autograph=False, jit_compile=_JIT.value)
+
+
+def timings(steps: dict[str, Callable[[], object]]) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Seconds of each step's first call, and of a later one in each round."""
+    first, calls, taken = {}, {}, collections.defaultdict(list)
+
+    def seconds(step, repeats=1):
+        begun = time.perf_counter()
+        for _ in range(repeats):
+            step()
+        return (time.perf_counter() - begun) / repeats
+
+    for name, step in steps.items():
+        first[name] = seconds(step)
+        calls[name] = math.ceil(0.1 / seconds(step))  # short steps are repeated until the clock's noise is small
+    for _ in range(_ROUNDS.value):
+        for name, step in steps.items():
+            taken[name].append(seconds(step, calls[name]))
+    return first, taken
+
+
+def report_time(shape: tuple[int, ...], batch: int) -> None:
+    """Prints the table of one network."""
+    arguments = batch_of(shape, batch)
+    dimensions = math.prod(shape)
+
+    def waiting(loss):
+        step = compiled_step(shape, batch, loss)
+        return lambda: step(*arguments).numpy()
+
+    first, taken = timings({name: waiting(loss) for name, loss in candidates(dimensions).items()})
+    print(f"{'objective':24s} {'ms':>10s} {'ratio':>9s} {'least':>9s} {'greatest':>9s} {'first call, s':>14s}")
+    unit = taken["denoising"]
+    for name, own in taken.items():
+        # Besides its directions, `exact` takes the score and the gradient of its square: as much as denoising.
+        scale = dimensions / measured(dimensions) if name.startswith("exact") else 1.0
+        whole = [one + (seconds - one) * scale for seconds, one in zip(own, unit, strict=True)]
+        ratios = [seconds / one for seconds, one in zip(whole, unit, strict=True)]
+        spread = " ".join(f"{value:9.2f}" for value in (statistics.median(ratios), min(ratios), max(ratios)))
+        label = f"{name} *" if scale > 1.0 else name
+        print(f"{label:24s} {1e3 * statistics.median(whole):10.2f} {spread} {first[name]:14.1f}", flush=True)
+    if measured(dimensions) < dimensions:
+        print(f"* extrapolated from {measured(dimensions)} of {dimensions} directions")
+
+
+def added_memory(shape: tuple[int, ...], batch: int, name: str) -> float:
+    """MiB by which the peak grows from a step with one example, which compiles, to one with the whole batch."""
+    from benchmarks import measure
+
+    step = compiled_step(shape, None, candidates(math.prod(shape))[name])
+    peaks = []
+    for size in (1, batch):
+        step(*batch_of(shape, size)).numpy()
+        peaks.append(measure.peak_memory_gib())
+    return 1024.0 * (peaks[1] - peaks[0])
+
+
+def report_memory(shape: tuple[int, ...], batch: int) -> None:
+    """Prints the table of one network, each objective measured in a process of its own."""
+    unit = None
+    print(f"{'objective':24s} {'MiB':>10s} {'ratio':>9s}")
+    for name in candidates(math.prod(shape)):
+        command = [sys.executable, "-m", "benchmarks.objectives", *sys.argv[1:]]
+        command += [f"--dimensions={shape[0]}", f"--only={name}"]  # of a flag that is given twice the last counts
+        try:
+            child = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            print(f"{name:24s} took more than {_TIMEOUT} s and was ended")
+            continue
+        if child.returncode:
+            cli.fail(f"{name} ended with code {child.returncode}: {child.stderr[-500:]}", cli.FAILURE)
+        added = json.loads(child.stdout.splitlines()[-1])["MiB"]
+        unit = added if unit is None else unit
+        print(f"{name:24s} {added:10.1f} {added / unit:9.2f}", flush=True)
+
+
+def fitted(mixture, ve, grid):
+    """An MLP that has learned the mixture's scores at the grid's times, and its score function."""
+    import keras
+    import tensorflow as tf
+
+    from ncsn_tf import objectives, seeds
+
+    network, score_fn = model(mixture.shape, ve, grid)
+    optimizer = keras.optimizers.Adam(1e-3)
+    optimizer.build(network.trainable_variables)
+
+    @tf.function(autograph=False)
+    def train(number):
+        rows = seeds.fold_each(seeds.per_example(seeds.seed(1), tf.range(512)), number)
+        x, z = mixture.sample(rows), seeds.normal(seeds.fold_each(rows, 9), mixture.shape)
+        t = tf.gather(tf.constant(grid), tf.range(512) % len(grid))
+        _, *gradients = loss_and_gradients(network, objectives.annealed_denoising, score_fn, ve, x, t, z)
+        optimizer.apply(gradients, network.trainable_variables)
+
+    for number in range(3000):
+        train(tf.constant(number))
+    return network, score_fn
+
+
+def report_variance(shape: tuple[int, ...], batch: int) -> None:
+    """Prints a table for each sigma."""
+    import numpy as np
+    import tensorflow as tf
+
+    from ncsn_tf import sde, seeds
+    from ncsn_tf.data import toy
+
+    sigmas = np.array(sorted(map(float, _SIGMAS.value), reverse=True))
+    ve = sde.VE(1.01 * sigmas[0], 0.99 * sigmas[-1])
+    grid = ve.time(sigmas).numpy()
+    mean = np.full(shape, 5.0 * math.sqrt(2.0 / shape[0]))  # as far apart as the two modes of the plane
+    mixture = toy.Mixture(np.array([0.2, 0.8]), np.stack([-mean, mean]))
+    network, score_fn = fitted(mixture, ve, grid)
+    rows = seeds.per_example(seeds.seed(2), tf.range(batch))
+
+    @tf.function(autograph=False)
+    def draw(number):
+        again = seeds.fold_each(rows, number)
+        x = mixture.sample(again if _FRESH.value else rows)
+        z, *v = (seeds.fold_each(again, 9 + n) for n in range(4))
+        draws = seeds.normal, seeds.rademacher, functools.partial(seeds.spherical, event_rank=1)
+        slices = [draw(own, (_SLICES, *shape)) for draw, own in zip(draws, v, strict=True)]
+        return x, seeds.normal(z, shape), dict(zip(_LAWS, slices, strict=True))
+
+    def gradient_of(loss):
+        def gradient(*arguments):
+            _, *parts = loss_and_gradients(network, loss, score_fn, ve, *arguments)
+            return tf.concat([tf.reshape(part, [-1]) for part in parts], axis=0)
+
+        return tf.function(gradient, autograph=False, jit_compile=_JIT.value)
+
+    table = candidates(*shape)
+    compiled = {name: ("normal", gradient_of(table[name])) for name in ("exact", "denoising")}
+    for law, name in itertools.product(_LAWS, _ESTIMATORS):
+        compiled[f"{name}_{law}"] = law, gradient_of(table[name])
+    for sigma, t in zip(sigmas, grid, strict=True):
+        figures = redrawn(compiled, lambda number: draw(tf.constant(number)), tf.fill([batch], t))
+        print(f"\nsigma = {sigma:g}, relative to one normal slice")
+        print_variances(figures, batch)
+
+
+def redrawn(compiled, draw, t) -> dict[str, dict[str, list[float]]]:
+    """Of each estimator, the seconds of each call, its squared distances to `exact`, and halved ones to the next."""
+    figures = {name: collections.defaultdict(list) for name in compiled}
+    for _, gradient in compiled.values():
+        x, z, laws = draw(0)
+        gradient(x, t, z, laws["normal"])
+    before, now = {}, {}
+    for number in range(2 * (_REDRAWS.value // 2)):
+        x, z, laws = draw(number)
+        for name, (law, gradient) in compiled.items():
+            begun = time.perf_counter()
+            own = gradient(x, t, z, laws[law]).numpy()
+            figures[name]["seconds"].append(time.perf_counter() - begun)
+            before[name], now[name] = now.get(name), own
+            figures[name]["from_exact"].append(float(((own - now["exact"]) ** 2).sum()))
+            if number % 2:
+                figures[name]["halved"].append(0.5 * float(((own - before[name]) ** 2).sum()))
+    return figures
+
+
+def print_variances(figures: dict[str, dict[str, list[float]]], batch: int) -> None:
+    """Prints a line an estimator; the standard error is that of v(g)."""
+    average = {name: {key: statistics.fmean(values) for key, values in own.items()} for name, own in figures.items()}
+    unit = average[_UNIT]["halved"]
+    unit_seconds = figures[_UNIT]["seconds"]
+    print(f"one normal slice: v(g) = {batch * unit:.4g} an example, {1e3 * statistics.median(unit_seconds):.3g} ms")
+    print(f"{'objective':30s} {'v(g)':>9s} {'st. error':>9s} {'of slices':>9s} {'time':>6s} {'v(g) time':>9s}")
+    for name, own in figures.items():
+        variance = average[name]["halved"]
+        error = statistics.stdev(own["halved"]) / math.sqrt(len(own["halved"]))
+        duration = statistics.median(a / b for a, b in zip(own["seconds"], unit_seconds, strict=True))
+        share = f"{average[name]['from_exact'] / unit:9.3f}" if name.startswith("sliced") else f"{'-':>9s}"
+        cost = variance / unit * duration
+        print(f"{name:30s} {variance / unit:9.3f} {error / unit:9.3f} {share} {duration:6.2f} {cost:9.3f}", flush=True)
+
+
+def main() -> None:
+    """Measures."""
+    mlp = _MODEL.value == "mlp" or _WHAT.value == "variance"
+    batch = _BATCH_SIZE.value or (128 if mlp else 32)
+    if _WHAT.value == "memory" and _JIT.value:
+        cli.fail("XLA's own memory would hide that of a step. Measure memory without --jit_compile.")
+    sizes = [(int(text),) for text in _DIMENSIONS.value] if mlp else [tuple(map(int, _SHAPE.value))]
+    if _ONLY.value:
+        print(json.dumps({"MiB": added_memory(sizes[0], batch, _ONLY.value)}))
+        return
+    report = {"time": report_time, "memory": report_memory, "variance": report_variance}[_WHAT.value]
+    for shape in sizes:
+        title = f"MLP, D = {shape[0]}" if mlp else f"NCSN, {'x'.join(_SHAPE.value)}, {_FILTERS.value} filters"
+        print(f"\n{title}, {batch} examples" + ", XLA" * _JIT.value)
+        report(shape, batch)
+
+
+if __name__ == "__main__":
+    cli.run(main)
