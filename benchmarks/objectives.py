@@ -87,7 +87,7 @@ def exact(dimensions: int, at_once: int | None) -> Callable:
 
 
 def candidates(dimensions: int) -> dict[str, Callable]:
-    """Losses, (score_fn, sde, x, t, z, v) -> [B], by the names that the tables give them; denoising, the unit, first."""
+    """Losses, (score_fn, sde, x, t, z, v) -> [B], by the names that the tables give them; the unit first."""
     import tensorflow as tf
 
     from ncsn_tf import objectives
@@ -232,8 +232,8 @@ def added_memory(shape: tuple[int, ...], batch: int, name: str) -> float:
 
     step = compiled_step(shape, None, candidates(math.prod(shape))[name])
     peaks = []
-    for size in (1, batch):
-        step(*batch_of(shape, size)).numpy()
+    for arguments in [batch_of(shape, size) for size in (1, batch)]:  # all drawn first: that takes memory too
+        step(*arguments).numpy()
         peaks.append(measure.peak_memory_gib())
     return 1024.0 * (peaks[1] - peaks[0])
 
