@@ -21,7 +21,6 @@ times the time of a step says how much time the same precision takes. What the s
 square distance to the gradient of `exact` at the same z; the rest is what z gives to `exact`.
 """
 
-import collections
 import functools
 import itertools
 import json
@@ -45,7 +44,7 @@ _DIMENSIONS = flags.DEFINE_list("dimensions", ["2", "8", "64", "512", "4096"], "
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Examples a step: 32 by default for NCSN, 128 for the MLP.", 1)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Rounds in which each objective is timed once.", 1)
 _JIT = flags.DEFINE_bool("jit_compile", False, "Whether XLA compiles the steps.")
-_DIRECTIONS = flags.DEFINE_integer("directions", 4, "How many directions of `exact` are timed where D is above 64.", 1)
+_DIRECTIONS = flags.DEFINE_integer("directions", 4, "How many directions of `exact` are timed where D is above 64.", 2)
 _WAYS = flags.DEFINE_bool("ways", False, "Whether to compare the ways in which the library might go about it.")
 _ONLY = flags.DEFINE_string("only", None, "The one objective whose memory this process is to print, as JSON.")
 _SIGMAS = flags.DEFINE_list("sigmas", ["0.1", "1", "3"], "Noise levels at which to measure the variance.")
@@ -54,36 +53,11 @@ _FRESH = flags.DEFINE_bool("fresh_data", False, "Whether to draw the examples an
 
 _SLICES = 4
 _TIMEOUT = 450  # seconds that a process may take to measure its memory
-_ESTIMATORS = "sliced_1", "sliced_1_reduced", "sliced_4", "sliced_4_reduced"
-_LAWS = "normal", "rademacher", "spherical"
-_UNIT = "sliced_1_normal"
 
 
 def measured(dimensions: int) -> int:
     """How many of `exact`'s directions are measured."""
     return dimensions if dimensions <= 64 else min(dimensions, _DIRECTIONS.value)
-
-
-def exact(dimensions: int, at_once: int | None) -> Callable:
-    """The loss of `exact` along the directions to measure; the network takes the other values of x as given."""
-    import tensorflow as tf
-
-    from ncsn_tf import objectives
-
-    count = measured(dimensions)
-
-    def loss(score_fn, sde, x, t, z, v):
-        flat = tf.reshape(objectives.perturb(sde, x, t, z), [-1, dimensions])
-
-        def part(first, t):
-            whole = tf.concat([first, flat[:, count:]], axis=1)
-            return tf.reshape(score_fn(tf.reshape(whole, [-1, *x.shape[1:]]), t), [-1, dimensions])[:, :count]
-
-        losses = objectives.exact(part, flat[:, :count], t, directions_at_once=at_once)
-        return objectives.sigma_squared(sde, t) * losses
-
-    whole = functools.partial(objectives.annealed_exact, directions_at_once=at_once)
-    return loss if count < dimensions else lambda *arguments: whole(*arguments[:-1])
 
 
 def candidates(dimensions: int) -> dict[str, Callable]:
@@ -92,22 +66,19 @@ def candidates(dimensions: int) -> dict[str, Callable]:
 
     from ncsn_tf import objectives
 
-    def sliced(count, together=objectives._FEW_DIMENSIONS, **options):
-        def loss(*arguments):
-            *others, v = arguments
-            with mock.patch.object(objectives, "_FEW_DIMENSIONS", together):
-                return objectives.annealed_sliced(*others, v[:, :count], **options)
+    count = measured(dimensions)
+    partial = functools.partial
 
-        return loss
+    def sliced(*arguments, slices, together=objectives._FEW_DIMENSIONS, **options):
+        *others, v = arguments
+        with mock.patch.object(objectives, "_FEW_DIMENSIONS", together):
+            return objectives.annealed_sliced(*others, v[:, :slices], **options)
 
-    def sliced_apart(count):  # a copy of each example for each slice: what sharing the score saves
-        def loss(score_fn, sde, x, t, z, v):
-            x, t, z = (tf.repeat(part, count, axis=0) for part in (x, t, z))
-            v = tf.reshape(v[:, :count], [-1, 1, *x.shape[1:]])
-            losses = objectives.annealed_sliced(score_fn, sde, x, t, z, v)
-            return tf.reduce_mean(tf.reshape(losses, [-1, count]), axis=1)
-
-        return loss
+    def sliced_apart(score_fn, sde, x, t, z, v, slices):  # a copy of each example for each slice
+        x, t, z = (tf.repeat(part, slices, axis=0) for part in (x, t, z))
+        v = tf.reshape(v[:, :slices], [-1, 1, *x.shape[1:]])
+        losses = objectives.annealed_sliced(score_fn, sde, x, t, z, v)
+        return tf.reduce_mean(tf.reshape(losses, [-1, slices]), axis=1)
 
     def sliced_forward_mode(score_fn, sde, x, t, z, v):
         x, v = objectives.perturb(sde, x, t, z), v[:, 0]
@@ -117,19 +88,31 @@ def candidates(dimensions: int) -> dict[str, Callable]:
         curvature = tf.reduce_sum(v * accumulator.jvp(score), axis=axes)
         return objectives.sigma_squared(sde, t) * (curvature + 0.5 * tf.reduce_sum(v * score, axis=axes) ** 2)
 
-    table = {"denoising": lambda *arguments: objectives.annealed_denoising(*arguments[:-1])}
-    whole = measured(dimensions) == dimensions
+    def exact(score_fn, sde, x, t, z, v, at_once=None):
+        if count == dimensions:
+            return objectives.annealed_exact(score_fn, sde, x, t, z, directions_at_once=at_once)
+        flat = tf.reshape(objectives.perturb(sde, x, t, z), [-1, dimensions])
+
+        def part(first, t):  # the score of the values to measure, the others given
+            whole = tf.concat([first, flat[:, count:]], axis=1)
+            return tf.reshape(score_fn(tf.reshape(whole, [-1, *x.shape[1:]]), t), [-1, dimensions])[:, :count]
+
+        losses = objectives.exact(part, flat[:, :count], t, directions_at_once=at_once or 1)
+        return objectives.sigma_squared(sde, t) * losses
+
+    table: dict = {"denoising": lambda *arguments: objectives.annealed_denoising(*arguments[:-1])}
     if _WAYS.value:
-        table |= {"sliced_4_together": sliced(4, together=math.inf), "sliced_4_in_a_loop": sliced(4, together=0)}
+        for name, limit in (("together", math.inf), ("in_a_loop", 0)):
+            table[f"sliced_4_{name}"] = partial(sliced, slices=4, together=limit)
         # No more than half of what is measured, or it would be no sweep; all where that is all there is.
-        counts = [n for n in (1, 4, 16, 64, 256) if 2 * n <= measured(dimensions)] + [dimensions] * whole
-        return table | {f"exact_{n}_at_once": exact(dimensions, n) for n in counts}
-    table |= {"sliced_1": sliced(1), "sliced_1_reduced": sliced(1, variance_reduced=True)}
-    table |= {"sliced_1_forward_mode": sliced_forward_mode}
-    table |= {"sliced_2": sliced(2), "sliced_2_apart": sliced_apart(2)}
-    table |= {"sliced_4": sliced(4), "sliced_4_apart": sliced_apart(4)}
-    table |= {"sliced_4_reduced": sliced(4, variance_reduced=True)}
-    return table | {"exact": exact(dimensions, None if whole else 1)}
+        ways = [n for n in (1, 4, 16, 64, 256) if 2 * n <= count] + [dimensions] * (count == dimensions)
+        return table | {f"exact_{n}_at_once": partial(exact, at_once=n) for n in ways}
+    for slices in (1, 2, _SLICES):
+        table[f"sliced_{slices}"] = partial(sliced, slices=slices)
+        table[f"sliced_{slices}_reduced"] = partial(sliced, slices=slices, variance_reduced=True)
+        table[f"sliced_{slices}_apart"] = partial(sliced_apart, slices=slices)
+    del table["sliced_1_apart"]
+    return table | {"sliced_1_forward_mode": sliced_forward_mode, "exact": exact}
 
 
 def model(shape: tuple[int, ...], ve, grid):
@@ -183,23 +166,13 @@ def compiled_step(shape: tuple[int, ...], batch: int | None, loss: Callable) -> 
     return tf.function(step, specs, autograph=False, jit_compile=_JIT.value)
 
 
-def timings(steps: dict[str, Callable[[], object]]) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Seconds of each step's first call, and of a later one in each round."""
-    first, calls, taken = {}, {}, collections.defaultdict(list)
-
-    def seconds(step, repeats=1):
-        begun = time.perf_counter()
-        for _ in range(repeats):
-            step()
-        return (time.perf_counter() - begun) / repeats
-
-    for name, step in steps.items():
-        first[name] = seconds(step)
-        calls[name] = math.ceil(0.1 / seconds(step))  # short steps are repeated until the clock's noise is small
-    for _ in range(_ROUNDS.value):
-        for name, step in steps.items():
-            taken[name].append(seconds(step, calls[name]))
-    return first, taken
+def seconds(step: Callable[[], object], least: float = 0.0) -> float:
+    """Seconds of a call; short ones are repeated for as long as `least`."""
+    begun, calls, taken = time.perf_counter(), 0, 0.0
+    while not calls or taken < least:
+        step()
+        calls, taken = calls + 1, time.perf_counter() - begun
+    return taken / calls
 
 
 def report_time(shape: tuple[int, ...], batch: int) -> None:
@@ -211,17 +184,18 @@ def report_time(shape: tuple[int, ...], batch: int) -> None:
         step = compiled_step(shape, batch, loss)
         return lambda: step(*arguments).numpy()
 
-    first, taken = timings({name: waiting(loss) for name, loss in candidates(dimensions).items()})
+    steps = {name: waiting(loss) for name, loss in candidates(dimensions).items()}
+    first = {name: seconds(step) for name, step in steps.items()}
+    rounds = [{name: seconds(step, 0.2) for name, step in steps.items()} for _ in range(_ROUNDS.value)]
     print(f"{'objective':24s} {'ms':>10s} {'ratio':>9s} {'least':>9s} {'greatest':>9s} {'first call, s':>14s}")
-    unit = taken["denoising"]
-    for name, own in taken.items():
+    for name in steps:
         # Besides its directions, `exact` takes the score and the gradient of its square: as much as denoising.
         scale = dimensions / measured(dimensions) if name.startswith("exact") else 1.0
-        whole = [one + (seconds - one) * scale for seconds, one in zip(own, unit, strict=True)]
-        ratios = [seconds / one for seconds, one in zip(whole, unit, strict=True)]
+        ratios = [1.0 + scale * (one[name] / one["denoising"] - 1.0) for one in rounds]
+        taken = statistics.median(ratio * one["denoising"] for ratio, one in zip(ratios, rounds, strict=True))
         spread = " ".join(f"{value:9.2f}" for value in (statistics.median(ratios), min(ratios), max(ratios)))
         label = f"{name} *" if scale > 1.0 else name
-        print(f"{label:24s} {1e3 * statistics.median(whole):10.2f} {spread} {first[name]:14.1f}", flush=True)
+        print(f"{label:24s} {1e3 * taken:10.2f} {spread} {first[name]:14.1f}", flush=True)
     if measured(dimensions) < dimensions:
         print(f"* extrapolated from {measured(dimensions)} of {dimensions} directions")
 
@@ -245,14 +219,8 @@ def report_memory(shape: tuple[int, ...], batch: int) -> None:
     for name in candidates(math.prod(shape)):
         command = [sys.executable, "-m", "benchmarks.objectives", *sys.argv[1:]]
         command += [f"--dimensions={shape[0]}", f"--only={name}"]  # of a flag that is given twice the last counts
-        try:
-            child = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            print(f"{name:24s} took more than {_TIMEOUT} s and was ended")
-            continue
-        if child.returncode:
-            cli.fail(f"{name} ended with code {child.returncode}: {child.stderr[-500:]}", cli.FAILURE)
-        added = json.loads(child.stdout.splitlines()[-1])["MiB"]
+        printed = subprocess.check_output(command, text=True, timeout=_TIMEOUT)
+        added = json.loads(printed.splitlines()[-1])["MiB"]
         unit = added if unit is None else unit
         print(f"{name:24s} {added:10.1f} {added / unit:9.2f}", flush=True)
 
@@ -295,16 +263,16 @@ def report_variance(shape: tuple[int, ...], batch: int) -> None:
     mean = np.full(shape, 5.0 * math.sqrt(2.0 / shape[0]))  # as far apart as the two modes of the plane
     mixture = toy.Mixture(np.array([0.2, 0.8]), np.stack([-mean, mean]))
     network, score_fn = fitted(mixture, ve, grid)
+    spherical = functools.partial(seeds.spherical, event_rank=1)
+    laws = {"normal": seeds.normal, "rademacher": seeds.rademacher, "spherical": spherical}
     rows = seeds.per_example(seeds.seed(2), tf.range(batch))
 
     @tf.function(autograph=False)
     def draw(number):
         again = seeds.fold_each(rows, number)
         x = mixture.sample(again if _FRESH.value else rows)
-        z, *v = (seeds.fold_each(again, 9 + n) for n in range(4))
-        draws = seeds.normal, seeds.rademacher, functools.partial(seeds.spherical, event_rank=1)
-        slices = [draw(own, (_SLICES, *shape)) for draw, own in zip(draws, v, strict=True)]
-        return x, seeds.normal(z, shape), dict(zip(_LAWS, slices, strict=True))
+        v = {name: law(seeds.fold_each(again, 10 + n), (_SLICES, *shape)) for n, (name, law) in enumerate(laws.items())}
+        return x, seeds.normal(seeds.fold_each(again, 9), shape), v
 
     def gradient_of(loss):
         def gradient(*arguments):
@@ -315,48 +283,50 @@ def report_variance(shape: tuple[int, ...], batch: int) -> None:
 
     table = candidates(*shape)
     compiled = {name: ("normal", gradient_of(table[name])) for name in ("exact", "denoising")}
-    for law, name in itertools.product(_LAWS, _ESTIMATORS):
+    for law, name in itertools.product(laws, ("sliced_1", "sliced_1_reduced", "sliced_4", "sliced_4_reduced")):
         compiled[f"{name}_{law}"] = law, gradient_of(table[name])
     for sigma, t in zip(sigmas, grid, strict=True):
-        figures = redrawn(compiled, lambda number: draw(tf.constant(number)), tf.fill([batch], t))
         print(f"\nsigma = {sigma:g}, relative to one normal slice")
-        print_variances(figures, batch)
+        print_variances(redrawn(compiled, draw, tf.fill([batch], t)), batch)
 
 
-def redrawn(compiled, draw, t) -> dict[str, dict[str, list[float]]]:
-    """Of each estimator, the seconds of each call, its squared distances to `exact`, and halved ones to the next."""
-    figures = {name: collections.defaultdict(list) for name in compiled}
-    for _, gradient in compiled.values():
-        x, z, laws = draw(0)
-        gradient(x, t, z, laws["normal"])
-    before, now = {}, {}
-    for number in range(2 * (_REDRAWS.value // 2)):
-        x, z, laws = draw(number)
+def redrawn(compiled, draw, t) -> dict:
+    """For each name, a row for each pair of redraws.
+
+    A row has half the squared distance between the two gradients, the mean squared distance to those of `exact`, and
+    the seconds of the second.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    rows = {name: [] for name in compiled}
+    both = {}
+    for pair in range(1 + _REDRAWS.value // 2):
+        drawn = [draw(tf.constant(2 * pair + n)) for n in range(2)]
         for name, (law, gradient) in compiled.items():
+            calls = [functools.partial(gradient, x, t, z, v[law]) for x, z, v in drawn]
+            first = calls[0]().numpy()  # not timed: it bears what the objective before has left
             begun = time.perf_counter()
-            own = gradient(x, t, z, laws[law]).numpy()
-            figures[name]["seconds"].append(time.perf_counter() - begun)
-            before[name], now[name] = now.get(name), own
-            figures[name]["from_exact"].append(float(((own - now["exact"]) ** 2).sum()))
-            if number % 2:
-                figures[name]["halved"].append(0.5 * float(((own - before[name]) ** 2).sum()))
-    return figures
+            second = calls[1]().numpy()
+            taken = time.perf_counter() - begun
+            both[name] = np.stack([first, second])
+            apart = 0.5 * np.sum((first - second) ** 2)
+            rows[name].append([apart, 0.5 * np.sum((both[name] - both["exact"]) ** 2), taken])
+    return {name: np.array(own[1:], np.float64) for name, own in rows.items()}  # the first call compiles
 
 
-def print_variances(figures: dict[str, dict[str, list[float]]], batch: int) -> None:
-    """Prints a line an estimator; the standard error is that of v(g)."""
-    average = {name: {key: statistics.fmean(values) for key, values in own.items()} for name, own in figures.items()}
-    unit = average[_UNIT]["halved"]
-    unit_seconds = figures[_UNIT]["seconds"]
-    print(f"one normal slice: v(g) = {batch * unit:.4g} an example, {1e3 * statistics.median(unit_seconds):.3g} ms")
+def print_variances(figures: dict, batch: int) -> None:
+    """Prints a line an objective; the standard error is that of v(g)."""
+    unit = figures["sliced_1_normal"]
+    variance = unit[:, 0].mean()
+    print(f"one normal slice: v(g) = {batch * variance:.4g} an example, {1e3 * statistics.median(unit[:, 2]):.3g} ms")
     print(f"{'objective':30s} {'v(g)':>9s} {'st. error':>9s} {'of slices':>9s} {'time':>6s} {'v(g) time':>9s}")
     for name, own in figures.items():
-        variance = average[name]["halved"]
-        error = statistics.stdev(own["halved"]) / math.sqrt(len(own["halved"]))
-        duration = statistics.median(a / b for a, b in zip(own["seconds"], unit_seconds, strict=True))
-        share = f"{average[name]['from_exact'] / unit:9.3f}" if name.startswith("sliced") else f"{'-':>9s}"
-        cost = variance / unit * duration
-        print(f"{name:30s} {variance / unit:9.3f} {error / unit:9.3f} {share} {duration:6.2f} {cost:9.3f}", flush=True)
+        relative, of_slices, _ = own.mean(0) / variance
+        error = own[:, 0].std() / math.sqrt(len(own)) / variance
+        duration = statistics.median(own[:, 2] / unit[:, 2])
+        share = f"{of_slices:9.3f}" if name.startswith("sliced") else f"{'-':>9s}"
+        print(f"{name:30s} {relative:9.3f} {error:9.3f} {share} {duration:6.2f} {relative * duration:9.3f}")
 
 
 def main() -> None:

@@ -60,8 +60,7 @@ def exact(score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, *, directions_at_
         default all of them up to D = 64, else one.
 
     Returns:
-      [B], the loss of each example. It can be differentiated in x and in the variables that `score_fn` reads; when
-      swept, not in t nor in other tensors that `score_fn` captures.
+      [B], the loss of each example.
 
     Raises:
       ValueError: if D is unknown, `directions_at_once` is below 1, or the score has another shape than x.
@@ -300,28 +299,33 @@ def _swept_trace(score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, dimensions
     """
     turns = -(-dimensions // at_once)
 
-    def part(turn: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    def part(turn: tf.Tensor, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
         return _partial_trace(score_fn, x, t, turn * at_once + tf.range(at_once), dimensions)[1]
 
+    # Which tensors does the score function bring along? A custom gradient finds the variables that it reads by itself,
+    # but would leave out other parameters without a word. A trace of it knows.
+    specs = (tf.TensorSpec(array.shape, array.dtype) for array in (x, t))
+    traced = tf.function(lambda x, t: score_fn(x, t), autograph=False).get_concrete_function(*specs)
+    tensors = [captured for captured in traced.captured_inputs if captured.dtype.is_floating]
+
     @tf.custom_gradient
-    def trace(x: tf.Tensor):
+    def trace(x: tf.Tensor, t: tf.Tensor, *tensors: tf.Tensor):
         def gradient(upstream: tf.Tensor, variables=()):
-            sources = [x, *variables]
+            sources = [x, t, *tensors, *variables]
 
             def add_turn(turn: tf.Tensor, *sums: tf.Tensor):
                 with tf.GradientTape() as tape:
-                    tape.watch(x)
-                    weighted = tf.reduce_sum(upstream * part(turn, x))
+                    tape.watch([x, t, *tensors])
+                    weighted = tf.reduce_sum(upstream * part(turn, x, t))
                 added = tape.gradient(weighted, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)
                 return turn + 1, *(old + tf.convert_to_tensor(new) for old, new in zip(sums, added, strict=True))
 
             start = (tf.constant(0), *(tf.zeros_like(source) for source in sources))
-            _, of_x, *of_variables = tf.while_loop(
-                lambda turn, *_: turn < turns, add_turn, start, maximum_iterations=turns
-            )
-            return of_x, of_variables
+            _, *sums = tf.while_loop(lambda turn, *_: turn < turns, add_turn, start, maximum_iterations=turns)
+            inputs = 2 + len(tensors)
+            return (sums[:inputs], sums[inputs:]) if variables else sums
 
-        return _sum_over(turns, lambda turn: part(turn, x), _squared_norm(x)), gradient
+        return _sum_over(turns, lambda turn: part(turn, x, t), _squared_norm(x)), gradient
 
-    swept: Any = trace(x)
+    swept: Any = trace(x, t, *tensors)
     return swept

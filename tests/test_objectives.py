@@ -332,6 +332,28 @@ def test_the_sweep_has_the_gradient_of_the_jacobian(at_once):
         np.testing.assert_allclose(swept, whole, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_sweep_has_the_gradient_in_whatever_the_score_reads(compiled):
+    """Tensors, variables and t alike: s = -r x with r = slope + t w has the loss -D r + r^2 |x|^2 / 2."""
+    x, t, slope, weight = draws(3, (5,))[0], tf.constant([0.1, 0.5, 0.9]), tf.constant(2.0), tf.Variable(0.5)
+
+    def gradients(x, t, slope):
+        def score_fn(x, t):
+            return -(slope + t[:, None] * weight) * x
+
+        with tf.GradientTape() as tape:
+            tape.watch([x, t, slope])
+            loss = tf.reduce_sum(objectives.exact(score_fn, x, t, directions_at_once=2))
+        return tape.gradient(loss, [x, t, slope, weight])
+
+    found = (tf.function(gradients) if compiled else gradients)(x, t, slope)
+    rate = 2.0 + 0.5 * t.numpy()
+    by_rate = -5.0 + rate * np.sum(x.numpy() ** 2, axis=1)
+    expected = rate[:, None] ** 2 * x, 0.5 * by_rate, by_rate.sum(), (t.numpy() * by_rate).sum()
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
 def test_a_score_that_ignores_x_has_no_curvature():
     x, t = draws(3, (2,))[0], tf.zeros([3])
     constant = objectives.exact(lambda x, t: tf.constant([[3.0, 4.0]] * 3), x, t)
