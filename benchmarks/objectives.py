@@ -1,6 +1,6 @@
 """What does a gradient step of each objective cost, in time, in memory, and in noise of the gradient?
 
-python -m benchmarks.objectives --image_shape=28,28,1 --filters=64 --batch_size=32
+python -m benchmarks.objectives --objectives=sliced_1,sliced_1_reduced,sliced_1_forward_mode,sliced_4,sliced_4_apart
 python -m benchmarks.objectives --model=mlp --dimensions=2,8,64,512,4096
 python -m benchmarks.objectives --model=mlp --ways --directions=32
 python -m benchmarks.objectives --what=memory
@@ -46,6 +46,7 @@ _ROUNDS = flags.DEFINE_integer("rounds", 7, "Rounds in which each objective is t
 _JIT = flags.DEFINE_bool("jit_compile", False, "Whether XLA compiles the steps.")
 _DIRECTIONS = flags.DEFINE_integer("directions", 4, "How many directions of `exact` are timed where D is above 64.", 2)
 _WAYS = flags.DEFINE_bool("ways", False, "Whether to compare the ways in which the library might go about it.")
+_OBJECTIVES = flags.DEFINE_list("objectives", [], "Time and memory of these beside denoising; by default of all.")
 _ONLY = flags.DEFINE_string("only", None, "The one objective whose memory this process is to print, as JSON.")
 _SIGMAS = flags.DEFINE_list("sigmas", ["0.1", "1", "3"], "Noise levels at which to measure the variance.")
 _REDRAWS = flags.DEFINE_integer("redraws", 400, "Redraws of the noise; the variance is taken over pairs of them.", 4)
@@ -113,6 +114,11 @@ def candidates(dimensions: int) -> dict[str, Callable]:
         table[f"sliced_{slices}_apart"] = partial(sliced_apart, slices=slices)
     del table["sliced_1_apart"]
     return table | {"sliced_1_forward_mode": sliced_forward_mode, "exact": exact}
+
+
+def chosen(name: str) -> bool:
+    """Whether an objective is to be measured."""
+    return not _OBJECTIVES.value or name == "denoising" or name in _OBJECTIVES.value
 
 
 def model(shape: tuple[int, ...], ve, grid):
@@ -184,7 +190,7 @@ def report_time(shape: tuple[int, ...], batch: int) -> None:
         step = compiled_step(shape, batch, loss)
         return lambda: step(*arguments).numpy()
 
-    steps = {name: waiting(loss) for name, loss in candidates(dimensions).items()}
+    steps = {name: waiting(loss) for name, loss in candidates(dimensions).items() if chosen(name)}
     first = {name: seconds(step) for name, step in steps.items()}
     rounds = [{name: seconds(step, 0.2) for name, step in steps.items()} for _ in range(_ROUNDS.value)]
     print(f"{'objective':24s} {'ms':>10s} {'ratio':>9s} {'least':>9s} {'greatest':>9s} {'first call, s':>14s}")
@@ -216,7 +222,7 @@ def report_memory(shape: tuple[int, ...], batch: int) -> None:
     """Prints the table of one network, each objective measured in a process of its own."""
     unit = None
     print(f"{'objective':24s} {'MiB':>10s} {'ratio':>9s}")
-    for name in candidates(math.prod(shape)):
+    for name in filter(chosen, candidates(math.prod(shape))):
         command = [sys.executable, "-m", "benchmarks.objectives", *sys.argv[1:]]
         command += [f"--dimensions={shape[0]}", f"--only={name}"]  # of a flag that is given twice the last counts
         printed = subprocess.check_output(command, text=True, timeout=_TIMEOUT)

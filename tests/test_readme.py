@@ -1,17 +1,24 @@
-"""What the README shows and says is there."""
+"""What the README and the pages of docs/ show and say is there."""
 
 import pathlib
 import re
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def test_every_linked_file_and_named_path_exists():
-    linked = re.findall(r"\]\(([^)#:]+)\)", README)
-    named = re.findall(r"`((?:ncsn_tf|launch|configs|tests|benchmarks|docs)/[\w/.]*)`", README)
-    assert len(linked) >= 4 and len(named) >= 5
-    assert [path for path in linked + named if not (ROOT / path).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_linked_file_and_named_path_exists(page):
+    text = page.read_text()
+    linked = [page.parent / path for path in re.findall(r"\]\(([^)#:]+)\)", text)]
+    named = [
+        ROOT / path for path in re.findall(r"`((?:ncsn_tf|launch|configs|tests|benchmarks|docs)/[\w/.]*)[^`]*`", text)
+    ]
+    assert len(linked) + len(named) >= 10
+    assert [path for path in linked + named if not path.exists()] == []
 
 
 def test_every_configuration_has_its_row():
@@ -19,12 +26,17 @@ def test_every_configuration_has_its_row():
         assert f"| `configs/{path.name}` |" in README, path.name
 
 
-def test_the_commands_name_launchers_and_flags_that_exist():
-    for verb, arguments in re.findall(r"-m launch\.(\w+)([^\n&]*)", README):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_name_launchers_and_flags_that_exist(page):
+    for verb, arguments in re.findall(r"-m launch\.(\w+)([^\n&`]*)", page.read_text()):
         source = (ROOT / "launch" / f"{verb}.py").read_text()
         for flag in re.findall(r"--(\w+)=", arguments):
             assert f'("{flag}"' in source or flag.startswith("config"), f"launch.{verb} --{flag}"
 
 
-def test_nothing_is_left_to_be_filled_in():
-    assert re.findall(r"\b[A-Z]+_(?:TIME|RESULT|PARAMETERS|TABLE)\b", README) == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_nothing_is_left_to_be_filled_in(page):
+    assert (
+        re.findall(r"\b[A-Z]+[0-9]?_(?:TIME|RESULT|PARAMETERS|TABLE|SECTION|NUMBERS|SENTENCE|ROWS)\b", page.read_text())
+        == []
+    )
