@@ -202,7 +202,7 @@ def report_time(shape: tuple[int, ...], batch: int) -> None:
         spread = " ".join(f"{value:9.2f}" for value in (statistics.median(ratios), min(ratios), max(ratios)))
         label = f"{name} *" if scale > 1.0 else name
         print(f"{label:24s} {1e3 * taken:10.2f} {spread} {first[name]:14.1f}", flush=True)
-    if measured(dimensions) < dimensions:
+    if measured(dimensions) < dimensions and any(name.startswith("exact") for name in steps):
         print(f"* extrapolated from {measured(dimensions)} of {dimensions} directions")
 
 

@@ -106,15 +106,6 @@ def test_figures_are_reproduced_into_a_picture_and_its_numbers(run, tmp_path):
     numbers = json.loads((tmp_path / "song_ermon_2019_figure_4.json").read_text())
     assert numbers["step"] == steps and numbers["score_evaluations_per_sample"] == 20 and len(numbers["levels"]) == 10
     assert numbers["levels"][-1]["rms_distance_to_the_end"] == 0.0
-    filters = launch(
-        "reproduce",
-        "--paper=hyvarinen_2005",
-        "--figure=4",
-        "--patches=400",
-        "--data_name=digits",
-        f"--output={tmp_path}",
-    )
-    assert filters.returncode == 2 and "span" in filters.stderr, "the digits' corners are constant"
     assert str(tmp_path / "song_ermon_2019_figure_4.png") in walks.stdout
     Image.open(tmp_path / "song_ermon_2019_figure_4.png").verify()
 
@@ -168,6 +159,11 @@ MISTAKES = {
     "a figure without its run": ("reproduce", ["--figure=4"], "--workdir"),
     "a figure of a run that is not there": ("reproduce", ["--figure=4", "--workdir=DIR/run"], "no run directory"),
     "a folder without a dataset": ("reproduce", ["--figure=1", "--data_dir=DIR"], "--data_name"),
+    "more patches than there are": (
+        "reproduce",
+        ["--paper=hyvarinen_2005", "--figure=3", "--data_name=digits", "--patches=5000"],
+        "ask for 1 to 1501",
+    ),
     "one sample": ("reproduce", ["--figure=3", "--num_samples=1"], "2 or more samples"),
     "no run": ("sample", [], "no run directory"),
     "negative samples": ("sample", ["--num_samples=-3"], "num_samples"),
