@@ -15,6 +15,7 @@ All take --seed. --data_name, with --data_dir and --image_size, names images as 
 """
 
 import pathlib
+import tempfile
 import time
 from typing import Any
 
@@ -36,7 +37,7 @@ _PATCHES = flags.DEFINE_integer("patches", None, "How many patches to learn from
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "Samples of each sampler, or walks to show.", 1)
 _WORKDIR = flags.DEFINE_string("workdir", None, "The trained run.")
 _CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "The checkpoint's step; by default the newest.")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check the flags and the data, compute nothing, write nothing.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Read the flags and the data, compute nothing, write nothing.")
 
 _IMAGES = ("data_name", "data_dir", "image_size")
 _READ = {
@@ -54,6 +55,7 @@ _READ = {
 def main() -> None:
     """Reproduces the figure."""
     from ncsn_tf.reproduction import hyvarinen_2005, song_ermon_2019_sampling, song_ermon_2019_training
+    from ncsn_tf.training.trainer import NonFiniteLossError
 
     functions = {
         ("song_ermon_2019", 1): song_ermon_2019_training.figure1,
@@ -69,8 +71,12 @@ def main() -> None:
     name, output = f"{_PAPER.value}_figure_{_FIGURE.value}", pathlib.Path(_OUTPUT.value)
     with cli.user_mistakes():
         options = _options(which)
+        if output.exists() and not output.is_dir():
+            raise ValueError(f"{output} is a file. Give another --output.")
         if not _DRY_RUN.value:
             output.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=output):
+                pass  # an hour's work should not end at a folder that cannot be written to
     described = ", ".join(
         f"{key}={getattr(value, 'name', getattr(value, 'path', value))}" for key, value in options.items()
     )
@@ -79,9 +85,12 @@ def main() -> None:
         print(f"Dry run: would write {output / name}.png and {output / name}.json")
         return
     begun = time.perf_counter()
-    with cli.user_mistakes():  # the figures check their own options before they compute
-        figure = functions[which](**options)
-    picture, numbers = figure.save(output, name)
+    try:
+        with cli.user_mistakes():  # the figures check their own options before they compute
+            figure = functions[which](**options)
+            picture, numbers = figure.save(output, name)
+    except NonFiniteLossError as error:
+        cli.fail(error, cli.FAILURE)
     print(figure.caption)
     print(f"{time.perf_counter() - begun:.0f} seconds. Picture: {picture}. Numbers: {numbers}")
 
@@ -93,6 +102,7 @@ def _options(which: tuple[str, int]) -> dict:
       ValueError: for a flag that the figure does not read, a missing run, or images that cannot be read.
     """
     from ncsn_tf.data import images
+    from ncsn_tf.training import checkpoints
     from ncsn_tf.training.run_directory import RunDirectory
 
     choices = (_DATA_NAME, _DATA_DIR, _IMAGE_SIZE, _STEPS, _RUNS, _PATCHES, _NUM_SAMPLES, _WORKDIR, _CHECKPOINT)
@@ -116,6 +126,7 @@ def _options(which: tuple[str, int]) -> dict:
             raise ValueError("Figure 4 shows the samples of a trained run: give its --workdir.")
         directory = RunDirectory(options.pop("workdir"))
         directory.config()
+        checkpoints.find(directory.checkpoints, options.get("checkpoint"))
         options = {"directory": directory, **options}
     return options
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from ncsn_tf.score import ScoreFunction, expand
@@ -24,10 +25,10 @@ arithmetic. Beyond it, one after the other is faster and takes less memory (`ben
 
 
 def sigma_squared(sde: VE, t: tf.Tensor) -> tf.Tensor:
-    """The weighting sigma(t)^2, with which every level weighs about the same.
+    """The weighting sigma(t)^2, with which every level of denoising weighs about the same.
 
-    A score is of size 1 / sigma, so sigma * score is of size 1 (lambda(sigma) = sigma^2 below equation 6 of Song &
-    Ermon 2019; prints of sigma^-2 are slips).
+    Where the noise is wider than the data, or the data lie near a manifold, a score is of size 1 / sigma, and sigma *
+    score of size 1 (lambda(sigma) = sigma^2 below equation 6 of Song & Ermon 2019; prints of sigma^-2 are slips).
     """
     return sde.marginal(t)[1] ** 2
 
@@ -39,6 +40,7 @@ def sigma_power(power: float) -> Weighting:
 
 def perturb(sde: VE, x: tf.Tensor, t: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
     """x_t = alpha(t) x + sigma(t) z, [B, ...], of x [B, ...], t [B] and standard normal z [B, ...]."""
+    _check_inputs(x, t, z)
     alpha, sigma = sde.marginal(t)
     return expand(tf.cast(alpha, x.dtype), x) * x + expand(tf.cast(sigma, x.dtype), x) * z
 
@@ -66,9 +68,10 @@ def exact(score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, *, directions_at_
       ValueError: if D is unknown, `directions_at_once` is below 1, or the score has another shape than x.
 
     Reference:
-      Hyvarinen, Estimation of non-normalized statistical models by score matching, 2005, theorem 1, equation 4; Song &
-      Ermon 2019, equation 1.
+      Hyvarinen, Estimation of non-normalized statistical models by score matching, 2005, theorem 1; Song & Ermon 2019,
+      equation 1.
     """
+    _check_inputs(x, t)
     dimensions = x.shape[1:].num_elements()
     if not dimensions:
         raise ValueError(
@@ -111,9 +114,11 @@ def sliced(
       ValueError: if there is no slice, or a shape does not fit.
 
     Reference:
-      Song, Garg, Shi & Ermon, Sliced score matching, 2019, equations 7 and 8; Song & Ermon 2019, equation 3.
+      Song, Garg, Shi & Ermon, Sliced score matching, 2019, section 3; Song & Ermon 2019, equation 3.
     """
-    if v.shape.rank != x.shape.rank + 1 or not v.shape[2:].is_compatible_with(x.shape[1:]):
+    _check_inputs(x, t)
+    of_one = [*v.shape[:1], *v.shape[2:]] if v.shape.rank == x.shape.rank + 1 else None
+    if of_one is None or not x.shape.is_compatible_with(of_one):
         raise ValueError(
             f"Slices for examples [B, ...] have shape [B, M, ...]. Received: slices {v.shape} for examples {x.shape}."
         )
@@ -160,18 +165,19 @@ def denoising(score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, z: tf.Tensor,
       ValueError: if a sigma that is known statically is not positive, or a shape does not fit.
 
     Reference:
-      Vincent, A connection between score matching and denoising autoencoders, 2011, equation 11; Song & Ermon 2019,
-      equations 2 and 5.
+      Vincent, A connection between score matching and denoising autoencoders, 2011; Song & Ermon 2019, equations 2
+      and 5.
     """
-    known = tf.get_static_value(tf.convert_to_tensor(sigma))
-    if known is not None and not (known > 0.0).all():
+    _check_inputs(x, t, z)
+    # A number goes to x's type straight: by way of TensorFlow's float32 it would lose half its digits.
+    width = sigma if tf.is_tensor(sigma) else tf.constant(np.asarray(sigma, np.float64))
+    known = tf.get_static_value(width)
+    if known is not None and not np.all((known > 0.0) & (known < math.inf)):
         raise ValueError(
-            "Denoising needs noise, a positive sigma; without noise use exact or sliced score matching. "
+            "Denoising needs noise, a positive finite sigma; without noise use exact or sliced score matching. "
             f"Received: sigma={known}."
         )
-    if not z.shape.is_compatible_with(x.shape):
-        raise ValueError(f"Noise has the shape of the examples, {x.shape}. Received: {z.shape}.")
-    deviation = tf.broadcast_to(tf.cast(sigma, x.dtype), tf.shape(x)[:1])
+    deviation = tf.broadcast_to(tf.cast(width, x.dtype), tf.shape(x)[:1])
     scale = expand(deviation, x)
     residual = scale * _score(score_fn, x + scale * z, t) + z
     return 0.5 * _squared_norm(residual) / deviation**2
@@ -238,6 +244,15 @@ def annealed_denoising(
     """
     alpha, sigma = (tf.cast(value, x.dtype) for value in sde.marginal(t))
     return tf.cast(weighting(sde, t), x.dtype) * denoising(score_fn, expand(alpha, x) * x, t, z, sigma)
+
+
+def _check_inputs(x: tf.Tensor, t: tf.Tensor, z: tf.Tensor | None = None) -> None:
+    if not x.dtype.is_floating:
+        raise ValueError(f"Examples are floats; cast them. Received: {x.dtype.name}.")
+    if not t.shape.is_compatible_with(x.shape[:1]):
+        raise ValueError(f"Times are one for each example, {x.shape[:1]}. Received: {t.shape}.")
+    if z is not None and not z.shape.is_compatible_with(x.shape):
+        raise ValueError(f"Noise has the shape of the examples, {x.shape}. Received: {z.shape}.")
 
 
 def _score(score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:

@@ -71,10 +71,13 @@ def from_energy(energy_fn: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> Score
       The score function.
 
     Raises:
-      ValueError: when called, if the energies are not one number an example.
+      ValueError: when called, if x is not of floats or the energies are not one number an example.
     """
 
     def score_fn(x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+        x = tf.convert_to_tensor(x)
+        if not x.dtype.is_floating:
+            raise ValueError(f"An energy is differentiated at floats; cast x. Received: {x.dtype.name}.")
         with tf.GradientTape() as tape:
             tape.watch(x)
             energy = energy_fn(x, t)

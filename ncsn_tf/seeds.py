@@ -138,7 +138,9 @@ def normal(seeds: tf.Tensor, shape: Shape) -> tf.Tensor:
     size = _size(shape)
     pairs = (size + 1) // 2
     bits = _bits(seeds, 2 * pairs)
-    radius = tf.sqrt(-2.0 * tf.math.log((tf.cast(bits[:, :pairs], tf.float32) + 0.5) * 2.0**-32))
+    # The largest words round to 1, whose logarithm would make a vector of zeros, of no direction.
+    u = tf.minimum((tf.cast(bits[:, :pairs], tf.float32) + 0.5) * 2.0**-32, 1.0 - 2.0**-24)
+    radius = tf.sqrt(-2.0 * tf.math.log(u))
     angle = tf.cast(bits[:, pairs:], tf.float32) * (2.0 * math.pi * 2.0**-32)
     flat = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=1)[:, :size]
     return tf.reshape(flat, [-1, *shape])

@@ -385,6 +385,11 @@ def test_wrong_shapes_and_coefficients_are_refused(density):
                 assert "Received" in str(error.value)
 
 
+def test_integers_are_refused():
+    with pytest.raises(ValueError, match="needs x of floats"):
+        toy.Ring(3.0, 0.5).score(tf.constant([[1, 2]]))
+
+
 def test_what_needs_noise_is_refused_without_it():
     x = np.zeros((4, 2), np.float32)
     square, empirical = DENSITIES["square"], DENSITIES["empirical"]

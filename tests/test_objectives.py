@@ -98,6 +98,12 @@ def test_random_slices_give_the_exact_loss_on_average(draw, variance_reduced):
     assert abs(losses.mean() - float(objectives.exact(wavy, x[:1], t[:1])[0])) < 4 * error
 
 
+def test_denoising_keeps_the_digits_of_a_number_in_float64():
+    x, z, t = tf.zeros([1, 1], tf.float64), tf.ones([1, 1], tf.float64), tf.zeros([1])
+    loss = objectives.denoising(lambda x, t: tf.zeros_like(x), x, t, z, 0.1)
+    np.testing.assert_allclose(loss, 0.5 / 0.1**2, rtol=1e-14)
+
+
 def test_denoising_is_the_distance_to_the_kernels_score():
     """Against 1/2 || s + (x~ - x)/sigma^2 ||^2 in float64, with one sigma for all and with one for each."""
     x, z = draws(8, (3, 2))
@@ -276,6 +282,22 @@ def test_parameter_gradients_agree_with_finite_differences(kind, name, request):
     np.testing.assert_allclose(slope, (ends[0] - ends[1]) / (2 * step), rtol=1e-5)
 
 
+def test_several_slices_one_by_one_have_their_gradient_through_ncsn(ncsn, monkeypatch):
+    """The loop over slices, which larger images take, is the mean of its slices in gradient too."""
+    monkeypatch.setattr(objectives, "_FEW_DIMENSIONS", 0)
+    score_fn = ScoreModel(ncsn, SDE, noise.uniform_times(3)).score
+    x = tf.cast(draws(2, (3, 2, 1))[0], tf.float64)
+    v = tf.cast(draws(2, (2, 3, 2, 1), seed=6)[0], tf.float64)
+    t = tf.constant([1.0, 0.5])
+    results = []
+    for parts in ([v], [v[:, :1], v[:, 1:]]):
+        with tf.GradientTape() as tape:
+            loss = sum(tf.reduce_sum(objectives.sliced(score_fn, x, t, part)) / len(parts) for part in parts)
+        results.append(tape.gradient(loss, ncsn.trainable_variables))
+    for whole, apart in zip(*results, strict=True):
+        np.testing.assert_allclose(whole, apart, rtol=1e-8, atol=1e-8 * np.abs(apart).max() + 1e-12)
+
+
 # Properties
 
 
@@ -371,9 +393,24 @@ def test_bad_shapes_and_numbers_are_refused():
     for slices in (tf.zeros([3, 4]), tf.zeros([3, 0, 4]), tf.zeros([3, 1, 5]), tf.zeros([3, 1, 2, 2])):
         with pytest.raises(ValueError, match="Slices.*Received"):
             objectives.sliced(wavy, x, t, slices)
-    for sigma in (0.0, -1.0, float("nan"), np.array([0.1, 0.0, 0.1], np.float32)):
-        with pytest.raises(ValueError, match="positive sigma"):
+    for sigma in (0.0, -1.0, float("nan"), float("inf"), np.array([0.1, 0.0, 0.1], np.float32)):
+        with pytest.raises(ValueError, match="positive finite sigma"):
             objectives.denoising(wavy, x, t, z, sigma)
+    for objective in (
+        lambda x, t, z: objectives.exact(wavy, x, t),
+        lambda x, t, z: objectives.sliced(wavy, x, t, x[:, None]),
+        lambda x, t, z: objectives.denoising(wavy, x, t, z, 0.1),
+        lambda x, t, z: objectives.annealed_exact(wavy, SDE, x, t, z),
+    ):
+        with pytest.raises(ValueError, match="one for each example"):
+            objective(x, tf.zeros([5]), z)
+        with pytest.raises(ValueError, match="Examples are floats"):
+            objective(tf.ones([3, 4], tf.int32), t, z)
+    for slices in (tf.zeros([5, 1, 4]), tf.zeros([1, 2, 4])):
+        with pytest.raises(ValueError, match="Slices.*Received"):
+            objectives.sliced(wavy, x, t, slices)
+    with pytest.raises(ValueError, match="Noise has the shape"):
+        objectives.annealed_exact(wavy, SDE, x, t, z[:1])
     with pytest.raises(ValueError, match="Noise has the shape"):
         objectives.denoising(wavy, x, t, z[:, :2], 0.1)
     with pytest.raises(ValueError, match="directions_at_once"):

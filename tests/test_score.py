@@ -72,6 +72,8 @@ def test_an_energy_model_is_conditioned_centred_and_divided_as_a_score_model():
 def test_an_energy_of_several_numbers_is_refused():
     with pytest.raises(ValueError, match="one number an example"):
         from_energy(lambda x, t: x)(tf.ones([3, 2]), tf.ones([3]))
+    with pytest.raises(ValueError, match="at floats"):
+        from_energy(lambda x, t: tf.reduce_sum(x, axis=1))(tf.ones([3, 2], tf.int32), tf.ones([3]))
 
 
 def test_denoise_is_the_posterior_mean():

@@ -68,6 +68,14 @@ def test_slices_have_the_identity_for_covariance_and_their_own_lengths(rows):
     assert ((counts - COUNT / 16) ** 2 / (COUNT / 16)).sum() < 15 + 4 * np.sqrt(2 * 15)
 
 
+def test_the_largest_words_still_give_a_direction(monkeypatch):
+    """A uniform number that rounds to 1 would make a vector of zeros and a direction of NaN, once in 2^25 draws."""
+    words = lambda seeds, count: tf.fill([1, count], tf.constant(2**32 - 1, tf.uint32))  # noqa: E731
+    monkeypatch.setattr(seeds, "_bits", words)
+    assert np.isfinite(seeds.normal(None, (2,))).all()
+    np.testing.assert_allclose(tf.reduce_sum(seeds.spherical(None, (2,)) ** 2), 2.0, rtol=1e-5)
+
+
 @pytest.mark.parametrize("bound", [1, 2, 10, 232])
 def test_integers_cover_their_range_evenly(rows, bound):
     counts = np.bincount(seeds.integers(rows, bound).numpy(), minlength=bound)

@@ -101,6 +101,13 @@ def test_an_energy_trains_through_the_adapter():
     assert np.mean(losses[-5:]) < 0.9 * losses[0]
 
 
+def test_weights_without_a_gradient_are_refused():
+    """What a missing second-order gradient looks like from outside must not train in silence."""
+    blocked = make(objective=lambda f, x, t, z: tf.stop_gradient(objectives.annealed_denoising(f, SDE, x, t, z)))
+    with pytest.raises(ValueError, match="no gradient in .*kernel"):
+        run(blocked, 1)
+
+
 def test_slices_belong_to_the_example_and_the_step():
     """The sliced loss of the first batch, from the pieces."""
     objective, draw_slices = OBJECTIVES["sliced"]

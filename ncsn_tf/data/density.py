@@ -81,6 +81,8 @@ class Density(abc.ABC):
     def _inputs(self, x: tf.Tensor, alpha: Coefficient, sigma: Coefficient, needs_noise: bool):
         if x.shape.rank != 1 + len(self.shape) or not x.shape[1:].is_compatible_with(self.shape):
             raise ValueError(f"{type(self).__name__} needs x of shape [B, *{self.shape}]. Received: {x.shape}.")
+        if not x.dtype.is_floating:
+            raise ValueError(f"{type(self).__name__} needs x of floats; cast it. Received: {x.dtype.name}.")
         flat = tf.cast(tf.reshape(x, [-1, math.prod(self.shape)]), tf.float64)
         return flat, _coefficient("alpha", alpha, x, True), _coefficient("sigma", sigma, x, needs_noise)
 

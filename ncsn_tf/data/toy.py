@@ -46,7 +46,7 @@ class Mixture(Density):
 
     @classmethod
     def two_modes(cls) -> "Mixture":
-        """1/5 N((-5, -5), I) + 4/5 N((5, 5), I), of Song & Ermon 2019, section 3.2.2."""
+        """1/5 N((-5, -5), I) + 4/5 N((5, 5), I), of Song & Ermon 2019, section 3.2."""
         return cls(np.array([0.2, 0.8]), np.array([[-5.0, -5.0], [5.0, 5.0]]))
 
     @property

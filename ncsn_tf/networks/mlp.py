@@ -15,7 +15,7 @@ class MLP(keras.Model):
       width: units of each hidden layer.
       depth: number of hidden layers.
       activation: of the hidden layers. Objectives that differentiate the score, and energies the more, need a smooth
-        one: ReLU's second derivative is zero.
+        one: ReLU's second derivative is zero almost everywhere.
       **kwargs: `name` and `dtype` of `keras.Model`.
 
     Call arguments:

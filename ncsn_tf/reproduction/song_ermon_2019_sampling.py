@@ -118,6 +118,11 @@ def figure4(directory: RunDirectory, *, checkpoint: int | None = None, num_sampl
     if num_samples < 1:
         raise ValueError(f"The figure needs 1 or more samples. Received: {num_samples}.")
     builder, shape = build.Builder(directory.config()), directory.shape()
+    if builder.sampler_options.name != "annealed_langevin":
+        raise ValueError(
+            f"Figure 4 shows annealed Langevin dynamics, and {directory.path} is sampled by another. Give a run whose "
+            f"sampler.name is annealed_langevin. Received: {builder.sampler_options.name}."
+        )
     network = builder.network(shape)
     path = checkpoints.find(directory.checkpoints, checkpoint)
     checkpoints.load_average(path, network)

@@ -76,9 +76,9 @@ def figure1(
             for sigma, losses in curves.items()
         ],
     }
+    measured = ", ".join(f"{curve['fluctuation']:.2g} with sigma = {curve['sigma']:g}" for curve in numbers["curves"])
     caption = (
-        "Sliced score matching on images as they are and with N(0, 1e-4) added: without noise the loss keeps "
-        "fluctuating, with it the loss settles."
+        f"Sliced score matching on images with noise and without. The loss fluctuates, late in training, by {measured}."
     )
     return Figure(numbers, draw_losses(numbers), caption)
 

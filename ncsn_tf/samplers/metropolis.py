@@ -11,7 +11,7 @@ from ncsn_tf.score import ScoreFunction, expand
 
 @dataclasses.dataclass(frozen=True)
 class MetropolisLangevin:
-    """Metropolis-adjusted Langevin dynamics, MALA (Roberts & Tweedie 1996, section 1.4.1).
+    """Metropolis-adjusted Langevin dynamics, MALA (Roberts & Tweedie 1996).
 
     Langevin dynamics' step is a proposal,
 
@@ -30,6 +30,8 @@ class MetropolisLangevin:
     1,000 chains in the plane on two CPU cores (not measured on a GPU). The score and the density are evaluated outside
     that loop, for the whole batch: twice a step each, at x and at y, since a step keeps nothing for the next. The noise
     is TensorFlow's own, not that of `ncsn_tf.seeds`: it may differ from one kind of device to another.
+
+    A walk must start where the density is positive and x must be float32: from nowhere, no proposal is accepted.
 
     Attributes:
       log_prob: (x [B, ...], t [B]) -> [B], log p_t(x) in nats but for a constant that may depend on t.

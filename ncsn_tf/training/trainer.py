@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from ncsn_tf import seeds as random
-from ncsn_tf.score import ScoreFunction, ScoreModel
+from ncsn_tf.score import EnergyModel, ScoreFunction, ScoreModel
 from ncsn_tf.sde import VE
 from ncsn_tf.training.ema import MovingAverage
 
@@ -167,10 +167,21 @@ class Trainer:
         with tf.GradientTape() as tape:
             losses, level = self._losses(self.score_model.score, batch, self._training_seed)
             loss = tf.reduce_sum(losses) / self.batch_size
-        # An energy has a constant of its own, which no score depends on: its gradient is zero, not missing.
-        weights = [variable.value for variable in self.network.trainable_variables]
-        gradients = tape.gradient(loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        gradients = tape.gradient(loss, [variable.value for variable in self.network.trainable_variables])
+        gradients = self._without_gaps(gradients)
         return gradients, _by_level(losses, level, self._num_levels)
+
+    def _without_gaps(self, gradients: list) -> list:
+        """Refuses weights that get no gradient; but for an energy's constant, which no score depends on, a zero."""
+        variables = self.network.trainable_variables
+        missing = [v.path for v, gradient in zip(variables, gradients, strict=True) if gradient is None]
+        if missing and (len(missing) == len(variables) or not isinstance(self.score_model, EnergyModel)):
+            raise ValueError(
+                f"The loss has no gradient in {', '.join(missing[:3])}{' and others' * (len(missing) > 3)}. Either the "
+                "network does not use them, or one of its ops has no gradient, or no second-order one."
+            )
+        pairs = zip(variables, gradients, strict=True)
+        return [tf.zeros_like(v.value) if gradient is None else gradient for v, gradient in pairs]
 
     def _replica_step(self, batch):
         gradients, by_level = self._gradients(batch)
