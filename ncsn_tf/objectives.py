@@ -21,7 +21,8 @@ Weighting = Callable[[VE, tf.Tensor], tf.Tensor]
 
 _FEW_DIMENSIONS = 64
 """Up to this many dimensions, directions are differentiated together: there the overhead of ops costs more than their
-arithmetic. Beyond it, one after the other is faster and takes less memory (`benchmarks/objectives.py`)."""
+arithmetic. Beyond it, one after the other is about as fast, on large batches of images twice as fast, and traces no
+vectorised copy of the network (`benchmarks/objectives.py --ways`)."""
 
 
 def sigma_squared(sde: VE, t: tf.Tensor) -> tf.Tensor:

@@ -261,8 +261,8 @@ def figure3(trained: Trained | None = None, **options: Any) -> Figure:
     caption = (
         f"{len(trained.model.filters_)} filters learnt by score matching from {trained.options['patches']} whitened "
         "patches, each scaled to its own largest weight; grey is 0. In the median they cover "
-        f"{area['learnt']['median']:.2f} of a patch and random ones {area['random']['median']:.2f}, and have the "
-        f"orientation {orientation['learnt']['median']:.2f} and random ones {orientation['random']['median']:.2f}."
+        f"{area['learnt']['50%']:.2f} of a patch and random ones {area['random']['50%']:.2f}, and have the "
+        f"orientation {orientation['learnt']['50%']:.2f} and random ones {orientation['random']['50%']:.2f}."
     )
     return Figure(numbers, draw_filters(trained.images), caption)
 
