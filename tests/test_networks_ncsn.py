@@ -1,11 +1,14 @@
 """The network as a whole."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from ncsn_tf.networks.ncsn import NCSN
+from ncsn_tf.networks.refinenet import RefineBlock, ResidualBlock
 
 
 def built(channels, filters=4, levels=3, **kwargs):
@@ -90,6 +93,77 @@ def test_every_weight_receives_a_gradient():
     gradients = tape.gradient(loss, network.trainable_variables)
     for gradient, variable in zip(gradients, network.trainable_variables, strict=True):
         assert isinstance(gradient, tf.Tensor) and np.abs(gradient).max() > 0, variable.path
+
+
+def twins(dtype="float32"):
+    """A network and its rematerialised twin, of the same weights."""
+    plain, rematerialised = built(1, 2, dtype=dtype), built(1, 2, dtype=dtype, rematerialise=True)
+    rematerialised.set_weights(plain.get_weights())
+    return plain, rematerialised
+
+
+def squares_and_gradients(network, x, level):
+    """The sum of squares of the output, and its gradient in the input and in every weight."""
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = tf.reduce_sum(network(x, level) ** 2)
+    return loss, tape.gradient(loss, [x, *(variable.value for variable in network.trainable_variables)])
+
+
+# The order of sums differs, and bfloat16 carries 8 bits.
+@pytest.mark.parametrize(("dtype", "tolerance", "graph"), [("float64", 1e-12, True), ("mixed_bfloat16", 0.03, False)])
+def test_rematerialised_gradients_agree(dtype, tolerance, graph):
+    plain, rematerialised = twins(dtype)
+    x = tf.constant(images((3, 5, 6, 1), dtype=np.float64 if dtype == "float64" else np.float32))
+    level = tf.constant([0, 1, 2])
+    loss, expected = squares_and_gradients(plain, x, level)
+    step = tf.function(squares_and_gradients, autograph=False) if graph else squares_and_gradients
+    again, received = step(rematerialised, x, level)
+    np.testing.assert_allclose(again, loss, rtol=tolerance)
+    largest = max(np.abs(gradient).max() for gradient in expected)
+    for one, other in zip(expected, received, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(other, one, rtol=0, atol=tolerance * largest)
+
+
+def test_rematerialised_blocks_run_again_in_the_backward_pass(monkeypatch):
+    runs = []
+    for cls in (ResidualBlock, RefineBlock):
+        original = cls.call
+        monkeypatch.setattr(cls, "call", lambda *args, original=original: runs.append(args[0]) or original(*args))
+    for network, times in zip(twins(), (1, 2), strict=True):
+        blocks = {id(block) for cascade in network.cascades for block in cascade} | set(map(id, network.refinements))
+        runs.clear()
+        squares_and_gradients(network, tf.constant(images((1, 4, 4, 1))), tf.constant([1]))
+        assert sorted(map(id, runs)) == sorted(list(blocks) * times)
+
+
+def test_rematerialised_gradients_are_not_differentiated_again():
+    """Refused, in the input as in the weights, where a custom gradient might give None or zero without a word."""
+    network, x = built(1, 2, rematerialise=True), tf.constant(images((1, 5, 4, 1)))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        _, (in_x, *_) = squares_and_gradients(network, x, tf.constant([1]))
+        value = tf.reduce_sum(tf.square(in_x))
+    for source in (x, network.begin_conv.kernel.value, network.end_conv.kernel.value):
+        with pytest.raises(NotImplementedError, match="rematerialised_block"):
+            tape.gradient(value, source)
+
+
+def test_rematerialisation_leaves_weights_and_checkpoints_as_they_are(tmp_path):
+    plain, rematerialised = built(1, 2), built(1, 2, rematerialise=True)
+    names = [[re.sub(r"_\d+", "", weight.path) for weight in network.weights] for network in (plain, rematerialised)]
+    assert names[0] == names[1]
+    x, level = images((2, 5, 4, 1)), np.array([0, 2])
+    for number, (source, target) in enumerate([(plain, rematerialised), (rematerialised, plain)]):
+        source.set_weights([weight + 0.1 * (number + 1) for weight in source.get_weights()])
+        source.save_weights(tmp_path / f"{number}.weights.h5")
+        target.load_weights(tmp_path / f"{number}.weights.h5")
+        tf.train.Checkpoint(network=source).write(str(tmp_path / f"{number}"))
+        tf.train.Checkpoint(network=target).read(str(tmp_path / f"{number}")).assert_consumed()
+        np.testing.assert_array_equal(target(x, level), source(x, level))
+    assert NCSN.from_config(rematerialised.get_config()).rematerialise
+    assert not NCSN.from_config(plain.get_config()).rematerialise
 
 
 @pytest.mark.parametrize("arguments", [(0, 10, 8), (1, 0, 8), (1, 10, 1), (1, 10, 8.5), (None, 10, 8)])
