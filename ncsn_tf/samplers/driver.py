@@ -68,7 +68,7 @@ def integrate(
       (x, mean, evaluations): the result, its mean before the last noise, both [B, ...], and the number of evaluations
       of the score function that each example took, int32.
     """
-    batch = tf.shape(x)[0]
+    batch = _batch(x)
     steps = tf.shape(schedule)[0]
     counted = _Counted(score_fn)
 
@@ -166,8 +166,14 @@ class Sampler:
 
     def _apply(self, finish: Finish, x: tf.Tensor) -> tf.Tensor:
         self._counted.calls = 0
-        last_time = tf.fill([tf.shape(x)[0]], tf.constant(self._pieces[-1][-1, 0]))
+        last_time = tf.fill([_batch(x)], tf.constant(self._pieces[-1][-1, 0]))
         return finish(self._counted, x, last_time)
+
+
+def _batch(x: tf.Tensor) -> int | tf.Tensor:
+    """The number of rows, as a number where it is known: a TPU's graph has no shapes that are not."""
+    rows = x.shape[0]
+    return tf.shape(x)[0] if rows is None else rows
 
 
 def uniform_prior(seeds: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
