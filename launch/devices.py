@@ -1,0 +1,42 @@
+"""The flags that say which devices and machines to use; import it to have them."""
+
+from absl import flags
+
+_STRATEGY = flags.DEFINE_enum(
+    "strategy",
+    "auto",
+    ["auto", "one_device", "mirrored", "multi_worker", "tpu"],
+    "How to distribute; auto takes a TPU that is named, a cluster that it finds, or all the GPUs of this machine.",
+)
+_CLUSTER = flags.DEFINE_string(
+    "cluster",
+    "auto",
+    "Where to read the cluster: tf_config, slurm, kubernetes:SELECTOR[:PORT], gce:PROJECT/ZONE/GROUP[:PORT], or auto: "
+    "TF_CONFIG, else Slurm.",
+)
+_NUM_WORKERS = flags.DEFINE_integer(
+    "num_workers", None, "How many workers the cluster must have; Kubernetes and Compute Engine are waited for.", 1
+)
+_TPU = flags.DEFINE_string("tpu", None, "A TPU's name or address, or local.")
+_LOGICAL_DEVICES = flags.DEFINE_integer(
+    "logical_devices", None, "Split the CPU into so many devices, to try many replicas anywhere.", 1
+)
+_TIMEOUT = flags.DEFINE_float("cluster_timeout", 300.0, "Seconds for the workers to come together.", 1.0)
+
+
+def strategy():
+    """The strategy of the flags; to be made before any operation of TensorFlow.
+
+    Raises:
+      ValueError: if it cannot be had.
+    """
+    from ncsn_tf.training import strategy as strategies
+
+    return strategies.create(
+        _STRATEGY.value,
+        cluster=_CLUSTER.value,
+        num_workers=_NUM_WORKERS.value,
+        tpu=_TPU.value,
+        logical_devices=_LOGICAL_DEVICES.value,
+        timeout=_TIMEOUT.value,
+    )
