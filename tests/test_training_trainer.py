@@ -7,6 +7,7 @@ import tensorflow as tf
 from ncsn_tf import objectives, seeds
 from ncsn_tf.data import pipeline
 from ncsn_tf.score import EnergyModel
+from ncsn_tf.training.optimizer import LossScale, ReducedAdam, SkippingAdam
 from ncsn_tf.training.trainer import NonFiniteLossError
 from tests.tiny import BATCH, SDE, SOURCE, TIMES, batches, make, run
 
@@ -152,11 +153,111 @@ def test_the_first_loss_that_is_not_finite_stops_the_loop_and_is_named():
     assert trainer.step == 4
 
 
+def held_out(trainer, batch_size):
+    batches = pipeline.evaluation_batches(SOURCE, batch_size=batch_size)
+    return trainer.held_out_loss(iter(batches), int(batches.cardinality()))
+
+
 def test_held_out_loss_weighs_examples_and_repeats():
     trainer = make()
-    loss, by_level = trainer.held_out_loss(pipeline.evaluation_batches(SOURCE, batch_size=16))
-    again, _ = trainer.held_out_loss(pipeline.evaluation_batches(SOURCE, batch_size=40))
+    loss, by_level = held_out(trainer, 16)
+    again, _ = held_out(trainer, 40)
     assert loss == pytest.approx(again, rel=1e-5), "padding or batch size leaked into the held-out loss"
     assert by_level.shape == (4,) and by_level.min() <= loss <= by_level.max()
     run(trainer, 2)
-    assert trainer.held_out_loss(pipeline.evaluation_batches(SOURCE, batch_size=40))[0] != again
+    assert held_out(trainer, 40)[0] != again
+
+
+# Levers: they change memory and time, not the step.
+
+
+@pytest.mark.parametrize("parts, replicas, jit_compile", [(2, 1, False), (8, 1, True), (2, 2, False), (4, 2, True)])
+def test_accumulated_gradients_are_those_of_the_whole_batch(reference, parts, replicas, jit_compile):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if replicas == 2 else None
+    trainer = make(strategy, accumulation=parts, jit_compile=jit_compile)
+    for ours, theirs in zip(run(trainer, 6), reference[1], strict=True):
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-5)
+        assert ours.gradient_norm == pytest.approx(theirs.gradient_norm, rel=1e-5)
+    for ours, theirs in zip(trainer.optimizer.variables, reference[0].optimizer.variables, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options, said", [({"accumulation": 3}, r"accumulation=3.*\[1, 2, 4, 8\]"), ({"batch_size": 0}, "batch of 0")]
+)
+def test_batches_that_do_not_divide_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        make(**options)
+    with pytest.raises(ValueError, match="batch of 7 does not divide by 2 replicas"):
+        make(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), batch_size=7)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_clipping_shortens_the_global_gradient_to_the_norm(replicas):
+    """Momentum-free Adam moments show the gradient: after one step m = (1 - beta_1) g."""
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if replicas == 2 else None
+    clip = 0.25
+    moments = []
+    for clip_norm in (None, clip):
+        trainer = make(strategy, optimizer=lambda c=clip_norm: ReducedAdam(1e-2, global_clipnorm=c))
+        result = run(trainer, 1)[0]
+        assert result.gradient_norm > 2 * clip, "what is reported is the norm before clipping"
+        m = [v.numpy() for v in trainer.optimizer.variables if "momentum" in v.path]
+        moments.append(np.concatenate([values.reshape(-1) for values in m]) / 0.1)
+    assert np.linalg.norm(moments[1]) == pytest.approx(clip, rel=1e-5)
+    np.testing.assert_allclose(moments[1], moments[0] * clip / np.linalg.norm(moments[0]), rtol=1e-4, atol=1e-7)
+
+
+def scaled(strategy=None, initial=2.0**10, **options):
+    with (strategy or tf.distribute.get_strategy()).scope():
+        loss_scale = LossScale(initial)
+    return make(strategy, optimizer=lambda: SkippingAdam(1e-2, epsilon=1e-8), loss_scale=loss_scale, **options)
+
+
+@pytest.mark.parametrize("replicas, jit_compile", [(1, False), (1, True), (2, False)])
+def test_a_power_of_two_scales_the_loss_and_changes_nothing(reference, replicas, jit_compile):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if replicas == 2 else None
+    trainer = scaled(strategy, jit_compile=jit_compile)
+    for ours, theirs in zip(run(trainer, 6), reference[1], strict=True):
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-5)
+        assert ours.gradient_norm == pytest.approx(theirs.gradient_norm, rel=1e-5)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_step_that_overflows_is_passed_over_and_halves_the_scale(replicas):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if replicas == 2 else None
+    trainer = scaled(strategy, initial=2.0**24)
+
+    @tf.custom_gradient
+    def as_in_half_precision(losses):
+        """A gradient that is infinite beyond the largest float16, as a network of that type would have it."""
+        return losses, lambda upstream: tf.where(tf.abs(upstream) * BATCH > 2.0**22, np.inf, upstream)
+
+    trainer._objective = lambda f, x, t, z: as_in_half_precision(objectives.annealed_denoising(f, SDE, x, t, z))
+    before = trainer.network.get_weights()
+    result = trainer.run(batches(trainer), 2)
+    for ours, theirs in zip(trainer.network.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert trainer.step == 2 and result.skipped == 2 and float(trainer.loss_scale.scale.numpy()) == 2.0**22
+    assert run(trainer, 1)[0].skipped == 0 and np.isfinite(trainer.network.get_weights()[0]).all()
+    assert not np.array_equal(trainer.network.get_weights()[0], before[0])
+
+
+def test_a_gradient_that_no_scale_makes_finite_stops_the_run():
+    root_at_zero = lambda f, x, t, z: tf.sqrt(0.0 * f(x, t)[:, 0, 0, 0])  # noqa: E731 - its slope is infinite
+    trainer = scaled(initial=4.0, objective=root_at_zero)
+    with pytest.raises(NonFiniteLossError, match="Step 3 is not finite"):
+        trainer.run(batches(trainer), 20)
+
+
+# Being asked to stop
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_request_to_stop_ends_the_loop_with_its_step(replicas):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if replicas == 2 else None
+    trainer = make(strategy)
+    assert not trainer.run(batches(trainer), 3).stopped
+    trainer.stop.make("a test")
+    result = trainer.run(batches(trainer, 3), 1000)
+    assert result.stopped and result.steps == 1 and trainer.step == 4

@@ -8,7 +8,8 @@ from ncsn_tf import noise, objectives
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.images import ImageSource
 from ncsn_tf.sde import VE
-from ncsn_tf.training.trainer import ReducedAdam, Trainer
+from ncsn_tf.training.optimizer import ReducedAdam
+from ncsn_tf.training.trainer import Trainer
 
 
 def random_pixels(*shape, seed=0):
@@ -17,7 +18,8 @@ def random_pixels(*shape, seed=0):
 
 SDE = VE(1.0, 0.01)
 TIMES = noise.uniform_times(4)
-SOURCE = ImageSource("noise", random_pixels(40, 4, 4, 1))
+SHAPE = (4, 4, 1)
+SOURCE = ImageSource("noise", random_pixels(40, *SHAPE))
 BATCH = 8
 
 
@@ -40,7 +42,7 @@ class TinyNetwork(keras.Model):
         return self.second(self.first(x)) * (1.0 + scale[:, :, None, None])
 
 
-def make(strategy=None, *, objective=None, decay=0.9, **kwargs):
+def make(strategy=None, *, objective=None, decay=0.9, batch_size=BATCH, optimizer=None, **kwargs):
     strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
         networks = []
@@ -48,7 +50,7 @@ def make(strategy=None, *, objective=None, decay=0.9, **kwargs):
             keras.utils.set_random_seed(7)
             networks.append(TinyNetwork())
             networks[-1].build()
-        optimizer = ReducedAdam(1e-2, epsilon=1e-8)
+        optimizer = ReducedAdam(1e-2, epsilon=1e-8) if optimizer is None else optimizer()
     return Trainer(
         strategy=strategy,
         network=networks[0],
@@ -59,7 +61,7 @@ def make(strategy=None, *, objective=None, decay=0.9, **kwargs):
         optimizer=optimizer,
         ema_decay=decay,
         run_seed=0,
-        batch_size=BATCH,
+        batch_size=batch_size,
         **kwargs,
     )
 
@@ -68,7 +70,7 @@ def batches(trainer, start=0):
     def shard(context):
         return pipeline.training_batches(
             SOURCE,
-            global_batch_size=BATCH,
+            global_batch_size=trainer.batch_size,
             seed=0,
             start_step=start,
             num_replicas=context.num_replicas_in_sync,

@@ -20,8 +20,9 @@ from ncsn_tf.networks.ncsn import NCSN
 from ncsn_tf.reproduction.figure import Figure
 from ncsn_tf.score import ScoreFunction, ScoreModel
 from ncsn_tf.sde import VE
+from ncsn_tf.training.optimizer import ReducedAdam
 from ncsn_tf.training.summaries import progress_bar
-from ncsn_tf.training.trainer import ReducedAdam, Trainer
+from ncsn_tf.training.trainer import Trainer
 
 _ONE_TIME = np.zeros(1, np.float32)
 """The grid of a score that is not conditioned on noise: one time, which names a level and adds no noise."""

@@ -1,8 +1,7 @@
 """A training step on every replica, a loop of steps in one graph, and the held-out loss."""
 
-import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -13,6 +12,10 @@ from ncsn_tf import seeds as random
 from ncsn_tf.score import EnergyModel, ScoreFunction, ScoreModel
 from ncsn_tf.sde import VE
 from ncsn_tf.training.ema import MovingAverage
+from ncsn_tf.training.optimizer import LossScale, ReducedAdam
+from ncsn_tf.training.preemption import StopRequest
+from ncsn_tf.training.results import LoopResult, by_level, means
+from ncsn_tf.training.strategy import place
 
 Objective = Callable[..., tf.Tensor]
 """objective(score_fn, x, t, z) -> float32 [B], or objective(score_fn, x, t, z, v) if the trainer draws slices v."""
@@ -25,61 +28,6 @@ _REMEDY = "A new run with a smaller optim.learning_rate, or with network.dtype=f
 
 class NonFiniteLossError(ArithmeticError):
     """Training met a loss or a gradient that is not a number or infinite."""
-
-
-@keras.saving.register_keras_serializable("ncsn_tf")
-class ReducedAdam(keras.optimizers.Adam):
-    """Adam that is handed gradients already summed over the replicas.
-
-    Keras sums them itself, inside `apply`; the trainer has done so before, since the norm of the global gradient is
-    wanted, and a second reduction would multiply by the number of replicas.
-    """
-
-    def _all_reduce_sum_gradients(self, grads_and_vars):
-        return grads_and_vars
-
-
-@dataclasses.dataclass(frozen=True)
-class LoopResult:
-    """What steps report; the sum of two results is that of their steps together.
-
-    Attributes:
-      steps: steps taken.
-      loss_sums: float [L], the sum of the losses of each level's examples.
-      counts: float [L], how many examples each level had.
-      norm_sum: the sum over the steps of the global gradient's Euclidean norm.
-      seconds: wall-clock time.
-    """
-
-    steps: int
-    loss_sums: np.ndarray
-    counts: np.ndarray
-    norm_sum: float
-    seconds: float
-
-    @property
-    def loss(self) -> float:
-        """Mean loss an example."""
-        return float(self.loss_sums.sum() / self.counts.sum())
-
-    @property
-    def level_losses(self) -> np.ndarray:
-        """float [L], the mean loss of each level's examples, NaN where a level had none."""
-        return _means(self.loss_sums, self.counts)
-
-    @property
-    def gradient_norm(self) -> float:
-        """Mean over the steps of the global gradient's norm."""
-        return self.norm_sum / self.steps
-
-    def __add__(self, other: "LoopResult") -> "LoopResult":
-        return LoopResult(
-            self.steps + other.steps,
-            self.loss_sums + other.loss_sums,
-            self.counts + other.counts,
-            self.norm_sum + other.norm_sum,
-            self.seconds + other.seconds,
-        )
 
 
 class Trainer:
@@ -95,13 +43,22 @@ class Trainer:
       sde: the SDE that perturbs the data.
       times: float32 [L], the grid of noise levels, drawn uniformly.
       objective: `objective(score_fn, x, t, z) -> [B]`, or with slices `v` as a fifth argument.
-      optimizer: a `ReducedAdam`.
+      optimizer: a `ReducedAdam`; a `SkippingAdam` with a loss scale.
       ema_decay: final decay of the moving average.
       run_seed: an integer in [0, 2^31).
       batch_size: the global batch, over all replicas.
+      accumulation: how many parts a replica's batch is cut into; their gradients are taken one after the other, in the
+        memory that one part needs, and summed. A divisor of a replica's batch.
       draw_slices: draws the slices of an objective that needs them; None for one that does not.
       adapter: makes the network a score function, `adapter(network, sde, times).score`.
+      loss_scale: for a float16 network; None for others.
       jit_compile: compile the step with XLA: all of it on one replica, the loss and its gradient on several.
+
+    Attributes:
+      stop: the request that `run` honours at the end of the running step.
+
+    Raises:
+      ValueError: if the batch does not divide by the replicas, or a replica's batch by `accumulation`.
     """
 
     def __init__(
@@ -117,19 +74,25 @@ class Trainer:
         ema_decay: float,
         run_seed: int,
         batch_size: int,
+        accumulation: int = 1,
         draw_slices: DrawSlices | None = None,
         adapter: Callable[[keras.Model, VE, np.ndarray], ScoreModel] = ScoreModel,
+        loss_scale: LossScale | None = None,
         jit_compile: bool = False,
     ):
+        check_division(strategy.num_replicas_in_sync, batch_size, accumulation)
         self.strategy = strategy
         self.network = network
         self.average = average
         self.optimizer = optimizer
         self.batch_size = batch_size
+        self.stop = StopRequest()
         self.score_model = adapter(network, sde, times)
         self.average_score_model = adapter(average, sde, times)
+        self.loss_scale = loss_scale
         self._objective = objective
         self._draw_slices = draw_slices
+        self._accumulation = accumulation
         self._times = tf.constant(times)
         self._num_levels = len(times)
         root = random.seed(run_seed)
@@ -148,6 +111,16 @@ class Trainer:
         """Steps taken since the first start of the run."""
         return int(self.optimizer.iterations.numpy())
 
+    @property
+    def state(self) -> dict[str, list[tf.Variable]]:
+        """All that training changes, by part: what a checkpoint holds."""
+        parts = {
+            "network": [variable.value for variable in self.network.weights],
+            "average": [variable.value for variable in self.average.weights],
+            "optimizer": [variable.value for variable in self.optimizer.variables],
+        }
+        return parts | ({"loss_scale": self.loss_scale.variables} if self.loss_scale is not None else {})
+
     def _losses(self, score_fn: ScoreFunction, batch: dict[str, tf.Tensor], seed: tf.Tensor):
         """Draws each example's level, noise and slices from its number; returns its loss and its level, [B] each."""
 
@@ -163,13 +136,35 @@ class Trainer:
         return self._objective(score_fn, x, tf.gather(self._times, level), *drawn), level
 
     def _replica_gradients(self, batch):
-        """Gradients of this replica's share of the mean loss, and the losses by level."""
+        """Gradients of this replica's share of the mean loss, times the loss scale, and the losses by level."""
+        if self._accumulation == 1:
+            return self._part_gradients(batch)
+
+        def cut(x: tf.Tensor) -> tf.Tensor:
+            shape: Any = x.shape.as_list()
+            return tf.reshape(x, [self._accumulation, shape[0] // self._accumulation, *shape[1:]])
+
+        parts = {name: cut(x) for name, x in batch.items()}
+
+        def add_part(number, gradients, sums):
+            new_gradients, new_sums = self._part_gradients({name: x[number] for name, x in parts.items()})
+            return number + 1, [a + b for a, b in zip(gradients, new_gradients, strict=True)], sums + new_sums
+
+        zeros = [tf.zeros_like(variable.value) for variable in self.network.trainable_variables]
+        start = (tf.constant(0), zeros, tf.zeros([2, self._num_levels]))
+        _, gradients, sums = tf.while_loop(
+            lambda number, *_: number < self._accumulation, add_part, start, parallel_iterations=1
+        )
+        return gradients, sums
+
+    def _part_gradients(self, batch):
         with tf.GradientTape() as tape:
             losses, level = self._losses(self.score_model.score, batch, self._training_seed)
             loss = tf.reduce_sum(losses) / self.batch_size
+            if self.loss_scale is not None:
+                loss *= self.loss_scale.scale
         gradients = tape.gradient(loss, [variable.value for variable in self.network.trainable_variables])
-        gradients = self._without_gaps(gradients)
-        return gradients, _by_level(losses, level, self._num_levels)
+        return self._without_gaps(gradients), by_level(losses, level, self._num_levels)
 
     def _without_gaps(self, gradients: list) -> list:
         """Refuses weights that get no gradient; but for an energy's constant, which no score depends on, a zero."""
@@ -183,59 +178,94 @@ class Trainer:
         pairs = zip(variables, gradients, strict=True)
         return [tf.zeros_like(v.value) if gradient is None else gradient for v, gradient in pairs]
 
-    def _replica_step(self, batch):
-        gradients, by_level = self._gradients(batch)
-        gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+    def _replica_step(self, batch, stop):
+        """A step; returns the losses by level, the gradient's norm and the requests to stop, all of all replicas."""
+        gradients, sums = self._gradients(batch)
+        context = tf.distribute.get_replica_context()
+        # One reduction for everything: a worker that is asked to stop tells the others so at no cost.
+        stop = tf.identity(stop)  # a copy on the replica's own device, which a reduction asks for
+        gradients, sums, stop = context.all_reduce(tf.distribute.ReduceOp.SUM, [gradients, sums, stop])
+        if self.loss_scale is not None:
+            gradients = [gradient / self.loss_scale.scale for gradient in gradients]
+        norm = tf.linalg.global_norm(gradients)
+        if self.loss_scale is not None:
+            # `SkippingAdam` looks at each gradient alone; one that overflows takes the others along.
+            finite = tf.math.is_finite(norm)
+            gradients = [tf.where(finite, gradient, np.nan) for gradient in gradients]
         self.optimizer.apply(gradients, self.network.trainable_variables)
-        return by_level, tf.linalg.global_norm(gradients)
+        return sums, norm, stop
 
-    def _global_step(self, batch):
-        by_level, norm = self.strategy.run(self._replica_step, args=(batch,))
+    def _global_step(self, batch, stop):
+        results = self.strategy.run(self._replica_step, args=(batch, stop))
+        # The replicas' results are equal: everything in them has been summed over all.
+        sums, norm, stop = (self.strategy.experimental_local_results(result)[0] for result in results)
         self.ema.update(self.strategy, self.optimizer.iterations.value)
-        by_level = self.strategy.reduce(tf.distribute.ReduceOp.SUM, by_level, axis=None)
-        return by_level, self.strategy.reduce(tf.distribute.ReduceOp.MEAN, norm, axis=None)
+        goes_on = tf.math.is_finite(norm)
+        if self.loss_scale is not None:
+            goes_on |= tf.logical_not(self.loss_scale.at_its_end())
+            self.loss_scale.update(self.strategy, tf.math.is_finite(norm))
+        return sums, norm, stop, goes_on
 
     @tf.function(autograph=False)
     def _loop(self, iterator, steps: tf.Tensor):
-        """Runs steps until `steps` are done or one is not finite.
+        """Runs steps until `steps` are done, one is not finite, or a stop is asked for.
 
-        Returns the steps done, the last one's loss and gradient norm, and the sums over all of the losses and examples
-        by level and of the norms.
+        Returns the steps done, the last one's loss and gradient norm, whether it may be gone on from, the sums over all
+        of the losses and examples by level and of the norms, the number of norms that are not finite, and the stop.
         """
+        alone = place(self.strategy)[1] == 1
+        request = self.stop.variable
 
-        def body(done, last, by_level, norms):
-            step_by_level, norm = self._step(next(iterator))
-            loss = tf.reduce_sum(step_by_level[0]) / self.batch_size
-            return done + 1, tf.stack([loss, norm]), by_level + step_by_level, norms + norm
+        def body(done, last, good, sums, norms, skipped, _):
+            step_sums, norm, stop, finite = self._step(next(iterator), request.read_value())
+            loss = tf.reduce_sum(step_sums[0]) / self.batch_size
+            last = tf.stack([loss, norm])
+            if alone:
+                # Workers must agree on the step, so they go by what the step itself has summed; one process can look
+                # again now that it is done. The dependency keeps the look from running ahead of the step.
+                with tf.control_dependencies([last]):
+                    stop = request.read_value()
+            usable = tf.math.is_finite(norm)
+            norms += tf.where(usable, norm, 0.0)
+            skipped += tf.cast(~usable, tf.int32)
+            return done + 1, last, finite & tf.math.is_finite(loss), sums + step_sums, norms, skipped, stop
 
-        def goes_on(done, last, *_):
-            return (done < steps) & tf.reduce_all(tf.math.is_finite(last))
+        def goes_on(done, last, good, sums, norms, skipped, stop):
+            return (done < steps) & good & (stop < 0.5)
 
-        start = (tf.constant(0), tf.zeros([2]), tf.zeros([2, self._num_levels]), tf.constant(0.0))
+        zero = tf.constant(0)
+        start = (zero, tf.zeros([2]), tf.constant(True), tf.zeros([2, self._num_levels]), 0.0, zero, 0.0)
         return tf.while_loop(goes_on, body, start, parallel_iterations=1)
 
     def run(self, iterator, steps: int) -> LoopResult:
         """Takes steps, at most `steps` of them.
+
+        Once `stop` is made, the running step is the last; in a cluster of workers, the one after it, since all must
+        agree on it.
 
         Args:
           iterator: of the distributed training batches, standing at this trainer's step.
           steps: how many to take; any number runs the same graph.
 
         Returns:
-          The loop's figures.
+          The loop's figures; in a cluster, those of all workers.
 
         Raises:
-          NonFiniteLossError: at the first loss or gradient that is not finite, naming the step. The weights in memory
-            are worthless then; those of the last checkpoint are not.
+          NonFiniteLossError: at the first loss or gradient that is not finite, naming the step; with a loss scale, at
+            the first such gradient that the scale is not to blame for. The weights in memory are worthless then; those
+            of the last checkpoint are not.
         """
         begun = time.perf_counter()
-        done, last, (sums, counts), norms = self._loop(iterator, tf.constant(steps))
-        loss, norm = last.numpy()
-        if not np.isfinite([loss, norm]).all():
+        done, last, good, (sums, counts), norms, skipped, stop = self._loop(iterator, tf.constant(steps))
+        if not bool(good):
+            loss, norm = last.numpy()
             raise NonFiniteLossError(
                 f"Step {self.step} is not finite: its loss is {loss}, its gradient's norm {norm}. {_REMEDY}"
             )
-        return LoopResult(int(done), sums.numpy(), counts.numpy(), float(norms), time.perf_counter() - begun)
+        seconds = time.perf_counter() - begun
+        return LoopResult(
+            int(done), sums.numpy(), counts.numpy(), float(norms), seconds, int(skipped), bool(stop > 0.5)
+        )
 
     def check_weights(self, batch) -> None:
         """Raises NonFiniteLossError if the raw weights give a loss that is not finite.
@@ -251,35 +281,46 @@ class Trainer:
 
     @tf.function(autograph=False)
     def _probe(self, batch):
-        losses, _ = self._losses(self.score_model.score, batch, self._training_seed)
-        return tf.reduce_mean(losses)
+        def on_replica(batch):
+            return tf.reduce_mean(self._losses(self.score_model.score, batch, self._training_seed)[0])
+
+        return self.strategy.experimental_local_results(self.strategy.run(on_replica, args=(batch,)))[0]
 
     @tf.function(autograph=False)
     def _held_out_batch(self, batch):
-        losses, level = self._losses(self.average_score_model.score, batch, self._held_out_seed)
-        return _by_level(losses, level, self._num_levels, batch["weight"])
+        def on_replica(batch):
+            losses, level = self._losses(self.average_score_model.score, batch, self._held_out_seed)
+            return by_level(losses, level, self._num_levels, batch["weight"])
 
-    def held_out_loss(self, batches: tf.data.Dataset) -> tuple[float, np.ndarray]:
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, self.strategy.run(on_replica, args=(batch,)), axis=None)
+
+    def held_out_loss(self, batches: Iterator, number: int) -> tuple[float, np.ndarray]:
         """The objective of the averaged weights on held-out examples, at levels and noise fixed by the run's seed.
 
         Args:
-          batches: of `image`, `example` and `weight`, as `data.pipeline.evaluation_batches` makes them.
+          batches: distributed batches of `image`, `example` and `weight`, as `data.pipeline.evaluation_batches` makes
+            them.
+          number: how many batches to take.
 
         Returns:
           The mean loss an example and, float [L], the mean of each level (NaN where a level had none).
         """
-        by_batch = np.stack([self._held_out_batch(batch).numpy() for batch in batches])
-        sums, counts = by_batch.sum(axis=0, dtype=np.float64)
-        return float(sums.sum() / counts.sum()), _means(sums, counts)
+        taken = [self._held_out_batch(next(batches)).numpy() for _ in range(number)]
+        sums, counts = np.stack(taken).sum(axis=0, dtype=np.float64)
+        return float(sums.sum() / counts.sum()), means(sums, counts)
 
 
-def _means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
-        return sums / counts
-
-
-def _by_level(losses: tf.Tensor, level: tf.Tensor, levels: int, weight: tf.Tensor | None = None) -> tf.Tensor:
-    """Sums of losses and of weights over the examples of each level, float32 [2, levels]."""
-    weight = tf.ones_like(losses) if weight is None else weight
-    encoding = tf.one_hot(level, levels)
-    return tf.linalg.matmul(tf.stack([losses * weight, weight]), encoding)
+def check_division(replicas: int, batch_size: int, accumulation: int) -> None:
+    """Raises ValueError unless a batch divides by the replicas, and a replica's share by the parts it is taken in."""
+    if batch_size < 1 or batch_size % replicas:
+        raise ValueError(
+            f"A batch of {batch_size} does not divide by {replicas} replicas. Give training.batch_size a multiple of "
+            f"{replicas}."
+        )
+    share = batch_size // replicas
+    if accumulation < 1 or share % accumulation:
+        raise ValueError(
+            f"Each of {replicas} replicas takes {share} of a batch of {batch_size}, which does not divide into "
+            f"training.accumulation={accumulation} parts. Give one of "
+            f"{[n for n in range(1, share + 1) if share % n == 0][:12]}."
+        )

@@ -1,0 +1,75 @@
+"""What training steps report."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopResult:
+    """What steps report; the sum of two results is that of their steps together.
+
+    Attributes:
+      steps: steps taken.
+      loss_sums: float [L], the sum of the losses of each level's examples.
+      counts: float [L], how many examples each level had.
+      norm_sum: the sum over the steps of the global gradient's Euclidean norm, before it is clipped.
+      seconds: wall-clock time.
+      skipped: steps whose gradient was not finite and was passed over, under a loss scale.
+      stopped: whether the loop ended because it was asked to.
+    """
+
+    steps: int
+    loss_sums: np.ndarray
+    counts: np.ndarray
+    norm_sum: float
+    seconds: float
+    skipped: int = 0
+    stopped: bool = False
+
+    @property
+    def loss(self) -> float:
+        """Mean loss an example."""
+        return float(self.loss_sums.sum() / self.counts.sum())
+
+    @property
+    def level_losses(self) -> np.ndarray:
+        """float [L], the mean loss of each level's examples, NaN where a level had none."""
+        return means(self.loss_sums, self.counts)
+
+    @property
+    def gradient_norm(self) -> float:
+        """Mean of the global gradient's norm over the steps that were not passed over."""
+        return self.norm_sum / max(1, self.steps - self.skipped)
+
+    def __add__(self, other: "LoopResult") -> "LoopResult":
+        return LoopResult(
+            self.steps + other.steps,
+            self.loss_sums + other.loss_sums,
+            self.counts + other.counts,
+            self.norm_sum + other.norm_sum,
+            self.seconds + other.seconds,
+            self.skipped + other.skipped,
+            self.stopped or other.stopped,
+        )
+
+
+def means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """sums / counts, NaN where a count is 0."""
+    with np.errstate(invalid="ignore"):
+        return sums / counts
+
+
+def by_level(losses: tf.Tensor, level: tf.Tensor, levels: int, weight: tf.Tensor | None = None) -> tf.Tensor:
+    """Sums of losses and of weights over the examples of each level, float32 [2, levels].
+
+    Args:
+      losses: float32 [B].
+      level: int32 [B], each example's level.
+      levels: how many there are.
+      weight: float32 [B], 1 by default.
+    """
+    weight = tf.ones_like(losses) if weight is None else weight
+    encoding = tf.one_hot(level, levels)
+    return tf.linalg.matmul(tf.stack([losses * weight, weight]), encoding)
