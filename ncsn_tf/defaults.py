@@ -1,5 +1,8 @@
 """The configuration of the paper, key by key: what the files in `configs/` start from and depart from."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import ml_collections
 from ml_collections.config_dict import placeholder
 
@@ -33,7 +36,8 @@ def ncsn() -> ml_collections.ConfigDict:
     config.network = network = ml_collections.ConfigDict()
     network.name = "ncsn"
     network.filters = 128
-    network.dtype = "float32"  # or "mixed_bfloat16"
+    network.dtype = "float32"  # or "mixed_bfloat16", "mixed_float16"
+    network.rematerialise = False  # compute activations again in the backward pass: less memory, more time
 
     config.objective = objective = ml_collections.ConfigDict()
     objective.name = "denoising"  # or "sliced", "exact"
@@ -48,6 +52,11 @@ def ncsn() -> ml_collections.ConfigDict:
     optim.beta_1 = 0.9
     optim.beta_2 = 0.999
     optim.epsilon = 1e-8
+    optim.clip_norm = placeholder(float)  # the largest Euclidean norm of the global gradient
+    optim.warmup_steps = 0  # the learning rate rises linearly over so many steps
+    optim.decay = placeholder(str)  # "cosine", "linear" or "exponential"; None keeps the rate
+    optim.decay_steps = placeholder(int)  # how long the decay takes, from step 0
+    optim.final_fraction = 0.0  # of the learning rate, where the decay ends
 
     config.ema = ml_collections.ConfigDict()
     config.ema.decay = 0.999
@@ -63,6 +72,7 @@ def ncsn() -> ml_collections.ConfigDict:
     training.checkpoint_every = 1_000
     training.keep_checkpoints = 3
     training.jit_compile = False
+    training.accumulation = 1  # parts that a replica's batch is taken in, one after the other: less memory
 
     config.sampler = sampler = ml_collections.ConfigDict()
     sampler.name = "annealed_langevin"  # or "langevin"
@@ -72,3 +82,20 @@ def ncsn() -> ml_collections.ConfigDict:
     sampler.denoise = False
     sampler.jit_compile = False
     return config
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration of an older release, with the defaults of the keys that have come since.
+
+    Args:
+      config: plain values in nested dicts; not changed.
+    """
+    return _merged(ncsn().to_dict(), config)
+
+
+def _merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(defaults)
+    for key, value in given.items():
+        nested = isinstance(value, Mapping) and isinstance(defaults.get(key), Mapping)
+        merged[key] = _merged(defaults[key], value) if nested else value
+    return merged

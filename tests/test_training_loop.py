@@ -11,10 +11,11 @@ from ncsn_tf.data import pipeline
 from ncsn_tf.training import loop
 from ncsn_tf.training.checkpoints import Checkpoints
 from ncsn_tf.training.run_directory import RunDirectory, RunDirectoryError
-from ncsn_tf.training.summaries import Summaries
+from ncsn_tf.training.summaries import Record
 from ncsn_tf.training.trainer import NonFiniteLossError
 from tests.tiny import SOURCE, batches, make
 
+SIGMAS = np.array([1.0, 0.2, 0.05, 0.01])
 CONFIG = {"seed": 0, "training": {"steps": 7}, "optim": {"learning_rate": 0.01}}
 
 
@@ -25,7 +26,7 @@ def cadence(**changes):
 
 def opened(path, config=CONFIG):
     directory = RunDirectory(path)
-    directory.open(config, dataset="noise", images=40, shape=(4, 4, 1), devices="a CPU")
+    directory.open(config, SOURCE.describe(), devices="a CPU")
     return directory
 
 
@@ -37,12 +38,10 @@ def fit(path, trainer, lines, **changes):
         trainer,
         lambda step: batches(trainer, step),
         cadence(**changes),
-        directory=directory,
         checkpoints=checkpoints,
-        summaries=Summaries(directory.tensorboard, np.array([1.0, 0.2, 0.05, 0.01])),
-        held_out=pipeline.evaluation_batches(SOURCE, batch_size=40),
-        draw_samples=lambda: np.zeros((4, 4, 4, 1), np.uint8),
-        log=lines.append,
+        record=Record(directory, SIGMAS, log=lines.append),
+        held_out_loss=lambda: trainer.held_out_loss(iter(pipeline.evaluation_batches(SOURCE, batch_size=40)), 1),
+        draw_samples=lambda _: np.zeros((4, 4, 4, 1), np.uint8),
     )
     return directory
 
@@ -105,19 +104,18 @@ def test_a_directory_of_another_configuration_is_refused_by_its_differences(tmp_
     assert RunDirectory(tmp_path).config()["optim"]["learning_rate"] == 0.01
     assert RunDirectory(tmp_path).shape() == (4, 4, 1)
     with pytest.raises(RunDirectoryError, match=r"images \(4, 4, 1\)"):
-        directory.check(CONFIG, (5, 4, 1))
+        directory.check(CONFIG, {**SOURCE.describe(), "shape": [5, 4, 1]})
     (tmp_path / "config.json").unlink()
     with pytest.raises(RunDirectoryError, match="config.json"):
-        directory.check(CONFIG, (4, 4, 1))
+        directory.check(CONFIG, SOURCE.describe())
 
 
 def test_weights_that_give_no_finite_loss_are_not_saved(tmp_path):
     trainer = make()
     directory = opened(tmp_path)
     checkpoints = Checkpoints(directory.checkpoints, trainer, keep=9)
-    summaries = Summaries(directory.tensorboard, np.array([1.0, 0.2, 0.05, 0.01]))
     probe = next(iter(pipeline.evaluation_batches(SOURCE, batch_size=4)))
-    options = {"directory": directory, "checkpoints": checkpoints, "summaries": summaries, "probe": probe}
+    options = {"checkpoints": checkpoints, "record": Record(directory, SIGMAS), "probe": probe}
     quiet = {"evaluate_every": 0, "sample_every": 0, "checkpoint_every": 2}
     loop.fit(trainer, lambda step: batches(trainer, step), cadence(steps=4, **quiet), **options)
     before = {path.name: path.read_bytes() for path in directory.checkpoints.glob("checkpoint-*")}

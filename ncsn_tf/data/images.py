@@ -7,7 +7,8 @@ an epoch is a function of (seed, epoch), and a run resumes at any step at no cos
 import dataclasses
 import functools
 import os
-from typing import TYPE_CHECKING
+import zlib
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -44,6 +45,14 @@ class ImageSource:
         """(H, W, C) of one image."""
         height, width, channels = self.images.shape[1:]
         return height, width, channels
+
+    def describe(self) -> dict[str, Any]:
+        """What tells this dataset from another, as plain values: `name`, `images`, `shape` and a CRC-32 `checksum`."""
+        return {"name": self.name, "images": len(self), "shape": list(self.shape), "checksum": self._checksum}
+
+    @functools.cached_property
+    def _checksum(self) -> int:
+        return zlib.crc32(np.ascontiguousarray(self.images).data)
 
     @functools.cached_property
     def tensor(self) -> "tf.Tensor":

@@ -94,37 +94,54 @@ def training_batches(
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def evaluation_batches(source: ImageSource, *, batch_size: int, limit: int | None = None) -> tf.data.Dataset:
+def evaluation_batches(
+    source: ImageSource,
+    *,
+    batch_size: int,
+    limit: int | None = None,
+    num_replicas: int = 1,
+    pipeline_id: int = 0,
+    num_pipelines: int = 1,
+) -> tf.data.Dataset:
     """The images once, in order, in batches of one static shape.
+
+    Batch k holds the images k B to (k + 1) B - 1 over all replicas; its parts lie over elements and pipelines as those
+    of `training_batches`.
 
     Args:
       source: the images.
-      batch_size: b, images a batch.
+      batch_size: B, images a batch over all replicas; a multiple of `num_replicas`.
       limit: take only the first `limit` images; all of them if None or larger than their number.
+      num_replicas: replicas over all pipelines.
+      pipeline_id: which pipeline (input worker) this is, in [0, num_pipelines).
+      num_pipelines: input pipelines, one a worker; a divisor of `num_replicas`.
 
     Returns:
-      A dataset of dictionaries: `image`, float32 [b, H, W, C], the middles (x + 0.5) / 256; `example`, int32 [b], the
-      image's index; `weight`, float32 [b], 1 for an image and 0 for padding. The last batch is padded with the first
-      image.
+      A dataset of dictionaries with b = batch_size / num_replicas: `image`, float32 [b, H, W, C], the middles
+      (x + 0.5) / 256; `example`, int32 [b], the image's index; `weight`, float32 [b], 1 for an image and 0 for padding.
+      What the last batch lacks is padded with the first image.
 
     Raises:
-      ValueError: if `batch_size` or `limit` is not positive.
+      ValueError: if a size or `limit` is not positive, a division leaves a rest, or `pipeline_id` is out of range.
     """
-    _require_positive(batch_size=batch_size)
+    _check_layout(batch_size, 0, num_replicas, pipeline_id, num_pipelines)
     if limit is not None:
         _require_positive(limit=limit)
+    share, local_replicas = batch_size // num_replicas, num_replicas // num_pipelines
     count = len(source) if limit is None else min(limit, len(source))
     images = source.tensor
 
-    def batch(first: tf.Tensor) -> dict[str, tf.Tensor]:
-        positions = first + tf.range(batch_size, dtype=tf.int64)
+    def batch(element: tf.Tensor) -> dict[str, tf.Tensor]:
+        replica = pipeline_id * local_replicas + tf.math.floormod(element, local_replicas)
+        first = element // local_replicas * batch_size + replica * share
+        positions = first + tf.range(share, dtype=tf.int64)
         is_image = positions < count
         indices = tf.where(is_image, positions, 0)
-        image = tf.ensure_shape(_centred(tf.gather(images, indices)), (batch_size, *source.shape))
+        image = tf.ensure_shape(_centred(tf.gather(images, indices)), (share, *source.shape))
         return {"image": image, "example": tf.cast(indices, tf.int32), "weight": tf.cast(is_image, tf.float32)}
 
-    starts = tf.data.Dataset.range(0, count, batch_size)
-    return starts.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    elements = tf.data.Dataset.range(-(-count // batch_size) * local_replicas)
+    return elements.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
 
 def to_uint8(images: Any) -> np.ndarray:

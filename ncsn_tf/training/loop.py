@@ -1,16 +1,22 @@
 """A run from its first or last step to its end: loops of steps, and what is due between them."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import pictures
 from ncsn_tf.training.checkpoints import Checkpoints
-from ncsn_tf.training.run_directory import RunDirectory
-from ncsn_tf.training.summaries import Summaries, progress_bar
+from ncsn_tf.training.preemption import Preempted, StopMade
+from ncsn_tf.training.summaries import Record
 from ncsn_tf.training.trainer import Trainer
+
+HeldOutLoss = Callable[[], tuple[float, np.ndarray]]
+"""() -> the mean held-out loss an example, and that of each level, [L]."""
+
+DrawSamples = Callable[[Callable[[], None]], np.ndarray | None]
+"""(what to call from time to time) -> uint8 [N, H, W, C], or None where the samples diverged."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,69 +62,73 @@ def fit(
     batches: Callable[[int], tf.data.Dataset],
     cadence: Cadence,
     *,
-    directory: RunDirectory,
     checkpoints: Checkpoints,
-    summaries: Summaries,
+    record: Record,
     probe: dict[str, tf.Tensor] | None = None,
-    held_out: tf.data.Dataset | None = None,
-    draw_samples: Callable[[], np.ndarray | None] | None = None,
-    log: Callable[[str], None] = print,
+    held_out_loss: HeldOutLoss | None = None,
+    draw_samples: DrawSamples | None = None,
 ) -> None:
-    """Trains from where the trainer stands to `cadence.steps`.
+    """Trains from where the trainer stands to `cadence.steps`; every worker of a cluster calls it.
+
+    A checkpoint that is due comes first at its step: what takes long, evaluating and sampling, can then be lost to a
+    kill and no training with it. A run that goes on from a step at which they are due does them again.
 
     Args:
       trainer: what is trained; restored from the run's newest checkpoint, if there is one.
       batches: `batches(step)` gives the distributed training batches from that step on.
       cadence: the run's length and intervals.
-      directory: where sample grids go.
       checkpoints: where the trainer is saved to.
-      summaries: where the figures go.
+      record: where figures, grids and lines go.
       probe: a few images on which weights prove themselves before they are saved; None to trust them.
-      held_out: batches for the held-out loss, or None.
-      draw_samples: makes a few samples from the averaged weights, uint8 [N, H, W, C], or None where they diverged; None
-        for no samples at all.
-      log: takes lines for the person who watches.
+      held_out_loss: measures the loss on held-out examples; None for none.
+      draw_samples: makes a few samples from the averaged weights; None for none.
 
     Raises:
       NonFiniteLossError: at the first loss that is not finite; the last checkpoint is left as it was.
+      CheckpointWriteError: if a checkpoint cannot be written; those before it are left as they were.
+      Preempted: once the trainer's `stop` was made, with the last step saved.
     """
     step = trainer.step
     if step >= cadence.steps:
-        log(f"The run is complete: it stands at step {step} of {cadence.steps}.")
+        record.say(f"The run is complete: it stands at step {step} of {cadence.steps}.")
         return
-    log(f"Training from step {step} to {cadence.steps}.")
+    record.say(f"Training from step {step} to {cadence.steps}.")
+
+    def save() -> None:
+        if probe is not None:
+            trainer.check_weights(probe)
+        record.flush()
+        checkpoints.save()
+
+    def look() -> None:
+        if held_out_loss is not None and cadence.due(step, cadence.evaluate_every):
+            record.held_out(step, *held_out_loss())
+        if draw_samples is not None and cadence.due(step, cadence.sample_every):
+            record.samples(step, draw_samples(trainer.stop.raise_if_made))
+
     iterator = iter(batches(step))
-    with progress_bar(cadence.steps, "step", start=step) as bar:
+    with record.progress(step, cadence.steps):
+        if step > 0:
+            _unless_stopped(look)
         first, since_summary = True, None
         while step < cadence.steps:
             # One step alone at first: what is wrong with the graph or the data shows before a long loop hides it.
             stop = step + 1 if first else cadence.next_stop(step)
             result = trainer.run(iterator, stop - step)
-            step, first = stop, False
-            bar.update(result.steps)
-            bar.set_postfix_str(f"loss {result.loss:.4g}", refresh=False)
+            step, first = step + result.steps, False
             since_summary = result if since_summary is None else since_summary + result
+            record.advance(result)
             if cadence.due(step, cadence.steps_per_loop):
-                summaries.training(step, since_summary, trainer.batch_size)
+                record.training(step, since_summary, trainer.batch_size)
                 since_summary = None
-            if held_out is not None and cadence.due(step, cadence.evaluate_every):
-                loss, by_level = trainer.held_out_loss(held_out)
-                summaries.held_out(step, loss, by_level)
-                bar.write(f"step {step}: loss {result.loss:.5g}, held-out loss of the averaged weights {loss:.5g}")
-            if draw_samples is not None and cadence.due(step, cadence.sample_every):
-                _show_samples(step, draw_samples(), directory, summaries, bar.write)
-            if cadence.due(step, cadence.checkpoint_every):
-                if probe is not None:
-                    trainer.check_weights(probe)
-                summaries.flush()
-                checkpoints.save()
+            if result.stopped or cadence.due(step, cadence.checkpoint_every):
+                save()
+            if result.stopped and step < cadence.steps:
+                raise Preempted(step, trainer.stop.reason or "another worker was asked to", trainer.stop.signal_number)
+            _unless_stopped(look)
 
 
-def _show_samples(
-    step: int, images: np.ndarray | None, directory: RunDirectory, summaries: Summaries, log: Callable[[str], None]
-) -> None:
-    if images is None:
-        log(f"step {step}: the samples diverged; the score is not good enough for the step size yet")
-        return
-    summaries.samples(step, images)
-    pictures.save_grid(directory.samples / f"step_{step:08d}.png", images)
+def _unless_stopped(look: Callable[[], None]) -> None:
+    """Looks at the weights, unless a request to stop comes in between; the next step then honours it."""
+    with contextlib.suppress(StopMade):
+        look()

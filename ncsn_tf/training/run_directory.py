@@ -1,28 +1,35 @@
 """A run's directory, which explains itself: the resolved configuration, the versions, the commit.
 
 DIR/config.json        the configuration, every default resolved
-DIR/dataset.json       the images: name, number, shape
+DIR/dataset.json       the images: name, number, shape, checksum
+DIR/lock               held by the job that trains here
 DIR/environment.json   versions, commit, devices and command of every start
 DIR/checkpoints/       weights, their average, optimizer and step
 DIR/tensorboard/       losses by level, held-out loss, gradient norm, images/s, sample grids
 DIR/samples/           grids made during training
 """
 
+import contextlib
 import datetime
+import fcntl
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 import re
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from ncsn_tf import files
+from ncsn_tf import defaults, files
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "ml_collections")
 _MAY_CHANGE = re.compile(
-    r"sampler\..*|data\.(data_dir|download|memory_limit_gib)|"
-    r"training\.(steps|steps_per_loop|\w+_every|held_out_examples|sample_count|keep_checkpoints|jit_compile)"
+    r"sampler\..*|data\.(data_dir|download|memory_limit_gib)|network\.rematerialise|"
+    r"training\.(steps|steps_per_loop|\w+_every|held_out_examples|sample_count|keep_checkpoints|jit_compile|accumulation)"
 )
 
 
@@ -46,24 +53,54 @@ class RunDirectory:
         self._environment = self.path / "environment.json"
         self._dataset = self.path / "dataset.json"
 
-    def check(self, config: dict, shape: tuple[int, int, int]) -> None:
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Makes the directory and holds it for this process, which may then write into it.
+
+        The operating system holds the lock and drops it when the process ends, however it ends. On a network file
+        system that does not pass locks on, it keeps out the jobs of the same machine only.
+
+        Raises:
+          RunDirectoryError: if another process holds it, or it cannot be made.
+        """
+        self._refuse_file()
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / "lock", "a+", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                lock.seek(0)
+                holder = lock.read().strip() or "unknown"
+                raise RunDirectoryError(
+                    f"Another job trains in {self.path} ({holder}). Wait for its end, or give another --workdir."
+                ) from error
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()} since {_now()}\n")
+            lock.flush()
+            yield
+
+    def _refuse_file(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise RunDirectoryError(f"{self.path} is a file. Give another --workdir.")
+
+    def check(self, config: dict, dataset: Mapping[str, Any]) -> None:
         """Refuses a configuration or images other than those that were trained on here; a directory without
         checkpoints holds nothing that they could spoil.
 
         Args:
           config: the resolved configuration, plain values in nested dicts.
-          shape: (H, W, C) of the training images.
+          dataset: `name`, `images`, `shape` and `checksum` of the training images, as `ImageSource.describe` says.
 
         Raises:
           RunDirectoryError: if the directory holds another run; the first differences are named. What has no bearing
-            on the weights at a step may change: the number of steps, how often things are done, where the data lie, the
-            sampler.
+            on the weights at a step, or on their rounding alone, may change: the number of steps, how often things are
+            done, where the data lie, the sampler, how a step is cut up and compiled.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise RunDirectoryError(f"{self.path} is a file. Give another --workdir.")
+        self._refuse_file()
         if not any(self.checkpoints.glob("*.index")):
             return
-        before, now = _flatten(self.config()), _flatten(json.loads(json.dumps(config)))
+        before = _flatten(self.config())
+        now = _flatten(json.loads(json.dumps(defaults.completed(config))))
         differing = [
             f"{key}: {before.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} now"
             for key in sorted(before.keys() | now.keys())
@@ -74,27 +111,33 @@ class RunDirectory:
                 f"{self.path} holds a run of another configuration ({'; '.join(differing[:3])}). "
                 "Give another --workdir, or the configuration that it was started with."
             )
-        if self.shape() != tuple(shape):
-            raise RunDirectoryError(f"{self.path} holds a run on images {self.shape()}. Received: {tuple(shape)}.")
+        if self.shape() != tuple(dataset["shape"]):
+            raise RunDirectoryError(
+                f"{self.path} holds a run on images {self.shape()}. Received: {tuple(dataset['shape'])}."
+            )
+        trained_on = self._read(self._dataset)
+        if trained_on.get("checksum") not in (None, dataset["checksum"]):
+            raise RunDirectoryError(
+                f"{self.path} holds a run on {trained_on['images']} images of checksum {trained_on['checksum']}; "
+                f"{dataset['name']} now has {dataset['images']} of checksum {dataset['checksum']}, and an order of "
+                "its own. Give another --workdir, or the images that it was started with."
+            )
 
-    def open(self, config: dict, *, dataset: str, images: int, shape: tuple[int, int, int], devices: str) -> None:
+    def open(self, config: dict, dataset: Mapping[str, Any], devices: str) -> None:
         """Makes the directory, or goes on with it, after `check`.
 
         Args:
           config: the resolved configuration, plain values in nested dicts.
-          dataset: the name of the training images, for the record.
-          images: their number.
-          shape: their (H, W, C), which a sampler needs.
+          dataset: as `check`; a sampler needs its shape.
           devices: what it runs on, for the record.
 
         Raises:
           RunDirectoryError: as `check`.
         """
-        self.check(config, shape)
+        self.check(config, dataset)
         for directory in (self.path, self.samples):
             directory.mkdir(parents=True, exist_ok=True)
-        described = {"name": dataset, "images": images, "shape": list(shape)}
-        files.write_text(self._dataset, json.dumps(described, indent=2) + "\n")
+        files.write_text(self._dataset, json.dumps(dict(dataset), indent=2) + "\n")
         files.write_text(self._config, json.dumps(config, indent=2) + "\n")
         try:
             starts = list(json.loads(self._environment.read_text()))
@@ -103,12 +146,12 @@ class RunDirectory:
         files.write_text(self._environment, json.dumps([*starts, environment(devices)], indent=2) + "\n")
 
     def config(self) -> dict:
-        """The resolved configuration of the run.
+        """The resolved configuration of the run; keys that are younger than it have their defaults.
 
         Raises:
           RunDirectoryError: if there is no run here, or the file cannot be read.
         """
-        return self._read(self._config)
+        return defaults.completed(self._read(self._config))
 
     def shape(self) -> tuple[int, int, int]:
         """(H, W, C) of the run's images; raises as `config`."""
@@ -134,7 +177,7 @@ def environment(devices: str) -> dict:
     """Versions, commit, machine, devices, command and time, for the record."""
     root = pathlib.Path(__file__).resolve().parents[2]
     return {
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "time": _now(),
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -142,6 +185,10 @@ def environment(devices: str) -> dict:
         "versions": {name: _version(name) for name in _PACKAGES},
         "commit": _commit(root),
     }
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _version(package: str) -> str | None:

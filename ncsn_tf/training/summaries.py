@@ -1,14 +1,17 @@
 """What a person watches while a run goes on: TensorBoard and a progress bar."""
 
+import contextlib
 import pathlib
 import sys
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
 import tqdm
 
 from ncsn_tf import pictures
-from ncsn_tf.training.trainer import LoopResult
+from ncsn_tf.training.results import LoopResult
+from ncsn_tf.training.run_directory import RunDirectory
 
 
 class Summaries:
@@ -51,6 +54,74 @@ class Summaries:
             for name, loss in zip(self._names, losses, strict=True):
                 if np.isfinite(loss):
                     tf.summary.scalar(f"{group}/{name}", loss)
+
+
+class Record:
+    """What a run leaves for people to look at: curves, grids of samples, a progress bar and lines.
+
+    Args:
+      directory: the run's directory.
+      sigmas: [L], the noise levels.
+      writes: whether it leaves anything; only the chief of a cluster does.
+      log: takes lines for the person who watches.
+    """
+
+    def __init__(
+        self, directory: RunDirectory, sigmas: np.ndarray, writes: bool = True, log: Callable[[str], None] = print
+    ):
+        self._samples = directory.samples
+        self._summaries = Summaries(directory.tensorboard, sigmas) if writes else None
+        self._log = log
+        self._bar: tqdm.tqdm | None = None
+
+    def say(self, line: str) -> None:
+        """Shows a line, above the progress bar where there is one."""
+        if self._summaries is not None:
+            (self._bar.write if self._bar is not None else self._log)(line)
+
+    @contextlib.contextmanager
+    def progress(self, step: int, steps: int) -> Iterator[None]:
+        """Within it a bar shows how far the run is."""
+        if self._summaries is None:
+            yield
+            return
+        with progress_bar(steps, "step", start=step) as self._bar:
+            yield
+        self._bar = None
+
+    def advance(self, result: LoopResult) -> None:
+        """Moves the bar by a loop's steps."""
+        if self._bar is not None:
+            self._bar.update(result.steps)
+            self._bar.set_postfix_str(f"loss {result.loss:.4g}", refresh=False)
+
+    def training(self, step: int, result: LoopResult, batch_size: int) -> None:
+        """Records the steps since the last such record."""
+        if self._summaries is not None:
+            self._summaries.training(step, result, batch_size)
+        if result.skipped:
+            self.say(f"step {step}: {result.skipped} steps with a gradient beyond float16 were passed over")
+
+    def held_out(self, step: int, loss: float, level_losses: np.ndarray) -> None:
+        """Records the held-out loss."""
+        if self._summaries is not None:
+            self._summaries.held_out(step, loss, level_losses)
+            self.say(f"step {step}: held-out loss of the averaged weights {loss:.5g}")
+
+    def samples(self, step: int, images: np.ndarray | None) -> None:
+        """Records a grid of samples, uint8 [N, H, W, C], or that they diverged."""
+        if self._summaries is None:
+            return
+        if images is None:
+            self.say(f"step {step}: the samples diverged; the score is not good enough for the step size yet")
+            return
+        self._summaries.samples(step, images)
+        pictures.save_grid(self._samples / f"step_{step:08d}.png", images)
+
+    def flush(self) -> None:
+        """Writes everything out; called before a checkpoint, so that no curve lags behind it."""
+        if self._summaries is not None:
+            self._summaries.flush()
 
 
 def progress_bar(total: int, unit: str, start: int = 0) -> tqdm.tqdm:
