@@ -1,33 +1,44 @@
-"""Checkpoints of a run: the raw weights, their average, the optimizer and, in its iteration count, the step."""
+"""Checkpoints of a run: the raw weights, their average, the optimizer and, in its iteration count, the step.
+
+A checkpoint is there once its index is, and its index comes last: the files are written beside the others, read
+back, brought to the disk, and only then renamed. What is loaded is held against the checksums in it before a single
+variable changes.
+"""
 
 import contextlib
+import os
 import pathlib
 import re
-from collections.abc import Iterator
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from ncsn_tf.training import strategy as strategies
 from ncsn_tf.training.trainer import Trainer
 
 _NAME = "checkpoint"
+_PARTIAL = ".partial"
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # what is in a checkpoint besides variables; read to be verified
+_DAMAGE = (tf.errors.OpError, IndexError, RuntimeError, AssertionError, KeyError, ValueError)
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is missing or does not fit."""
+    """A checkpoint is missing, damaged or does not fit."""
 
 
-def _by_number(variables) -> dict[str, tf.Variable]:
-    """Variables under their number in a model's order.
-
-    TensorFlow's object graph would name them by attribute, but it does not look into the lists in which a Keras 3 layer
-    holds others: saved by attribute, a network of blocks loses nearly all its weights, without a word.
-    """
-    return {f"{number:04d}": variable.value for number, variable in enumerate(variables)}
+class CheckpointWriteError(OSError):
+    """A checkpoint could not be written; those before it are as they were."""
 
 
 class Checkpoints:
     """Saves and restores a trainer, keeping the newest few checkpoints.
+
+    In a cluster the chief alone reads and writes, and tells the others what it read, so that the directory need not be
+    shared; all must call `restore` together.
 
     Args:
       directory: where they lie, `DIR/checkpoints`.
@@ -36,43 +47,137 @@ class Checkpoints:
     """
 
     def __init__(self, directory: pathlib.Path, trainer: Trainer, keep: int):
+        self._directory = directory
         self._trainer = trainer
-        self._parts = {
-            "network": _by_number(trainer.network.weights),
-            "average": _by_number(trainer.average.weights),
-            "optimizer": _by_number(trainer.optimizer.variables),
-        }
-        self._checkpoint = tf.train.Checkpoint(**self._parts)
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, str(directory), max_to_keep=keep, checkpoint_name=_NAME
-        )
+        self._keep = keep
+        self._whole: str | None = None  # the newest that this process has read or written
+        self._parts = {part: _by_number(variables) for part, variables in trainer.state.items()}
 
     def restore(self) -> int:
-        """Restores the newest checkpoint, if there is one, and returns the step, 0 on a fresh start.
+        """Restores the newest checkpoint that is whole, if there is one, and returns the step, 0 on a fresh start.
+
+        A damaged one is named in a warning and the one before it is taken.
 
         Raises:
-          CheckpointError: if its variables are not the trainer's, one for one, or it is damaged.
+          CheckpointError: if a checkpoint's variables are not the trainer's, one for one, or all that there are
+            are damaged.
         """
-        path = self.latest
-        if path:
-            for part, variables in self._parts.items():
-                _check_fit(path, part, variables)
-            with _damage_named(path):
-                self._checkpoint.restore(path).assert_existing_objects_matched()
+        strategy = self._trainer.strategy
+        variables = [variable for part in self._parts.values() for variable in part.values()]
+        values = self._newest_whole() if strategies.is_chief(strategy) else None
+        found = int(values is not None)
+        if strategies.from_chief(strategy, [np.array([found], np.int32)])[0][0]:
+            mine = values or [variable.numpy() for variable in variables]  # of no chief, only their shapes count
+            for variable, value in zip(variables, strategies.from_chief(strategy, mine), strict=True):
+                variable.assign(value)
         return self._trainer.step
+
+    def _newest_whole(self) -> list[np.ndarray] | None:
+        """The values of the newest checkpoint that can be read, None if there is no checkpoint."""
+        damage: dict[str, str] = {}
+        for path in reversed(_in_order(self._directory)):
+            try:
+                values = _read(path, self._parts)
+            except _DamageError as error:
+                damage[path] = str(error)
+                continue
+            self._set_aside(damage, f"Going on from step {step_of(path)}, the one before.")
+            self._whole = path
+            return values
+        if damage:
+            reasons = " ".join(damage.values())
+            raise CheckpointError(f"{reasons} None is left; restore one from a copy, or give another --workdir.")
+        return None
+
+    def _set_aside(self, damage: Mapping[str, str], consequence: str) -> None:
+        """Warns of damaged checkpoints, and renames their indices, so that they are not counted among those to keep."""
+        for path, reason in damage.items():
+            warnings.warn(f"{reason} {consequence}", stacklevel=4)
+            with contextlib.suppress(OSError):
+                os.replace(f"{path}.index", f"{path}.index.damaged")
 
     @property
     def latest(self) -> str | None:
         """The path of the newest checkpoint, None if there is none."""
-        paths = _paths(pathlib.Path(self._manager.directory))
-        return paths[max(paths)] if paths else None
+        paths = _in_order(self._directory)
+        return paths[-1] if paths else None
 
-    def save(self) -> str:
-        """Saves the trainer as it is, unless its step is saved already; returns the checkpoint's path."""
-        latest = self.latest
-        if latest and latest.endswith(f"{_NAME}-{self._trainer.step}"):
-            return latest
-        return self._manager.save(checkpoint_number=self._trainer.step)
+    def save(self) -> str | None:
+        """Saves the trainer as it is, unless its step is saved already, and deletes the oldest beyond `keep`.
+
+        Returns:
+          The checkpoint's path; None on a worker that is not the chief.
+
+        Raises:
+          CheckpointWriteError: if it cannot be written, for a full disk say; what was there is there still.
+        """
+        if not strategies.is_chief(self._trainer.strategy):
+            return None
+        path = self._directory / f"{_NAME}-{self._trainer.step}"
+        if str(path) != self._whole:
+            try:
+                self._write(path)
+            except (OSError, _DamageError, *_DAMAGE) as error:
+                self._remove_partial()
+                reason = " ".join(str(error).split())[:200]
+                raise CheckpointWriteError(
+                    f"The checkpoint {path} cannot be written ({type(error).__name__}: {reason}). Make room, and "
+                    "give the same command again."
+                ) from error
+            self._whole = str(path)
+        for old in _in_order(self._directory)[: -self._keep]:
+            _remove(old)
+        self._remove_partial()
+        return str(path)
+
+    def _write(self, path: pathlib.Path) -> None:
+        """Writes the files aside, reads them back, and renames them into place, the index last."""
+        self._remove_partial()
+        aside = self._directory / f"{_PARTIAL}-{self._trainer.step}"
+        aside.mkdir(parents=True)
+        tf.train.Checkpoint(**self._parts).write(str(aside / _NAME))
+        _read(str(aside / _NAME), self._parts)
+        written = sorted(aside.glob(f"{_NAME}.*"), key=lambda file: file.suffix == ".index")
+        for file in (*written, aside):
+            _to_disk(file)
+        for file in written:
+            os.replace(file, path.with_name(path.name + file.name.removeprefix(_NAME)))
+        _to_disk(self._directory)
+        aside.rmdir()
+
+    def _remove_partial(self) -> None:
+        """Removes what a process left behind that was killed while it wrote or deleted."""
+        for leftover in self._directory.glob(f"{_PARTIAL}-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for data in self._directory.glob(f"{_NAME}-*.data-*"):
+            index = data.with_suffix(".index")
+            if not index.exists() and not index.with_name(index.name + ".damaged").exists():
+                data.unlink(missing_ok=True)
+
+
+def _by_number(variables: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
+    """Variables under their number in a model's order.
+
+    TensorFlow's object graph would name them by attribute, but it does not look into the lists in which a Keras 3 layer
+    holds others: saved by attribute, a network of blocks loses nearly all its weights, without a word.
+    """
+    return {f"{number:04d}": variable for number, variable in enumerate(variables)}
+
+
+def _to_disk(path: pathlib.Path) -> None:
+    """Waits until a file or a directory is on the disk, so that a power failure does not undo it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: str) -> None:
+    """Deletes a checkpoint, its index first: without one it is none."""
+    files = pathlib.Path(path).parent.glob(pathlib.Path(path).name + ".*")
+    for file in sorted(files, key=lambda file: file.suffix != ".index"):
+        file.unlink(missing_ok=True)
 
 
 def find(directory: pathlib.Path, step: int | None = None) -> str:
@@ -99,9 +204,14 @@ def find(directory: pathlib.Path, step: int | None = None) -> str:
 
 
 def _paths(directory: pathlib.Path) -> dict[int, str]:
-    """The checkpoints in a directory by step; by their files, since TensorFlow's list of them may be lost."""
+    """The checkpoints in a directory by step."""
     found = [str(index.with_suffix("")) for index in directory.glob(f"{_NAME}-*.index")]
     return {step_of(path): path for path in found if path.rsplit("-", 1)[1].isdigit()}
+
+
+def _in_order(directory: pathlib.Path) -> list[str]:
+    """The checkpoints in a directory, the newest last."""
+    return [path for _, path in sorted(_paths(directory).items())]
 
 
 def step_of(path: str) -> int:
@@ -119,36 +229,64 @@ def load_average(path: str, network: keras.Model) -> None:
     Raises:
       CheckpointError: if the checkpoint's weights are not the network's, one for one, or it is damaged.
     """
-    variables = _by_number(network.weights)
-    _check_fit(path, "average", variables)
-    with _damage_named(path):
-        tf.train.Checkpoint(average=variables).restore(path).assert_existing_objects_matched().expect_partial()
+    variables = _by_number([weight.value for weight in network.weights])
+    try:
+        values = _read(path, {"average": variables})
+    except _DamageError as error:
+        others = sorted(set(_paths(pathlib.Path(path).parent)) - {step_of(path)})
+        raise CheckpointError(f"{error} Give --checkpoint= for another step; there are: {others}.") from error
+    for variable, value in zip(variables.values(), values, strict=True):
+        variable.assign(value)
+
+
+class _DamageError(Exception):
+    """The files of a checkpoint cannot be read, or do not hold what their checksums say."""
 
 
 @contextlib.contextmanager
 def _damage_named(path: str) -> Iterator[None]:
-    """Turns the several errors that a truncated or missing file of a checkpoint raises into one that names it."""
+    """Turns the several errors that a truncated, altered or missing file raises into one that names the checkpoint."""
     try:
         yield
-    except (tf.errors.OpError, IndexError, RuntimeError, AssertionError) as error:
+    except _DAMAGE as error:
         reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"The checkpoint {path} is damaged or incomplete ({type(error).__name__}: {reason}). Delete its files to "
-            f"go on from an older one; there are: {sorted(set(_paths(pathlib.Path(path).parent)) - {step_of(path)})}."
+        raise _DamageError(
+            f"The checkpoint {path} is damaged or incomplete ({type(error).__name__}: {reason})."
         ) from error
 
 
-def _check_fit(path: str, part: str, variables: dict[str, tf.Variable]) -> None:
-    """Holds the shapes of a part's variables in a file against those that are to be filled."""
-    pattern = re.compile(rf"{part}/(\d+)/\.ATTRIBUTES/VARIABLE_VALUE")
+def _read(path: str, parts: Mapping[str, Mapping[str, tf.Variable]]) -> list[np.ndarray]:
+    """The values of the parts' variables, in order; what is read is verified by TensorFlow against its checksums.
+
+    Raises:
+      CheckpointError: if the parts are not in it variable for variable.
+      _DamageError: if it cannot be read.
+    """
     with _damage_named(path):
-        shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+        reader = tf.train.load_checkpoint(path)
+        shapes = reader.get_variable_to_shape_map()
+    for part, variables in parts.items():
+        _check_fit(path, part, variables, shapes)
+    with _damage_named(path):
+        reader.get_tensor(_OBJECT_GRAPH)
+        return [reader.get_tensor(_key(part, number)) for part, variables in parts.items() for number in variables]
+
+
+def _key(part: str, number: str) -> str:
+    return f"{part}/{number}/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def _check_fit(path: str, part: str, variables: Mapping[str, tf.Variable], shapes: Mapping[str, Sequence[int]]) -> None:
+    """Holds the shapes of a part's variables in a file against those that are to be filled."""
+    pattern = re.compile(_key(re.escape(part), r"(\d+)").replace("/.", r"/\."))
     there = {found[1]: tuple(shape) for name, shape in shapes.items() if (found := pattern.fullmatch(name))}
     wanted = {number: tuple(variable.shape) for number, variable in variables.items()}
     differing = sorted(number for number in there.keys() | wanted.keys() if there.get(number) != wanted.get(number))
     if differing:
-        first = differing[0]
+        first = "; ".join(
+            f"number {number}: {there.get(number, 'absent')} there, {wanted.get(number, 'absent')} now"
+            for number in differing[:3]
+        )
         raise CheckpointError(
-            f"The checkpoint {path} does not fit: {len(differing)} of its {part}'s variables differ, first number "
-            f"{first}: {there.get(first, 'absent')} there, {wanted.get(first, 'absent')} in this configuration."
+            f"The checkpoint {path} does not fit: {len(differing)} of its {part}'s variables differ, first {first}."
         )
