@@ -11,7 +11,7 @@ import time
 from absl import flags
 from ml_collections import config_flags
 
-from launch import cli
+from launch import cli, devices
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration to measure.")
 flags.mark_flag_as_required("config")
@@ -24,12 +24,11 @@ def main() -> None:
     import tensorflow as tf
 
     from benchmarks import measure
-    from ncsn_tf.training import strategy
 
+    strategy = devices.strategy()
     builder, source = measure.builder_for(_CONFIG.value.to_dict(), _SHAPE.value)
-    devices = strategy.default_strategy()
-    trainer = builder.trainer(devices, source.shape)
-    iterator = iter(builder.batches(source, devices, 0))
+    trainer = builder.trainer(strategy, source.shape)
+    iterator = iter(builder.batches(source, strategy, 0))
     begun = time.perf_counter()
     trainer.run(iterator, 1)
     first = time.perf_counter() - begun

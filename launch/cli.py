@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
@@ -13,6 +14,8 @@ USER_MISTAKE = 2
 FAILURE = 1
 INTERRUPTED = 130
 TERMINATED = 143
+STOPPED = 75
+"""Stopped from outside, with nothing lost: the same command goes on. The code that sysexits.h calls EX_TEMPFAIL."""
 
 
 def fail(message: object, code: int = USER_MISTAKE) -> NoReturn:
@@ -69,6 +72,7 @@ def run(main: Callable[[], None]) -> NoReturn:
 
     def guarded(_: Sequence[str]) -> None:
         logging.set_verbosity(logging.ERROR)
+        warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
         _import_tensorflow_quietly()
         try:
             main()

@@ -38,7 +38,7 @@ def main() -> None:
         if directory.path.exists() and any(directory.path.iterdir()):
             raise ValueError(f"{directory.path} is not empty. Give a --workdir that is not there yet.")
         shape = (height, width, official.channels)
-        trainer = builder.trainer(strategy.default_strategy(), shape)
+        trainer = builder.trainer(strategy.create("one_device"), shape)
         for network in (trainer.network, trainer.average):
             network.set_weights(official.get_weights())
     print(
@@ -49,7 +49,8 @@ def main() -> None:
         print(f"Dry run: would write into {directory.path}")
         return
     with cli.user_mistakes():
-        directory.open(config, dataset=config["data"]["name"], images=0, shape=shape, devices="imported")
+        dataset = {"name": config["data"]["name"], "images": 0, "shape": list(shape), "checksum": None}
+        directory.open(config, dataset, devices="imported")
         path = Checkpoints(directory.checkpoints, trainer, keep=1).save()
     print(f"Checkpoint: {path}")
     print(f"Sample: python -m launch.sample --workdir={directory.path}")

@@ -58,7 +58,7 @@ def main() -> None:
         sampler = builder.sampler(ScoreModel(network, builder.sde, builder.times).score)
         step = checkpoints.step_of(path)
         output = pathlib.Path(_OUTPUT.value or directory.samples / f"step_{step:08d}_seed_{_SEED.value}")
-        record = environment(strategy.describe(strategy.default_strategy()))
+        record = environment(strategy.describe(strategy.create("one_device")))
         if not _DRY_RUN.value:
             output.mkdir(parents=True, exist_ok=True)
             (output / "about.json").unlink(missing_ok=True)  # it would speak of other samples until these are there

@@ -23,8 +23,10 @@ from ncsn_tf.networks.ncsn import NCSN
 from ncsn_tf.samplers import driver, langevin
 from ncsn_tf.score import ScoreFunction, denoise
 from ncsn_tf.sde import VE
-from ncsn_tf.training.loop import Cadence
-from ncsn_tf.training.trainer import ReducedAdam, Trainer
+from ncsn_tf.training import optimizer as optimizers
+from ncsn_tf.training.loop import Cadence, DrawSamples, HeldOutLoss
+from ncsn_tf.training.optimizer import LossScale, ReducedAdam, SkippingAdam
+from ncsn_tf.training.trainer import Trainer, check_division
 
 Config = Mapping[str, Any]
 
@@ -36,6 +38,7 @@ class TrainingOptions(Cadence):
     Attributes:
       batch_size: the global batch, over all replicas.
       jit_compile: compile the training step with XLA.
+      accumulation: parts that a replica's share of a batch is taken in, one after the other.
       held_out_examples: how many held-out examples the held-out loss reads, the first ones; 0 for none.
       sample_count: how many samples a grid made during training shows.
       keep_checkpoints: how many checkpoints are kept, the newest.
@@ -43,13 +46,14 @@ class TrainingOptions(Cadence):
 
     batch_size: int
     jit_compile: bool
+    accumulation: int
     held_out_examples: int
     sample_count: int
     keep_checkpoints: int
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("batch_size", "sample_count", "keep_checkpoints"):
+        for name in ("batch_size", "accumulation", "sample_count", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training.{name} must be at least 1. Received: {getattr(self, name)}.")
         if self.held_out_examples < 0:
@@ -81,7 +85,7 @@ _SECTIONS = ("data", "ema", "network", "noise", "objective", "optim", "sampler",
 _NETWORKS: dict[str, Callable[..., keras.Model]] = {"ncsn": NCSN}
 _SAMPLERS = ("annealed_langevin", "langevin")
 _PRIORS = ("uniform", "normal")
-_DTYPES = ("float32", "mixed_bfloat16")
+_DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 class Builder:
@@ -112,11 +116,16 @@ class Builder:
         self.times, self.sde = _call(_levels, config, "noise")
         self.sigmas = self.sde.marginal(self.times)[1].numpy()
         self._data = _call(_DataOptions, config, "data")
-        _call(_adam, config, "optim")
+        _call(_optimizer, config, "optim")
         _check_section(_ema_decay, config, "ema")
         self._network = _choose(_NETWORKS, config, "network")
         self._objective, self._draw_slices = _choose(_OBJECTIVES, config, "objective")(self.sde)
         _one_of(_DTYPES, config["network"].get("dtype", "float32"), "network.dtype")
+        if config["network"].get("rematerialise") and config["objective"]["name"] not in _FIRST_ORDER_OBJECTIVES:
+            raise ValueError(
+                "network.rematerialise=True goes with objectives that take no derivative of the score: "
+                f"{', '.join(_FIRST_ORDER_OBJECTIVES)}. Received: objective.name={config['objective']['name']!r}."
+            )
         _one_of(_SAMPLERS, self.sampler_options.name, "sampler.name")
         _one_of(_PRIORS, self.sampler_options.prior, "sampler.prior")
         self.sampler(lambda x, t: x)  # refuses impossible options now, before anything is written
@@ -149,8 +158,8 @@ class Builder:
         """Makes `load_images` read what is prepared and nothing else, for a dry run."""
         self._data = dataclasses.replace(self._data, download=False)
 
-    def held_out_batches(self, strategy: tf.distribute.Strategy, shape: tuple[int, int, int]) -> tf.data.Dataset | None:
-        """The batches of the held-out loss, of one replica's size; None where it is never or on nothing evaluated.
+    def held_out_loss(self, trainer: Trainer, shape: tuple[int, int, int]) -> HeldOutLoss | None:
+        """Measures the held-out loss, over all replicas; None where it is never or on nothing measured.
 
         Raises:
           ValueError: if the held-out images have another shape than the training images, `shape`.
@@ -163,11 +172,28 @@ class Builder:
                 f"The held-out images have the shape {source.shape}, the training images {shape}. Give data.image_size "
                 "or data.channels to make them equal, or set training.held_out_examples=0."
             )
-        return pipeline.evaluation_batches(
-            source,
-            batch_size=max(1, self.training.batch_size // strategy.num_replicas_in_sync),
-            limit=self.training.held_out_examples,
-        )
+        limit = min(self.training.held_out_examples, len(source))
+        number = -(-limit // self.training.batch_size)
+
+        def shard(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            batches = pipeline.evaluation_batches(
+                source,
+                batch_size=self.training.batch_size,
+                limit=limit,
+                num_replicas=context.num_replicas_in_sync,
+                pipeline_id=context.input_pipeline_id,
+                num_pipelines=context.num_input_pipelines,
+            )
+            return batches.repeat()  # workers would have to agree on the end of a finite one
+
+        def measure() -> tuple[float, np.ndarray]:
+            return trainer.held_out_loss(iter(trainer.strategy.distribute_datasets_from_function(shard)), number)
+
+        return measure
+
+    def check_devices(self, strategy: tf.distribute.Strategy) -> None:
+        """Raises ValueError if the batch does not divide by the strategy's replicas."""
+        check_division(strategy.num_replicas_in_sync, self.training.batch_size, self.training.accumulation)
 
     def network(self, shape: tuple[int, int, int]) -> keras.Model:
         """A built network for images [H, W, C]; its start is drawn from the run's seed."""
@@ -178,9 +204,11 @@ class Builder:
 
     def trainer(self, strategy: tf.distribute.Strategy, shape: tuple[int, int, int]) -> Trainer:
         """A trainer for images [H, W, C] on a strategy."""
+        scaled = self._config["network"].get("dtype") == "mixed_float16"
         with strategy.scope():
             network, average = self.network(shape), self.network(shape)
-            optimizer = _call(_adam, self._config, "optim")
+            optimizer = _call(_optimizer, self._config, "optim")(SkippingAdam if scaled else ReducedAdam)
+            loss_scale = LossScale() if scaled else None
         return Trainer(
             strategy=strategy,
             network=network,
@@ -193,6 +221,8 @@ class Builder:
             ema_decay=_call(_ema_decay, self._config, "ema"),
             run_seed=self.seed,
             batch_size=self.training.batch_size,
+            accumulation=self.training.accumulation,
+            loss_scale=loss_scale,
             jit_compile=self.training.jit_compile,
         )
 
@@ -214,16 +244,23 @@ class Builder:
             jit_compile=options.jit_compile,
         )
 
-    def sample_drawer(self, score_fn: ScoreFunction, shape: tuple[int, int, int]) -> Callable[[], np.ndarray | None]:
+    def sample_drawer(self, score_fn: ScoreFunction, shape: tuple[int, int, int]) -> DrawSamples:
         """A function that draws `training.sample_count` samples, the same ones each time.
 
-        It returns uint8 [N, H, W, C], or None where they are not finite, as an early score's may be.
+        It calls what it is given after each noise level, and returns uint8 [N, H, W, C], or None where they are not
+        finite, as an early score's may be.
         """
         sampler, count = self.sampler(score_fn), self.training.sample_count
 
-        def draw() -> np.ndarray | None:
+        def draw(between_levels: Callable[[], None]) -> np.ndarray | None:
             made = driver.generate(
-                sampler, self.prior(), shape, run_seed=self.seed, num_samples=count, batch_size=count
+                sampler,
+                self.prior(),
+                shape,
+                run_seed=self.seed,
+                num_samples=count,
+                batch_size=count,
+                on_frame=lambda *_: between_levels(),
             )
             x = next(made).x.numpy()
             return pipeline.to_uint8(x) if np.isfinite(x).all() else None
@@ -254,14 +291,32 @@ def _levels(sigma_max: float, sigma_min: float, num_levels: int) -> tuple[np.nda
     return noise.uniform_times(num_levels), VE(sigma_max=sigma_max, sigma_min=sigma_min)
 
 
-def _adam(learning_rate: float, beta_1: float, beta_2: float, epsilon: float) -> ReducedAdam:
-    for name, value in (("learning_rate", learning_rate), ("epsilon", epsilon)):
-        if not 0.0 < value < float("inf"):
+def _optimizer(
+    learning_rate: float,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+    clip_norm: float | None,
+    warmup_steps: int,
+    decay: str | None,
+    decay_steps: int | None,
+    final_fraction: float,
+) -> Callable[[type[ReducedAdam]], ReducedAdam]:
+    for name, value in (("learning_rate", learning_rate), ("epsilon", epsilon), ("clip_norm", clip_norm)):
+        if value is not None and not 0.0 < value < float("inf"):
             raise ValueError(f"optim.{name} must be positive and finite. Received: {value}.")
     for name, value in (("beta_1", beta_1), ("beta_2", beta_2)):
         if not 0.0 <= value < 1.0:
             raise ValueError(f"optim.{name} must lie in [0, 1). Received: {value}.")
-    return ReducedAdam(learning_rate, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
+    rate = optimizers.learning_rate(
+        learning_rate,
+        warmup_steps=warmup_steps,
+        decay=decay,
+        decay_steps=decay_steps,
+        final_fraction=final_fraction,
+    )
+    options = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon, "global_clipnorm": clip_norm}
+    return lambda adam: adam(rate, **options)
 
 
 def _denoising(sde: VE, *, sigma_power: float = 2.0):
@@ -291,6 +346,7 @@ def _sliced(
 
 # Each makes (objective, draw_slices), as `Trainer` takes them.
 _OBJECTIVES: dict[str, Callable] = {"denoising": _denoising, "exact": _exact, "sliced": _sliced}
+_FIRST_ORDER_OBJECTIVES = ("denoising",)
 _SLICES: dict[str, Callable[..., tf.Tensor]] = {
     "normal": random.normal,
     "rademacher": random.rademacher,

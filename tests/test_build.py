@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from ncsn_tf import build, defaults
+from ncsn_tf.training.optimizer import SkippingAdam
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
@@ -56,6 +57,11 @@ def test_every_file_in_configs_is_a_configuration_with_a_header(path):
         ({"network__dtype": "float64"}, r"network\.dtype must be one of"),
         ({"optim__learning_rate": float("nan")}, r"optim\.learning_rate must be positive"),
         ({"optim__beta_2": 1.0}, r"optim\.beta_2 must lie in"),
+        ({"optim__clip_norm": 0.0}, r"optim\.clip_norm must be positive"),
+        ({"optim__decay": "cosine"}, r"optim\.decay_steps"),
+        ({"optim__warmup_steps": -1}, r"optim\.warmup_steps"),
+        ({"training__accumulation": 0}, r"training\.accumulation must be at least 1"),
+        ({"network__rematerialise": True, "objective": {"name": "exact"}}, "no derivative of the score: denoising"),
         ({"sampler__epsilon": -1.0}, "epsilon must be positive"),
         ({"sampler__steps_per_level": 0}, "steps_per_level=0"),
         ({"training__held_out_examples": -1}, "held_out_examples"),
@@ -134,7 +140,24 @@ def test_images_of_both_splits_are_loaded():
     assert batch["image"].shape == (128, 8, 8, 1)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_the_levers_reach_the_trainer():
+    values = config(network__dtype="mixed_float16", network__rematerialise=True, training__accumulation=4)
+    values["optim"] |= {"clip_norm": 2.0, "warmup_steps": 10, "decay": "linear", "decay_steps": 90}
+    builder = build.Builder(values)
+    trainer = builder.trainer(tf.distribute.get_strategy(), (8, 8, 1))
+    assert isinstance(trainer.optimizer, SkippingAdam) and trainer.optimizer.global_clipnorm == 2.0
+    rates = [float(trainer.optimizer._learning_rate(step)) for step in (0, 9, 45, 90)]
+    np.testing.assert_allclose(rates, [1e-4, 0.9e-3, 0.5e-3, 0.0], rtol=1e-5)
+    assert trainer.network.rematerialise and trainer.network.compute_dtype == "float16"
+    assert trainer.state["loss_scale"][0].numpy() == 2.0**15 and trainer._accumulation == 4
+    plain = build.Builder(config()).trainer(tf.distribute.get_strategy(), (8, 8, 1))
+    assert plain.loss_scale is None and plain.optimizer.global_clipnorm is None
+    with pytest.raises(ValueError, match="batch of 7 does not divide by 2 replicas"):
+        two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        build.Builder(config(training__batch_size=7)).check_devices(two)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "mixed_float16"])
 def test_what_is_built_learns_the_digits(dtype):
     """From half the number of pixels, the loss of a score of zero, well down within forty steps."""
     values = config(network__dtype=dtype, training__batch_size=32, ema__decay=0.5, optim__learning_rate=5e-3)
@@ -142,5 +165,5 @@ def test_what_is_built_learns_the_digits(dtype):
     strategy = tf.distribute.get_strategy()
     trainer = builder.trainer(strategy, (8, 8, 1))
     trainer.run(iter(builder.batches(builder.load_images("train"), strategy, 0)), 40)
-    loss, by_level = trainer.held_out_loss(builder.held_out_batches(strategy, (8, 8, 1)))
+    loss, by_level = builder.held_out_loss(trainer, (8, 8, 1))()
     assert loss < 0.8 * 32 and by_level[0] < 16

@@ -2,17 +2,19 @@
 
 import json
 import os
-import pathlib
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = pathlib.Path(__file__).parents[1]
+from tests.processes import ROOT, free_ports
+
 TINY = [
     "--config=configs/digits.py",
     "--config.network.filters=2",
@@ -37,39 +39,69 @@ def launch(verb, *arguments):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run that was killed without warning after its first checkpoint and then went on to step 12 and more."""
+    """A run that was asked to stop after its first checkpoint and then went on to step 12 and more."""
     workdir = tmp_path_factory.mktemp("runs") / "digits"
+    arguments = [*TINY, f"--workdir={workdir}"]
     first = subprocess.Popen(
-        command("train", *TINY, f"--workdir={workdir}", "--config.training.steps=100000"),
+        command("train", *arguments, "--config.training.steps=100000"),
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    deadline = time.monotonic() + 200
-    while not list(workdir.glob("checkpoints/*.index")):
-        assert first.poll() is None and time.monotonic() < deadline, "no checkpoint was ever written"
-        time.sleep(0.2)
-    os.kill(first.pid, signal.SIGKILL)
-    first.wait(timeout=30)
+    try:
+        deadline = time.monotonic() + 200
+        while not list(workdir.glob("checkpoints/*.index")):
+            assert first.poll() is None and time.monotonic() < deadline, "no checkpoint was ever written"
+            time.sleep(0.2)
+        intruder = launch("train", *arguments)
+        os.kill(first.pid, signal.SIGTERM)
+        _, errors = first.communicate(timeout=60)
+    finally:
+        first.kill()
     reached = max(int(path.stem.rsplit("-", 1)[1]) for path in workdir.glob("checkpoints/*.index"))
     steps = reached + 6
-    second = launch("train", *TINY, f"--workdir={workdir}", f"--config.training.steps={steps}")
+    second = launch("train", *arguments, f"--config.training.steps={steps}")
     assert second.returncode == 0, second.stderr
-    assert f"to {steps}" in second.stdout and "from step 0 " not in second.stdout, "it started anew"
-    return workdir, steps
+    assert f"from step {reached} to {steps}" in second.stdout, "work was lost"
+    return SimpleNamespace(
+        workdir=workdir, steps=steps, reached=reached, code=first.returncode, errors=errors, intruder=intruder
+    )
 
 
-def test_a_killed_run_goes_on_and_says_where_things_are(run):
-    workdir, steps = run
-    assert (workdir / "checkpoints" / f"checkpoint-{steps}.index").exists()
-    assert list((workdir / "tensorboard").iterdir())
-    starts = json.loads((workdir / "environment.json").read_text())
+def test_sigterm_saves_the_running_step_and_the_code_says_so(run):
+    assert run.code == 75
+    assert f"error: Stopped at step {run.reached}, which is saved: received SIGTERM." in run.errors
+    assert "Traceback" not in run.errors
+
+
+def test_a_second_job_in_the_directory_is_refused(run):
+    assert run.intruder.returncode == 2 and "Another job trains in" in run.intruder.stderr
+    assert "(process " in run.intruder.stderr and len(run.intruder.stderr.strip().splitlines()) == 1
+
+
+def test_a_stopped_run_goes_on_and_says_where_things_are(run):
+    assert (run.workdir / "checkpoints" / f"checkpoint-{run.steps}.index").exists()
+    assert list((run.workdir / "tensorboard").iterdir())
+    starts = json.loads((run.workdir / "environment.json").read_text())
     assert len(starts) == 2 and {"versions", "commit", "command", "time"} <= starts[0].keys()
-    assert json.loads((workdir / "config.json").read_text())["network"]["filters"] == 2
+    assert json.loads((run.workdir / "config.json").read_text())["network"]["filters"] == 2
+
+
+def test_a_run_of_an_older_release_lacks_keys_and_is_read_all_the_same(run, tmp_path):
+    older = tmp_path / "older"
+    shutil.copytree(run.workdir, older)
+    config = json.loads((older / "config.json").read_text())
+    for section, key in (("training", "accumulation"), ("optim", "warmup_steps"), ("network", "rematerialise")):
+        del config[section][key]
+    (older / "config.json").write_text(json.dumps(config))
+    for verb in ("train", "sample"):
+        result = launch(verb, f"--workdir={older}", "--dry_run")
+        assert result.returncode == 0, result.stderr
 
 
 def test_a_complete_run_and_another_configuration(run):
-    workdir, steps = run
+    workdir, steps = run.workdir, run.steps
     again = launch("train", *TINY, f"--workdir={workdir}", f"--config.training.steps={steps}")
     assert again.returncode == 0 and "complete" in again.stdout
     other = launch("train", *TINY, f"--workdir={workdir}", "--config.optim.learning_rate=0.5")
@@ -77,7 +109,7 @@ def test_a_complete_run_and_another_configuration(run):
 
 
 def test_samples_do_not_depend_on_the_batch_size(run, tmp_path):
-    workdir, steps = run
+    workdir, steps = run.workdir, run.steps
     drawn = []
     for batch_size in (5, 2):
         output = tmp_path / str(batch_size)
@@ -100,7 +132,7 @@ def test_samples_do_not_depend_on_the_batch_size(run, tmp_path):
 
 
 def test_figures_are_reproduced_into_a_picture_and_its_numbers(run, tmp_path):
-    workdir, steps = run
+    workdir, steps = run.workdir, run.steps
     walks = launch("reproduce", "--figure=4", f"--workdir={workdir}", "--num_samples=2", f"--output={tmp_path}")
     assert walks.returncode == 0, walks.stderr
     numbers = json.loads((tmp_path / "song_ermon_2019_figure_4.json").read_text())
@@ -120,7 +152,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_saves_nothing(tmp_path):
 
 
 def test_dry_runs_write_nothing(run, tmp_path):
-    workdir, _ = run
+    workdir = run.workdir
     result = launch("train", *TINY, f"--workdir={tmp_path / 'new'}", "--dry_run")
     assert result.returncode == 0 and "Dry run" in result.stdout and not (tmp_path / "new").exists()
     before = sorted(workdir.rglob("*"))
@@ -143,6 +175,31 @@ def test_an_official_checkpoint_becomes_a_run(tmp_path):
     assert twice.returncode == 2 and "not empty" in twice.stderr
 
 
+def test_workers_that_were_started_differently_are_refused_on_both(tmp_path):
+    """Another seed on the second worker; the directory is not touched."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    processes = []
+    for index in (0, 1):
+        cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        processes.append(
+            subprocess.Popen(
+                command("train", *TINY, f"--workdir={tmp_path / str(index)}", f"--config.seed={index}"),
+                cwd=ROOT,
+                env={**os.environ, "TF_CONFIG": json.dumps(cluster)},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    for process in processes:
+        try:
+            _, errors = process.communicate(timeout=100)
+        finally:
+            process.kill()
+        assert process.returncode == 2 and "configuration of worker 1 differs" in errors, errors
+        assert "Traceback" not in errors
+    assert not list(tmp_path.glob("*/config.json"))
+
+
 MISTAKES = {
     "unknown key": ("train", ["--config=configs/digits.py", "--config.optim.lerning_rate=1"], "learning_rate"),
     "no such configuration": ("train", ["--config=configs/nothing.py"], "nothing.py"),
@@ -150,6 +207,23 @@ MISTAKES = {
     "impossible sampler": ("train", ["--config=configs/digits.py", "--config.sampler.steps_per_level=0"], "steps per"),
     "impossible step size": ("train", ["--config=configs/digits.py", "--config.sampler.epsilon=-1"], "epsilon"),
     "wrong type": ("train", ["--config=configs/digits.py", "--config.training.steps=many"], "many"),
+    "a batch for no number of replicas": (
+        "train",
+        ["--config=configs/digits.py", "--logical_devices=3"],
+        "batch of 64 does not divide by 3 replicas",
+    ),
+    "parts that do not divide": (
+        "train",
+        ["--config=configs/digits.py", "--config.training.accumulation=5"],
+        "training.accumulation=5",
+    ),
+    "a cluster that is not there": ("train", ["--config=configs/digits.py", "--strategy=multi_worker"], "TF_CONFIG"),
+    "a TPU that is not there": ("train", ["--config=configs/digits.py", "--tpu=local"], "No TPU"),
+    "a decay without its length": (
+        "train",
+        ["--config=configs/digits.py", "--config.optim.decay=cosine"],
+        "optim.decay_steps",
+    ),
     "unknown flag": ("train", ["--config=configs/digits.py", "--colour=red"], "colour"),
     "stray word": ("train", ["--config=configs/digits.py", "now"], "now"),
     "unknown dataset": ("train", ["--config=configs/digits.py", "--config.data.name=mnits"], "mnist"),
