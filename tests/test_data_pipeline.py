@@ -196,3 +196,22 @@ def test_image_sources_are_checked():
     for images in (np.zeros((2, 3, 3), np.uint8), np.zeros((2, 3, 3, 1), np.float32), np.zeros((0, 3, 3, 1), np.uint8)):
         with pytest.raises(ValueError, match=r"uint8 of shape \[N, H, W, C\]"):
             ImageSource("bad", images)
+
+
+@pytest.mark.parametrize("replicas, pipelines", [(1, 1), (2, 1), (4, 1), (2, 2), (4, 2), (4, 4)])
+def test_evaluation_parts_make_up_the_whole_on_any_number_of_replicas_and_workers(replicas, pipelines):
+    """Element i of a pipeline belongs to batch i // R and replica i % R, as in training; 11 of 13 images."""
+    source = make_source(13)
+    whole = collect(pipeline.evaluation_batches(source, batch_size=4, limit=11), 3)
+    local, share = replicas // pipelines, 4 // replicas
+    batches = []
+    for worker in range(pipelines):
+        options = {"num_replicas": replicas, "pipeline_id": worker, "num_pipelines": pipelines}
+        dataset = pipeline.evaluation_batches(source, batch_size=4, limit=11, **options)
+        assert int(dataset.cardinality()) == 3 * local
+        parts = collect(dataset, 3 * local)
+        batches.append({key: value.reshape(3, local * share, *value.shape[1:]) for key, value in parts.items()})
+    for key, expected in whole.items():
+        together = np.concatenate([batch[key] for batch in batches], axis=1)
+        np.testing.assert_array_equal(together.reshape(expected.shape), expected)
+    assert whole["weight"].sum() == 11

@@ -7,9 +7,11 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from ncsn_tf import defaults
 from ncsn_tf.data import pipeline
 from ncsn_tf.training import loop
 from ncsn_tf.training.checkpoints import Checkpoints
+from ncsn_tf.training.preemption import Preempted
 from ncsn_tf.training.run_directory import RunDirectory, RunDirectoryError
 from ncsn_tf.training.summaries import Record
 from ncsn_tf.training.trainer import NonFiniteLossError
@@ -30,7 +32,7 @@ def opened(path, config=CONFIG):
     return directory
 
 
-def fit(path, trainer, lines, **changes):
+def fit(path, trainer, lines, draw_samples=lambda _: np.zeros((4, 4, 4, 1), np.uint8), **changes):
     directory = opened(path)
     checkpoints = Checkpoints(directory.checkpoints, trainer, keep=9)
     checkpoints.restore()
@@ -41,7 +43,7 @@ def fit(path, trainer, lines, **changes):
         checkpoints=checkpoints,
         record=Record(directory, SIGMAS, log=lines.append),
         held_out_loss=lambda: trainer.held_out_loss(iter(pipeline.evaluation_batches(SOURCE, batch_size=40)), 1),
-        draw_samples=lambda _: np.zeros((4, 4, 4, 1), np.uint8),
+        draw_samples=draw_samples,
     )
     return directory
 
@@ -134,3 +136,79 @@ def test_what_is_no_run_directory_is_said(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(RunDirectoryError, match="not valid JSON"):
         RunDirectory(tmp_path).config()
+
+
+def test_a_run_that_is_asked_to_stop_saves_its_step_and_goes_on(tmp_path):
+    trainer, lines = make(), []
+    run, asked = trainer.run, []
+
+    def run_and_ask(iterator, steps):
+        if trainer.step == 2:
+            trainer.stop.make("a test", 15)
+        asked.append(steps)
+        return run(iterator, steps)
+
+    trainer.run = run_and_ask
+    with pytest.raises(Preempted, match="Stopped at step 3, which is saved: a test") as stopped:
+        fit(tmp_path, trainer, lines, steps=50, steps_per_loop=10, evaluate_every=0, sample_every=0, checkpoint_every=2)
+    assert stopped.value.signal_number == 15 and asked[-1] == 2, "the loop was asked for more than it took"
+    resumed = make()
+    fit(tmp_path, resumed, lines, steps=4)
+    assert "from step 3 to 4" in lines[-1]
+
+
+def test_drawing_samples_gives_way_to_a_request_to_stop(tmp_path):
+    """It comes while samples are drawn: no more are, one step is taken and saved, and the run ends. What was missed is
+    done when the run goes on from the step that it was due at."""
+    trainer, drawn = make(), []
+
+    def draw(between_levels):
+        for level in range(4):
+            drawn.append(level)
+            if level == 1:
+                trainer.stop.make("a test")
+            between_levels()
+        return np.zeros((4, 4, 4, 1), np.uint8)
+
+    quiet = {"evaluate_every": 0, "sample_every": 2, "checkpoint_every": 2, "steps_per_loop": 2}
+    with pytest.raises(Preempted, match="step 3"):
+        fit(tmp_path, trainer, [], draw_samples=draw, **quiet)
+    assert drawn == [0, 1] and not list((tmp_path / "samples").iterdir())
+    for path in (tmp_path / "checkpoints").glob("checkpoint-3.*"):
+        path.unlink()  # as if it had been killed instead
+    fit(tmp_path, make(), [], steps=4, **quiet)
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["step_00000002.png", "step_00000004.png"]
+
+
+def test_a_directory_is_one_jobs_at_a_time(tmp_path):
+    directory = RunDirectory(tmp_path / "new")
+    with directory.locked(), pytest.raises(RunDirectoryError, match=r"Another job trains in .*process \d+ on .* since"):
+        with RunDirectory(tmp_path / "new").locked():
+            pass
+    with directory.locked():
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(RunDirectoryError, match="is a file"), RunDirectory(tmp_path / "file").locked():
+        pass
+
+
+def test_other_images_are_refused(tmp_path):
+    """A folder to which somebody added an image has another order, and the run would not be the one it was."""
+    directory = opened(tmp_path)
+    directory.checkpoints.mkdir()
+    (directory.checkpoints / "checkpoint-1.index").touch()
+    other = {**SOURCE.describe(), "images": 41, "checksum": 1}
+    with pytest.raises(RunDirectoryError, match="a run on 40 images of checksum .* now has 41 of checksum 1"):
+        directory.check(CONFIG, other)
+    imported = {**SOURCE.describe(), "images": 0, "checksum": None}
+    (tmp_path / "dataset.json").write_text(json.dumps(imported))
+    directory.check(CONFIG, other)
+
+
+def test_configurations_of_older_releases_are_completed():
+    config = defaults.ncsn().to_dict()
+    older = json.loads(json.dumps(config))
+    del older["training"]["accumulation"], older["ema"]
+    older["seed"] = 7
+    assert defaults.completed(older) == {**config, "seed": 7}
+    assert "ema" not in older

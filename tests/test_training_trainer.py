@@ -168,6 +168,20 @@ def test_held_out_loss_weighs_examples_and_repeats():
     assert held_out(trainer, 40)[0] != again
 
 
+def test_held_out_loss_is_the_same_on_two_replicas():
+    two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    trainer = make(two)
+
+    def shard(context):
+        options = {"num_replicas": context.num_replicas_in_sync, "pipeline_id": context.input_pipeline_id}
+        return pipeline.evaluation_batches(SOURCE, batch_size=16, **options).repeat()
+
+    loss, by_level = trainer.held_out_loss(iter(two.distribute_datasets_from_function(shard)), 3)
+    expected, expected_by_level = held_out(make(), 16)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(by_level, expected_by_level, rtol=1e-5)
+
+
 # Levers: they change memory and time, not the step.
 
 
