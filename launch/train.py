@@ -9,9 +9,8 @@ machine's last notice, the loss of another worker), 130 on Ctrl-C, 1 on a failur
 """
 
 import contextlib
-import hashlib
-import json
 import signal
+import types
 
 from absl import flags
 from ml_collections import config_flags
@@ -47,94 +46,101 @@ def main() -> None:
 
 
 def _train(strategy) -> None:
-    from ncsn_tf import build
+    from ncsn_tf.training import strategy as strategies
+
+    with contextlib.ExitStack() as held:
+        with cli.user_mistakes():
+            job = _prepared(strategy, held)
+        described = f"{job.source.name}: {len(job.source)} images {job.source.shape}"
+        print(f"{described}; {job.trainer.network.count_params():,} parameters; {strategies.describe(strategy)}")
+        if _DRY_RUN.value:
+            print(f"Dry run: would train to step {job.builder.training.steps} in {job.directory.path}")
+            return
+        _fit(job, held)
+    if job.chief:
+        print(f"Checkpoints: {job.directory.checkpoints}")
+        print(f"Sample grids: {job.directory.samples}")
+        print(f"Curves: tensorboard --logdir={job.directory.tensorboard}")
+
+
+def _prepared(strategy, held: contextlib.ExitStack) -> types.SimpleNamespace:
+    """What is trained and where, checked before anything is written; the chief holds the directory from here on."""
+    from ncsn_tf import build, sections
+    from ncsn_tf.training import strategy as strategies
+    from ncsn_tf.training.run_directory import RunDirectory
+
+    chief = strategies.is_chief(strategy)
+    directory = RunDirectory(_WORKDIR.value)
+    config = _CONFIG.value.to_dict() if _CONFIG.value is not None else directory.config()
+    if _DATA_DIR.value is not None:
+        config["data"]["data_dir"] = _DATA_DIR.value
+    builder = build.Builder(config)
+    builder.check_devices(strategy)
+    if _DRY_RUN.value:
+        builder.forbid_download()
+    elif chief:
+        held.enter_context(directory.locked())
+    source = builder.load_images("train")
+    dataset = source.describe()
+    if chief:
+        directory.check(config, dataset)
+    strategies.require_agreement(
+        strategy, configuration=sections.fingerprint(config), images=dataset["checksum"] % 2**31
+    )
+    trainer = builder.trainer(strategy, source.shape)
+    return types.SimpleNamespace(
+        strategy=strategy,
+        chief=chief,
+        directory=directory,
+        config=config,
+        builder=builder,
+        source=source,
+        dataset=dataset,
+        trainer=trainer,
+        held_out_loss=builder.held_out_loss(trainer, source.shape),
+    )
+
+
+def _fit(job: types.SimpleNamespace, held: contextlib.ExitStack) -> None:
+    """Trains to the end, or ends the program with the code that says why not."""
     from ncsn_tf.data import pipeline
     from ncsn_tf.training import loop, preemption
     from ncsn_tf.training import strategy as strategies
     from ncsn_tf.training.checkpoints import Checkpoints, CheckpointWriteError
-    from ncsn_tf.training.run_directory import RunDirectory
     from ncsn_tf.training.summaries import Record
     from ncsn_tf.training.trainer import NonFiniteLossError
 
-    chief = strategies.is_chief(strategy)
-    with contextlib.ExitStack() as held:
-        with cli.user_mistakes():
-            directory = RunDirectory(_WORKDIR.value)
-            config = _CONFIG.value.to_dict() if _CONFIG.value is not None else directory.config()
-            if _DATA_DIR.value is not None:
-                config["data"]["data_dir"] = _DATA_DIR.value
-            builder = build.Builder(config)
-            builder.check_devices(strategy)
-            if _DRY_RUN.value:
-                builder.forbid_download()
-            elif chief:
-                held.enter_context(directory.locked())
-            source = builder.load_images("train")
-            dataset = source.describe()
-            if chief:
-                directory.check(config, dataset)
-            strategies.require_agreement(
-                strategy, configuration=_fingerprint(_without_paths(config)), images=dataset["checksum"] % 2**31
-            )
-            trainer = builder.trainer(strategy, source.shape)
-            held_out_loss = builder.held_out_loss(trainer, source.shape)
-            builder.batches(source, strategy, 0)
-        described = f"{source.name}: {len(source)} images {source.shape}; {trainer.network.count_params():,} parameters"
-        print(f"{described}; {strategies.describe(strategy)}")
-        if _DRY_RUN.value:
-            print(f"Dry run: would train to step {builder.training.steps} in {_WORKDIR.value}")
-            return
-
-        with cli.user_mistakes():
-            if chief:
-                directory.open(config, dataset, strategies.describe(strategy))
-            checkpoints = Checkpoints(directory.checkpoints, trainer, builder.training.keep_checkpoints)
-            checkpoints.restore()
-            record = Record(directory, builder.sigmas, writes=chief)
-        draw_samples = builder.sample_drawer(trainer.average_score_model.score, source.shape) if chief else None
-        held.enter_context(preemption.watch_signals(trainer.stop))
-        for notice in preemption.notices(strategy, _MAINTENANCE.value):
-            held.enter_context(preemption.watch_notice(notice, trainer.stop))
-        try:
-            loop.fit(
-                trainer,
-                lambda step: builder.batches(source, strategy, step),
-                builder.training,
-                checkpoints=checkpoints,
-                record=record,
-                probe=next(iter(pipeline.evaluation_batches(source, batch_size=8))),
-                held_out_loss=held_out_loss,
-                draw_samples=draw_samples,
-            )
-            strategies.wait_for_everyone(strategy)
-        except preemption.Preempted as stopped:
-            strategies.wait_for_everyone(strategy)
-            code = cli.INTERRUPTED if stopped.signal_number == signal.SIGINT else cli.STOPPED
-            cli.fail(f"{stopped} The same command goes on.", code)
-        except NonFiniteLossError as error:
-            cli.fail(f"{error} {_last(checkpoints)}", cli.FAILURE)
-        except CheckpointWriteError as error:
-            cli.fail(f"{error} {_last(checkpoints)}", cli.FAILURE)
-    if chief:
-        print(f"Checkpoints: {directory.checkpoints}")
-        print(f"Sample grids: {directory.samples}")
-        print(f"Curves: tensorboard --logdir={directory.tensorboard}")
-
-
-def _last(checkpoints) -> str:
-    saved = checkpoints.latest
-    return f"The last good checkpoint is {saved}." if saved else "No checkpoint had been written yet."
-
-
-def _without_paths(config: dict) -> dict:
-    """A configuration without what may differ from machine to machine: where the data lie."""
-    return {**config, "data": {key: value for key, value in config["data"].items() if key not in ("name", "data_dir")}}
-
-
-def _fingerprint(config: dict) -> int:
-    """A number in [0, 2^31) that tells configurations apart."""
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).digest()
-    return int.from_bytes(digest[:4]) % 2**31
+    builder, trainer, directory = job.builder, job.trainer, job.directory
+    with cli.user_mistakes():
+        if job.chief:
+            directory.open(job.config, job.dataset, strategies.describe(job.strategy))
+        checkpoints = Checkpoints(directory.checkpoints, trainer, builder.training.keep_checkpoints)
+        checkpoints.restore()
+        record = Record(directory, builder.sigmas, writes=job.chief)
+    draw_samples = builder.sample_drawer(trainer.average_score_model.score, job.source.shape) if job.chief else None
+    held.enter_context(preemption.watch_signals(trainer.stop))
+    for notice in preemption.notices(job.strategy, _MAINTENANCE.value):
+        held.enter_context(preemption.watch_notice(notice, trainer.stop))
+    try:
+        loop.fit(
+            trainer,
+            lambda step: builder.batches(job.source, job.strategy, step),
+            builder.training,
+            checkpoints=checkpoints,
+            record=record,
+            probe=next(iter(pipeline.evaluation_batches(job.source, batch_size=8))),
+            held_out_loss=job.held_out_loss,
+            draw_samples=draw_samples,
+        )
+        strategies.wait_for_everyone(job.strategy)
+    except preemption.Preempted as stopped:
+        strategies.wait_for_everyone(job.strategy)
+        code = cli.INTERRUPTED if stopped.signal_number == signal.SIGINT else cli.STOPPED
+        cli.fail(f"{stopped} The same command goes on.", code)
+    except (NonFiniteLossError, CheckpointWriteError) as error:
+        saved = checkpoints.latest
+        left = f"The last good checkpoint is {saved}." if saved else "No checkpoint had been written yet."
+        cli.fail(f"{error} {left}", cli.FAILURE)
 
 
 def run() -> None:

@@ -5,18 +5,13 @@ nothing reads is refused here, with the nearest known name.
 """
 
 import dataclasses
-import difflib
-import functools
-import inspect
-import itertools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import noise, objectives
+from ncsn_tf import noise, objectives, sections
 from ncsn_tf import seeds as random
 from ncsn_tf.data import images, pipeline
 from ncsn_tf.networks.ncsn import NCSN
@@ -27,8 +22,6 @@ from ncsn_tf.training import optimizer as optimizers
 from ncsn_tf.training.loop import Cadence, DrawSamples, HeldOutLoss
 from ncsn_tf.training.optimizer import LossScale, ReducedAdam, SkippingAdam
 from ncsn_tf.training.trainer import Trainer, check_division
-
-Config = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,28 +99,28 @@ class Builder:
       ValueError: for a key that nothing reads, one that is missing, or a value that its reader refuses.
     """
 
-    def __init__(self, config: Config):
-        _check_names("config", config, _SECTIONS, required=_SECTIONS)
+    def __init__(self, config: sections.Config):
+        sections.check_names("config", config, _SECTIONS, required=_SECTIONS)
         self._config = config
         self.seed: int = config["seed"]
         random.seed(self.seed)  # refuses what is no seed
-        self.training: TrainingOptions = _call(TrainingOptions, config, "training")
-        self.sampler_options: SamplerOptions = _call(SamplerOptions, config, "sampler")
-        self.times, self.sde = _call(_levels, config, "noise")
+        self.training: TrainingOptions = sections.call(TrainingOptions, config, "training")
+        self.sampler_options: SamplerOptions = sections.call(SamplerOptions, config, "sampler")
+        self.times, self.sde = sections.call(_levels, config, "noise")
         self.sigmas = self.sde.marginal(self.times)[1].numpy()
-        self._data = _call(_DataOptions, config, "data")
-        _call(_optimizer, config, "optim")
-        _check_section(_ema_decay, config, "ema")
-        self._network = _choose(_NETWORKS, config, "network")
-        self._objective, self._draw_slices = _choose(_OBJECTIVES, config, "objective")(self.sde)
-        _one_of(_DTYPES, config["network"].get("dtype", "float32"), "network.dtype")
+        self._data = sections.call(_DataOptions, config, "data")
+        sections.call(_optimizer, config, "optim")
+        sections.check_section(_ema_decay, config, "ema")
+        self._network = sections.choose(_NETWORKS, config, "network")
+        self._objective, self._draw_slices = sections.choose(_OBJECTIVES, config, "objective")(self.sde)
+        sections.one_of(_DTYPES, config["network"].get("dtype", "float32"), "network.dtype")
         if config["network"].get("rematerialise") and config["objective"]["name"] not in _FIRST_ORDER_OBJECTIVES:
             raise ValueError(
                 "network.rematerialise=True goes with objectives that take no derivative of the score: "
                 f"{', '.join(_FIRST_ORDER_OBJECTIVES)}. Received: objective.name={config['objective']['name']!r}."
             )
-        _one_of(_SAMPLERS, self.sampler_options.name, "sampler.name")
-        _one_of(_PRIORS, self.sampler_options.prior, "sampler.prior")
+        sections.one_of(_SAMPLERS, self.sampler_options.name, "sampler.name")
+        sections.one_of(_PRIORS, self.sampler_options.prior, "sampler.prior")
         self.sampler(lambda x, t: x)  # refuses impossible options now, before anything is written
 
     def load_images(self, split: str) -> images.ImageSource:
@@ -207,7 +200,7 @@ class Builder:
         scaled = self._config["network"].get("dtype") == "mixed_float16"
         with strategy.scope():
             network, average = self.network(shape), self.network(shape)
-            optimizer = _call(_optimizer, self._config, "optim")(SkippingAdam if scaled else ReducedAdam)
+            optimizer = sections.call(_optimizer, self._config, "optim")(SkippingAdam if scaled else ReducedAdam)
             loss_scale = LossScale() if scaled else None
         return Trainer(
             strategy=strategy,
@@ -218,7 +211,7 @@ class Builder:
             objective=self._objective,
             draw_slices=self._draw_slices,
             optimizer=optimizer,
-            ema_decay=_call(_ema_decay, self._config, "ema"),
+            ema_decay=sections.call(_ema_decay, self._config, "ema"),
             run_seed=self.seed,
             batch_size=self.training.batch_size,
             accumulation=self.training.accumulation,
@@ -334,7 +327,7 @@ def _exact(sde: VE, *, sigma_power: float = 2.0, directions_at_once: int | None 
 def _sliced(
     sde: VE, *, sigma_power: float = 2.0, slices: str = "normal", num_slices: int = 1, variance_reduced: bool = False
 ):
-    draw = _SLICES[_one_of(_SLICES, slices, "objective.slices")]
+    draw = _SLICES[sections.one_of(_SLICES, slices, "objective.slices")]
     if num_slices < 1:
         raise ValueError(f"objective.num_slices must be at least 1. Received: {num_slices}.")
     options = {"weighting": objectives.sigma_power(sigma_power), "variance_reduced": variance_reduced}
@@ -356,60 +349,3 @@ _SLICES: dict[str, Callable[..., tf.Tensor]] = {
 
 def _ema_decay(decay: float) -> float:
     return decay
-
-
-def _section(config: Config, name: str, without: str | None = None) -> dict[str, Any]:
-    return {key: value for key, value in config[name].items() if key != without}
-
-
-def _call(function: Callable, config: Config, name: str):
-    """Calls `function` with a section's values as keyword arguments, after checking their names."""
-    _check_section(function, config, name)
-    return function(**_section(config, name))
-
-
-def _check_section(function: Callable, config: Config, name: str) -> None:
-    """Holds a section's keys against the parameters of the function that reads it, all of which it must give."""
-    parameters = list(inspect.signature(function).parameters)
-    _check_names(f"config.{name}", _section(config, name), parameters, required=parameters)
-
-
-def _choose(table: Mapping[str, Callable], config: Config, name: str) -> Callable:
-    """The table's entry that a section's `name` names, with the section's other keys as its keyword arguments.
-
-    A key that is None leaves the entry's own default, so a configuration can show the keys of every entry.
-    """
-    section = _section(config, name)
-    chosen = _one_of(table, section.get("name", ""), f"{name}.name")
-    readers = {entry: _options(function) for entry, function in table.items()}
-    _check_names(f"config.{name}", section, ["name", *itertools.chain(*readers.values())], required=["name"])
-    given = {key: value for key, value in section.items() if key != "name" and value is not None}
-    for key in given:
-        if key not in readers[chosen]:
-            owners = " or ".join(entry for entry in table if key in readers[entry])
-            raise ValueError(f"Nothing reads config.{name}.{key} when {name}.name={chosen}; it belongs to {owners}.")
-    return functools.partial(table[chosen], **given)
-
-
-def _options(function: Callable) -> list[str]:
-    """The arguments that a configuration may set: those with a default, and a network's dtype."""
-    options = [p.name for p in inspect.signature(function).parameters.values() if p.default is not p.empty]
-    return [*options, "dtype"] if function in _NETWORKS.values() else options
-
-
-def _one_of(known, value, where: str):
-    if value not in known:
-        raise ValueError(f"config.{where} must be one of {sorted(known)}. Received: {value!r}.")
-    return value
-
-
-def _check_names(where: str, section: Mapping, known, required) -> None:
-    """Refuses keys that nothing reads, naming the nearest that is read, and keys that are missing."""
-    for key in section:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"Did you mean {where}.{near[0]}?" if near else f"Known: {', '.join(sorted(known))}."
-            raise ValueError(f"Nothing reads {where}.{key}. {hint}")
-    missing = [key for key in required if key not in section]
-    if missing:
-        raise ValueError(f"{where} lacks {', '.join(missing)}.")

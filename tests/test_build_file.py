@@ -15,7 +15,7 @@ RUNNER = "tests/run_pytest.py"  # the main of every py_test, in the sources of e
 # From the foundations up. A room, which is a module or a folder, may import itself and the rooms of the lines above its
 # own, but not those on its own line.
 LAYERS = (
-    ("ncsn_tf/seeds", "ncsn_tf/files", "ncsn_tf/pictures", "ncsn_tf/defaults"),
+    ("ncsn_tf/seeds", "ncsn_tf/files", "ncsn_tf/pictures", "ncsn_tf/defaults", "ncsn_tf/sections"),
     ("ncsn_tf/sde", "ncsn_tf/noise"),
     ("ncsn_tf/score",),
     ("ncsn_tf/objectives", "ncsn_tf/samplers", "ncsn_tf/likelihood", "ncsn_tf/data", "ncsn_tf/networks"),
