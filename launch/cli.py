@@ -1,6 +1,7 @@
 """What the launchers share: parsing flags, and ending with one clear line on a user's mistake."""
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ FAILURE = 1
 INTERRUPTED = 130
 TERMINATED = 143
 STOPPED = 75
-"""Stopped from outside, with nothing lost: the same command goes on. The code that sysexits.h calls EX_TEMPFAIL."""
+"""Stopped from outside: the same command goes on. The code that sysexits.h calls EX_TEMPFAIL."""
 
 
 def fail(message: object, code: int = USER_MISTAKE) -> NoReturn:
@@ -34,6 +35,8 @@ def user_mistakes() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            fail(f"{error}. Make room, or give another place to write to.", FAILURE)
         fail(error)
 
 

@@ -5,10 +5,12 @@ can be set on the command line, as in --config.optim.learning_rate=1e-4. --strat
 devices and machines train together; docs/distributed.md has the commands.
 
 Ends with code 0 when the run is complete, 75 when it was stopped from outside and the same command goes on (SIGTERM, a
-machine's last notice, the loss of another worker), 130 on Ctrl-C, 1 on a failure, 2 on a mistake in what was asked.
+machine's last notice, the loss of another worker; 143 for SIGTERM before training began), 130 on Ctrl-C, 1 on a failure
+and 2 on a mistake in what was asked, another worker's included.
 """
 
 import contextlib
+import re
 import signal
 import types
 
@@ -41,35 +43,67 @@ def main() -> None:
     except strategies.LOST_PEER_ERRORS as error:
         if strategy is not None and strategies.place(strategy)[1] == 1:
             raise
-        reason = str(error.message).split("Collective ops is aborted by:")[-1]
-        cli.fail(f"Another worker is gone: {reason[:300]} The same command, on all, goes on.", cli.STOPPED)
+        named = sorted(set(re.findall(r"/job:worker/replica:0/task:(\d+)", str(error.message))))
+        who = f"Worker {' or '.join(named)}" if named else "Another worker"
+        cli.fail(f"{who} is gone: its log may say why. The same command, on all, goes on.", cli.STOPPED)
 
 
 def _train(strategy) -> None:
+    from ncsn_tf import sections
+    from ncsn_tf.training import preemption
     from ncsn_tf.training import strategy as strategies
 
     with contextlib.ExitStack() as held:
-        with cli.user_mistakes():
-            job = _prepared(strategy, held)
+        with contextlib.ExitStack() as starting:
+            if strategies.place(strategy)[1] > 1:
+                starting.enter_context(preemption.watch_signals(None))
+            try:
+                with cli.user_mistakes():
+                    job = _read(strategy, held)
+            except SystemExit as ending:
+                _end_together(strategy, int(str(ending.code)))
+                raise
+            _end_together(strategy, 0)
+            with cli.user_mistakes():
+                agreed = {"configuration": sections.fingerprint(job.config), "images": job.dataset["checksum"] % 2**31}
+                strategies.require_agreement(strategy, **agreed)
+                trainer = job.builder.trainer(strategy, job.source.shape)
+                held_out_loss = job.builder.held_out_loss(trainer, job.source.shape)
         described = f"{job.source.name}: {len(job.source)} images {job.source.shape}"
-        print(f"{described}; {job.trainer.network.count_params():,} parameters; {strategies.describe(strategy)}")
+        print(f"{described}; {trainer.network.count_params():,} parameters; {strategies.describe(strategy)}")
         if _DRY_RUN.value:
             print(f"Dry run: would train to step {job.builder.training.steps} in {job.directory.path}")
             return
-        _fit(job, held)
-    if job.chief:
+        _fit(job, trainer, held_out_loss, held)
+    if strategies.is_chief(strategy):
         print(f"Checkpoints: {job.directory.checkpoints}")
         print(f"Sample grids: {job.directory.samples}")
         print(f"Curves: tensorboard --logdir={job.directory.tensorboard}")
 
 
-def _prepared(strategy, held: contextlib.ExitStack) -> types.SimpleNamespace:
+def _end_together(strategy, code: int) -> None:
+    """Tells the other workers the code that this one is about to end with, 0 to go on; ends with theirs if one failed.
+
+    A worker that only left would be taken for lost, and an orchestrator would start again what fails again.
+    """
+    from ncsn_tf.training import strategy as strategies
+
+    failures = (cli.FAILURE, cli.USER_MISTAKE)
+    for other, theirs in enumerate(strategies.exchange_codes(strategy, code)):
+        if theirs in failures and code not in failures:
+            cli.fail(f"Worker {other} ended with code {theirs}: its log says why.", theirs)
+
+
+def _read(strategy, held: contextlib.ExitStack) -> types.SimpleNamespace:
     """What is trained and where, checked before anything is written; the chief holds the directory from here on."""
-    from ncsn_tf import build, sections
+    from ncsn_tf import build
+    from ncsn_tf.training import preemption
     from ncsn_tf.training import strategy as strategies
     from ncsn_tf.training.run_directory import RunDirectory
 
     chief = strategies.is_chief(strategy)
+    if _MAINTENANCE.value:
+        preemption.maintenance_notice()  # an OSError says that there is no metadata server here
     directory = RunDirectory(_WORKDIR.value)
     config = _CONFIG.value.to_dict() if _CONFIG.value is not None else directory.config()
     if _DATA_DIR.value is not None:
@@ -84,24 +118,10 @@ def _prepared(strategy, held: contextlib.ExitStack) -> types.SimpleNamespace:
     dataset = source.describe()
     if chief:
         directory.check(config, dataset)
-    strategies.require_agreement(
-        strategy, configuration=sections.fingerprint(config), images=dataset["checksum"] % 2**31
-    )
-    trainer = builder.trainer(strategy, source.shape)
-    return types.SimpleNamespace(
-        strategy=strategy,
-        chief=chief,
-        directory=directory,
-        config=config,
-        builder=builder,
-        source=source,
-        dataset=dataset,
-        trainer=trainer,
-        held_out_loss=builder.held_out_loss(trainer, source.shape),
-    )
+    return types.SimpleNamespace(config=config, directory=directory, builder=builder, source=source, dataset=dataset)
 
 
-def _fit(job: types.SimpleNamespace, held: contextlib.ExitStack) -> None:
+def _fit(job: types.SimpleNamespace, trainer, held_out_loss, held: contextlib.ExitStack) -> None:
     """Trains to the end, or ends the program with the code that says why not."""
     from ncsn_tf.data import pipeline
     from ncsn_tf.training import loop, preemption
@@ -110,34 +130,34 @@ def _fit(job: types.SimpleNamespace, held: contextlib.ExitStack) -> None:
     from ncsn_tf.training.summaries import Record
     from ncsn_tf.training.trainer import NonFiniteLossError
 
-    builder, trainer, directory = job.builder, job.trainer, job.directory
+    builder, directory, strategy = job.builder, job.directory, trainer.strategy
+    chief = strategies.is_chief(strategy)
+    held.enter_context(preemption.watch_signals(trainer.stop))
     with cli.user_mistakes():
-        if job.chief:
-            directory.open(job.config, job.dataset, strategies.describe(job.strategy))
+        if chief:
+            directory.open(job.config, job.dataset, strategies.describe(strategy))
         checkpoints = Checkpoints(directory.checkpoints, trainer, builder.training.keep_checkpoints)
         checkpoints.restore()
-        record = Record(directory, builder.sigmas, writes=job.chief)
-    draw_samples = builder.sample_drawer(trainer.average_score_model.score, job.source.shape) if job.chief else None
-    held.enter_context(preemption.watch_signals(trainer.stop))
-    for notice in preemption.notices(job.strategy, _MAINTENANCE.value):
+    for notice in preemption.notices(strategy, _MAINTENANCE.value):
         held.enter_context(preemption.watch_notice(notice, trainer.stop))
     try:
         loop.fit(
             trainer,
-            lambda step: builder.batches(job.source, job.strategy, step),
+            lambda step: builder.batches(job.source, strategy, step),
             builder.training,
             checkpoints=checkpoints,
-            record=record,
+            record=Record(directory, builder.sigmas, writes=chief),
             probe=next(iter(pipeline.evaluation_batches(job.source, batch_size=8))),
-            held_out_loss=job.held_out_loss,
-            draw_samples=draw_samples,
+            held_out_loss=held_out_loss,
+            draw_samples=builder.sample_drawer(trainer.average_score_model.score, job.source.shape) if chief else None,
         )
-        strategies.wait_for_everyone(job.strategy)
+        _end_together(strategy, 0)
     except preemption.Preempted as stopped:
-        strategies.wait_for_everyone(job.strategy)
         code = cli.INTERRUPTED if stopped.signal_number == signal.SIGINT else cli.STOPPED
+        _end_together(strategy, code)
         cli.fail(f"{stopped} The same command goes on.", code)
     except (NonFiniteLossError, CheckpointWriteError) as error:
+        _end_together(strategy, cli.FAILURE)
         saved = checkpoints.latest
         left = f"The last good checkpoint is {saved}." if saved else "No checkpoint had been written yet."
         cli.fail(f"{error} {left}", cli.FAILURE)

@@ -9,10 +9,21 @@ import numpy as np
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a UTF-8 text file atomically: to a neighbour first, then renamed into place."""
+    """Writes a UTF-8 text file atomically: to a neighbour first, brought to the disk, then renamed into place."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
+    to_disk(partial)
     os.replace(partial, path)
+    to_disk(path.parent)
+
+
+def to_disk(path: pathlib.Path) -> None:
+    """Waits until a file or a directory is on the disk, so that a power failure does not undo it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_npz(path: pathlib.Path, num_rows: int, batches: Iterable[dict[str, np.ndarray]]) -> None:

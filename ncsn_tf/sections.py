@@ -18,6 +18,8 @@ Config = Mapping[str, Any]
 
 
 def _section(config: Config, name: str, without: str | None = None) -> dict[str, Any]:
+    if not isinstance(config[name], Mapping):
+        raise ValueError(f"config.{name} must be a section, of keys and values. Received: {config[name]!r}.")
     return {key: value for key, value in config[name].items() if key != without}
 
 

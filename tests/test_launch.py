@@ -175,28 +175,36 @@ def test_an_official_checkpoint_becomes_a_run(tmp_path):
     assert twice.returncode == 2 and "not empty" in twice.stderr
 
 
-def test_workers_that_were_started_differently_are_refused_on_both(tmp_path):
-    """Another seed on the second worker; the directory is not touched."""
+DIFFERENCES = {
+    "another seed": ("--config.seed=1", "configuration of worker 1 differs", "configuration of worker 1 differs"),
+    "data that are not there": ("--config.data.name=DIR/none", "Worker 1 ended with code 2", "There is no folder"),
+}
+
+
+@pytest.mark.parametrize("difference", DIFFERENCES)
+def test_a_mistake_on_one_worker_ends_both_with_code_2(difference, tmp_path):
+    """Code 75 on the other would have an orchestrator start both again, for ever."""
+    flag, *expected = DIFFERENCES[difference]
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     processes = []
     for index in (0, 1):
         cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        arguments = [*TINY, f"--workdir={tmp_path / str(index)}"] + [flag.replace("DIR", str(tmp_path))] * index
         processes.append(
             subprocess.Popen(
-                command("train", *TINY, f"--workdir={tmp_path / str(index)}", f"--config.seed={index}"),
+                command("train", *arguments),
                 cwd=ROOT,
                 env={**os.environ, "TF_CONFIG": json.dumps(cluster)},
                 stderr=subprocess.PIPE,
                 text=True,
             )
         )
-    for process in processes:
+    for process, words in zip(processes, expected, strict=True):
         try:
             _, errors = process.communicate(timeout=100)
         finally:
             process.kill()
-        assert process.returncode == 2 and "configuration of worker 1 differs" in errors, errors
-        assert "Traceback" not in errors
+        assert process.returncode == 2 and words in errors and "Traceback" not in errors, errors
     assert not list(tmp_path.glob("*/config.json"))
 
 

@@ -121,7 +121,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(tmp_path, damage)
     DAMAGE[damage](*saved_twice(tmp_path))
     network = TinyNetwork()
     network.build()
-    with pytest.raises(CheckpointError, match=r"checkpoint-1 is damaged.*there are: \[0\]"):
+    with pytest.raises(CheckpointError, match=r"checkpoint-1 is damaged.*Besides it there are: \[0\]"):
         checkpoints.load_average(str(tmp_path / "checkpoint-1"), network)
     resumed = make()
     kept = Checkpoints(tmp_path, resumed, keep=3)
@@ -132,6 +132,21 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(tmp_path, damage)
     pretend(resumed)
     kept.save()
     assert Checkpoints(tmp_path, make(), keep=3).restore() == 1, "the step was not saved over its damaged self"
+
+
+def test_sampling_takes_the_newest_that_is_whole_or_what_it_is_asked_for(tmp_path):
+    DAMAGE["a bit of a weight"](*saved_twice(tmp_path))
+    network = TinyNetwork()
+    network.build()
+    with pytest.warns(UserWarning, match="checkpoint-1 is damaged.*Taking the one before"):
+        assert checkpoints.load_newest_average(tmp_path, network).endswith("checkpoint-0")
+    for ours, expected in zip(network.get_weights(), make().average.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    with pytest.raises(CheckpointError, match="checkpoint-1 is damaged"):
+        checkpoints.load_newest_average(tmp_path, network, step=1)
+    (tmp_path / "checkpoint-0.data-00000-of-00001").unlink()
+    with pytest.raises(CheckpointError, match="checkpoint-0 is damaged"), pytest.warns(UserWarning):
+        checkpoints.load_newest_average(tmp_path, network)
 
 
 def test_damaged_checkpoints_do_not_push_out_good_ones(tmp_path):

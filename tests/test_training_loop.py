@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ncsn_tf import defaults
+from ncsn_tf import defaults, pictures
 from ncsn_tf.data import pipeline
 from ncsn_tf.training import loop
 from ncsn_tf.training.checkpoints import Checkpoints
 from ncsn_tf.training.preemption import Preempted
 from ncsn_tf.training.run_directory import RunDirectory, RunDirectoryError
-from ncsn_tf.training.summaries import Record
+from ncsn_tf.training.summaries import Record, Summaries
 from ncsn_tf.training.trainer import NonFiniteLossError
 from tests.tiny import SOURCE, batches, make
 
@@ -212,3 +212,27 @@ def test_configurations_of_older_releases_are_completed():
     older["seed"] = 7
     assert defaults.completed(older) == {**config, "seed": 7}
     assert "ema" not in older
+
+
+def test_curves_that_cannot_be_written_do_not_stop_a_run(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    for name in ("training", "held_out", "samples", "flush"):
+        monkeypatch.setattr(Summaries, name, full)
+    monkeypatch.setattr(pictures, "save_grid", full)
+    trainer = make()
+    with pytest.warns(UserWarning, match="Curves and grids cannot be written, and the run goes on.*No space") as warned:
+        fit(tmp_path, trainer, [])
+    assert trainer.step == 7 and sum("Curves" in str(warning.message) for warning in warned) == 1
+    assert Checkpoints(tmp_path / "checkpoints", make(), keep=9).restore() == 7
+
+
+@pytest.mark.parametrize(
+    "name, text", [("dataset.json", '{"shape": null}'), ("config.json", "[]"), ("config.json", "")]
+)
+def test_damaged_files_of_a_run_are_named_with_a_remedy(tmp_path, name, text):
+    directory = opened(tmp_path)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(RunDirectoryError, match=f"{name} .*Restore the file from a copy"):
+        directory.shape() if name == "dataset.json" else directory.config()

@@ -61,6 +61,23 @@ def test_a_second_signal_ends_the_process_at_once():
     assert ended.stdout == "still here\n" and ended.returncode == 128 + signal.SIGTERM
 
 
+def test_before_training_a_signal_ends_the_process_though_it_waits_inside_a_library():
+    program = textwrap.dedent(
+        """
+        import ctypes, os, signal, threading
+        from ncsn_tf.training import preemption
+        signal.signal(signal.SIGTERM, lambda *_: print("a handler that runs too late", flush=True))
+        with preemption.watch_signals(None):
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            ctypes.CDLL(None).poll(None, 0, 20_000)
+        """
+    )
+    root, begun = Path(__file__).parents[1], time.monotonic()
+    ended = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 128 + signal.SIGTERM and ended.stdout == "", ended.stderr
+    assert time.monotonic() - begun < 18
+
+
 def test_the_first_reason_counts():
     request = StopRequest()
     request.raise_if_made()

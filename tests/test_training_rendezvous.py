@@ -122,12 +122,33 @@ def test_the_port_is_free_again_at_once_for_tensorflow():
         assert all_meet([Cluster(workers, 0), Cluster(workers, 1)]) == [None, None]
 
 
-def test_what_holds_the_interpreters_lock_is_ended_in_time():
-    program = "import ctypes; from ncsn_tf.training import rendezvous\nwith rendezvous.ends_within(1.0):\n"
+def test_two_workers_of_one_index_are_refused():
+    """The third never comes; the first must not take the second's double for it, as it once did."""
+    workers = addresses(3)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(meet, Cluster(workers, 0), 3.0)
+        second = pool.submit(meet, Cluster(workers, 1), 3.0)
+        host, port = workers[0].split(":")
+        time.sleep(0.5)
+        with socket.create_connection((host, int(port)), 2.0) as double:
+            double.sendall(rendezvous._greeting(Cluster(workers, 0)))
+            assert double.recv(100)
+        assert "Another process is worker 0 too" in str(first.exception())
+        assert isinstance(second.exception(), AbsentWorkersError)
+
+
+def test_what_holds_the_interpreters_lock_is_ended_in_time_with_a_line():
+    program = "import ctypes; from ncsn_tf.training import rendezvous\n"
+    program += "with rendezvous.ends_process_after(1.0, 'it took too long'):\n"
     program += "    ctypes.PyDLL(None).sleep(30)"  # PyDLL keeps the lock while the function runs
     begun = time.monotonic()
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 1 and "Timeout" in ended.stderr and time.monotonic() - begun < 25
-    with rendezvous.ends_within(0.2):
+    assert ended.returncode == 1 and time.monotonic() - begun < 25
+    assert ended.stderr.splitlines()[-1] == "error: it took too long" and "Traceback" not in ended.stderr
+
+
+def test_what_ends_in_time_is_left_alone(capfd):
+    with rendezvous.ends_process_after(0.3, "nothing"):
         pass
-    time.sleep(0.4)  # what ended in time is left alone
+    time.sleep(1.2)
+    assert "nothing" not in capfd.readouterr().err

@@ -257,6 +257,21 @@ def test_a_step_that_overflows_is_passed_over_and_halves_the_scale(replicas):
     assert not np.array_equal(trainer.network.get_weights()[0], before[0])
 
 
+def test_one_gradient_that_overflows_takes_the_others_along():
+    trainer = scaled()
+    gradients = trainer._gradients
+
+    def overflowing(batch):
+        (first, *others), sums = gradients(batch)
+        return [first * np.inf, *others], sums
+
+    trainer._gradients = overflowing
+    before = trainer.network.get_weights()
+    assert trainer.run(batches(trainer), 1).skipped == 1
+    for ours, theirs in zip(trainer.network.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_gradient_that_no_scale_makes_finite_stops_the_run():
     root_at_zero = lambda f, x, t, z: tf.sqrt(0.0 * f(x, t)[:, 0, 0, 0])  # noqa: E731 - its slope is infinite
     trainer = scaled(initial=4.0, objective=root_at_zero)
@@ -275,3 +290,16 @@ def test_a_request_to_stop_ends_the_loop_with_its_step(replicas):
     trainer.stop.make("a test")
     result = trainer.run(batches(trainer, 3), 1000)
     assert result.stopped and result.steps == 1 and trainer.step == 4
+
+
+def test_a_request_made_during_a_step_ends_the_loop_with_that_step():
+    """One process looks again when the step is done; the objective makes the request in the third."""
+
+    def asking(score_fn, x, t, z):
+        made = tf.cast(trainer.optimizer.iterations.value >= 2, tf.float32)
+        with tf.control_dependencies([trainer.stop.variable.assign(made)]):
+            return objectives.annealed_denoising(score_fn, SDE, x, t, z)
+
+    trainer = make(objective=asking)
+    result = trainer.run(batches(trainer), 1000)
+    assert result.stopped and result.steps == 3

@@ -124,8 +124,7 @@ def figure4(directory: RunDirectory, *, checkpoint: int | None = None, num_sampl
             f"sampler.name is annealed_langevin. Received: {builder.sampler_options.name}."
         )
     network = builder.network(shape)
-    path = checkpoints.find(directory.checkpoints, checkpoint)
-    checkpoints.load_average(path, network)
+    path = checkpoints.load_newest_average(directory.checkpoints, network, checkpoint)
     sampler = builder.sampler(ScoreModel(network, builder.sde, builder.times).score)
     frames: list[np.ndarray] = []
     made = driver.generate(

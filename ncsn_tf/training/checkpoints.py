@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ncsn_tf import files
 from ncsn_tf.training import strategy as strategies
 from ncsn_tf.training.trainer import Trainer
 
@@ -28,6 +29,10 @@ _DAMAGE = (tf.errors.OpError, IndexError, RuntimeError, AssertionError, KeyError
 
 class CheckpointError(ValueError):
     """A checkpoint is missing, damaged or does not fit."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """The files of a checkpoint cannot be read, or do not hold what their checksums say."""
 
 
 class CheckpointWriteError(OSError):
@@ -50,7 +55,6 @@ class Checkpoints:
         self._directory = directory
         self._trainer = trainer
         self._keep = keep
-        self._whole: str | None = None  # the newest that this process has read or written
         self._parts = {part: _by_number(variables) for part, variables in trainer.state.items()}
 
     def restore(self) -> int:
@@ -82,7 +86,6 @@ class Checkpoints:
                 damage[path] = str(error)
                 continue
             self._set_aside(damage, f"Going on from step {step_of(path)}, the one before.")
-            self._whole = path
             return values
         if damage:
             reasons = " ".join(damage.values())
@@ -114,20 +117,18 @@ class Checkpoints:
         if not strategies.is_chief(self._trainer.strategy):
             return None
         path = self._directory / f"{_NAME}-{self._trainer.step}"
-        if str(path) != self._whole:
+        if str(path) != self.latest:
             try:
                 self._write(path)
             except (OSError, _DamageError, *_DAMAGE) as error:
                 self._remove_partial()
-                reason = " ".join(str(error).split())[:200]
+                free = shutil.disk_usage(self._directory).free / 1e6
                 raise CheckpointWriteError(
-                    f"The checkpoint {path} cannot be written ({type(error).__name__}: {reason}). Make room, and "
-                    "give the same command again."
+                    f"The checkpoint {path} cannot be written, with {free:,.0f} MB free "
+                    f"({_reason(error)}). Make room, and give the same command again."
                 ) from error
-            self._whole = str(path)
         for old in _in_order(self._directory)[: -self._keep]:
             _remove(old)
-        self._remove_partial()
         return str(path)
 
     def _write(self, path: pathlib.Path) -> None:
@@ -139,10 +140,10 @@ class Checkpoints:
         _read(str(aside / _NAME), self._parts)
         written = sorted(aside.glob(f"{_NAME}.*"), key=lambda file: file.suffix == ".index")
         for file in (*written, aside):
-            _to_disk(file)
+            files.to_disk(file)
         for file in written:
             os.replace(file, path.with_name(path.name + file.name.removeprefix(_NAME)))
-        _to_disk(self._directory)
+        files.to_disk(self._directory)
         aside.rmdir()
 
     def _remove_partial(self) -> None:
@@ -162,15 +163,6 @@ def _by_number(variables: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
     holds others: saved by attribute, a network of blocks loses nearly all its weights, without a word.
     """
     return {f"{number:04d}": variable for number, variable in enumerate(variables)}
-
-
-def _to_disk(path: pathlib.Path) -> None:
-    """Waits until a file or a directory is on the disk, so that a power failure does not undo it."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: str) -> None:
@@ -219,6 +211,34 @@ def step_of(path: str) -> int:
     return int(path.rsplit("-", 1)[1])
 
 
+def load_newest_average(directory: pathlib.Path, network: keras.Model, step: int | None = None) -> str:
+    """Loads the averaged weights of the newest checkpoint that is whole, or of one step's, into a network.
+
+    A damaged one is named in a warning and the one before it is taken, unless it was asked for by its step.
+
+    Args:
+      directory: where the checkpoints lie.
+      network: the network to fill.
+      step: which one; the newest that is whole by default.
+
+    Returns:
+      The checkpoint's path.
+
+    Raises:
+      CheckpointError: if there is none, or none that is whole, or its weights are not the network's.
+    """
+    newest = find(directory, step)
+    for path in [newest] if step is not None else reversed(_in_order(directory)):
+        try:
+            load_average(path, network)
+            return path
+        except DamagedCheckpointError as error:
+            if step is not None or path == _in_order(directory)[0]:
+                raise
+            warnings.warn(f"{error} Taking the one before.", stacklevel=2)
+    raise CheckpointError(f"No checkpoint in {directory}.")  # they were deleted meanwhile
+
+
 def load_average(path: str, network: keras.Model) -> None:
     """Loads the averaged weights of a checkpoint into a built network of the run's architecture.
 
@@ -227,14 +247,15 @@ def load_average(path: str, network: keras.Model) -> None:
       network: the network to fill.
 
     Raises:
-      CheckpointError: if the checkpoint's weights are not the network's, one for one, or it is damaged.
+      CheckpointError: if the checkpoint's weights are not the network's, one for one.
+      DamagedCheckpointError: if it is damaged.
     """
     variables = _by_number([weight.value for weight in network.weights])
     try:
         values = _read(path, {"average": variables})
     except _DamageError as error:
         others = sorted(set(_paths(pathlib.Path(path).parent)) - {step_of(path)})
-        raise CheckpointError(f"{error} Give --checkpoint= for another step; there are: {others}.") from error
+        raise DamagedCheckpointError(f"{error} Besides it there are: {others}.") from error
     for variable, value in zip(variables.values(), values, strict=True):
         variable.assign(value)
 
@@ -243,16 +264,19 @@ class _DamageError(Exception):
     """The files of a checkpoint cannot be read, or do not hold what their checksums say."""
 
 
+def _reason(error: Exception) -> str:
+    """An error's type and words in one line, without the names that TensorFlow gives its nodes."""
+    words = " ".join(re.sub(r"\{\{.*?\}\}", "", str(error)).split())
+    return f"{type(error).__name__}: {words[:160]}"
+
+
 @contextlib.contextmanager
 def _damage_named(path: str) -> Iterator[None]:
     """Turns the several errors that a truncated, altered or missing file raises into one that names the checkpoint."""
     try:
         yield
     except _DAMAGE as error:
-        reason = " ".join(str(error).split())[:200]
-        raise _DamageError(
-            f"The checkpoint {path} is damaged or incomplete ({type(error).__name__}: {reason})."
-        ) from error
+        raise _DamageError(f"The checkpoint {path} is damaged or incomplete ({_reason(error)}).") from error
 
 
 def _read(path: str, parts: Mapping[str, Mapping[str, tf.Variable]]) -> list[np.ndarray]:

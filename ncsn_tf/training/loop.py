@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf.training.checkpoints import Checkpoints
+from ncsn_tf.training.checkpoints import Checkpoints, CheckpointWriteError
 from ncsn_tf.training.preemption import Preempted, StopMade
+from ncsn_tf.training.strategy import place
 from ncsn_tf.training.summaries import Record
 from ncsn_tf.training.trainer import Trainer
 
@@ -98,7 +99,13 @@ def fit(
         if probe is not None:
             trainer.check_weights(probe)
         record.flush()
-        checkpoints.save()
+        try:
+            checkpoints.save()
+        except CheckpointWriteError as error:
+            if step < cadence.steps and place(trainer.strategy)[1] > 1:
+                trainer.stop.make(str(error))  # the other workers learn of it with the next step
+                trainer.run(iterator, 1)
+            raise
 
     def look() -> None:
         if held_out_loss is not None and cadence.due(step, cadence.evaluate_every):

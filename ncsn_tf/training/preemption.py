@@ -71,14 +71,17 @@ class Preempted(Exception):
 
 
 @contextlib.contextmanager
-def watch_signals(request: StopRequest) -> Iterator[None]:
-    """Within it, SIGTERM and SIGINT make the request; a second signal ends the process at once.
+def watch_signals(request: StopRequest | None) -> Iterator[None]:
+    """Within it, SIGTERM and SIGINT make the request, and a second signal ends the process at once.
+
+    So does the first if there is no request to make: before training begins, while a worker waits for others inside
+    TensorFlow.
 
     Enter it on the main thread and after the strategy is made: MultiWorkerMirroredStrategy installs a handler of its
     own for SIGTERM, with which the process would ignore the signal, and which this one replaces.
 
     Args:
-      request: the request to make.
+      request: the request to make; None to end the process with 128 and the signal's number.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)  # the interpreter asks for it
@@ -88,20 +91,21 @@ def watch_signals(request: StopRequest) -> Iterator[None]:
             number = numbers[0]
             if number not in _SIGNALS:
                 continue
-            if request.made:
+            if request is None or request.made:
                 os._exit(128 + number)
             request.make(f"received {signal.Signals(number).name}", number)
 
-    previous = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
-    previous_writer = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     thread = threading.Thread(target=watch, name="signals", daemon=True)
     thread.start()
+    # The pipe before the handlers, and after them at the end: no signal falls into a gap between the two.
+    previous_writer = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    previous = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
     try:
         yield
     finally:
-        signal.set_wakeup_fd(previous_writer)
         for number, handler in previous.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(previous_writer)
         os.close(writer)
         thread.join()
         os.close(reader)

@@ -7,8 +7,10 @@ whose workers do not come waits for an hour. This one is a greeting over the sam
 import contextlib
 import faulthandler
 import hashlib
+import os
+import signal
 import socket
-import sys
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -38,7 +40,7 @@ def meet(cluster: Cluster, timeout: float) -> None:
     deadline = time.monotonic() + timeout
     with _Answering(cluster) as answering:
         reached: set[int] = set()
-        while answering.callers < others.keys() or reached < others.keys():
+        while not (answering.callers >= others.keys() and reached >= others.keys()):
             for task in sorted(others.keys() - reached):
                 if _greet(cluster, task):
                     reached.add(task)
@@ -75,6 +77,11 @@ def _understood(cluster: Cluster, greeting: bytes) -> int | None:
         raise ClusterError(
             f"Worker {int(words[2])} was given another list of workers than worker {cluster.task}, which has "
             f"{', '.join(cluster.workers)}. Give all of them the same, in the same order."
+        )
+    if int(words[2]) == cluster.task:
+        raise ClusterError(
+            f"Another process is worker {cluster.task} too. Give each its own index, from 0 to "
+            f"{len(cluster.workers) - 1}."
         )
     return int(words[2])
 
@@ -162,14 +169,25 @@ class _Answering:
 
 
 @contextlib.contextmanager
-def ends_within(seconds: float) -> Iterator[None]:
-    """Ends the process, with code 1 and what it did, if the body takes longer, even where it holds Python's lock."""
-    try:
-        output = sys.stderr.fileno()
-    except (OSError, ValueError):  # replaced by something that is no file
-        output = 2
-    faulthandler.dump_traceback_later(seconds, exit=True, file=output)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+def ends_process_after(seconds: float, message: str) -> Iterator[None]:
+    """Ends the process, with a line and code 1, if the body takes longer, even where it holds Python's lock.
+
+    No thread of Python can do it then: a shell in the background writes the line, and `faulthandler`, whose timer needs
+    no lock, ends the process.
+
+    Args:
+      seconds: the time that the body may take.
+      message: the line, without "error:".
+    """
+    # The shell looks whether this process is there still: if it was killed meanwhile, there is nothing to say.
+    script = 'sleep "$1" && kill -0 "$2" && echo "error: $3" >&2'
+    arguments = [f"{seconds:g}", str(os.getpid()), message]
+    with open(os.devnull, "w") as nowhere:
+        shell = subprocess.Popen(["sh", "-c", script, "sh", *arguments], start_new_session=True)
+        faulthandler.dump_traceback_later(seconds + 0.5, exit=True, file=nowhere)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            os.killpg(shell.pid, signal.SIGKILL)
+            shell.wait()

@@ -33,6 +33,9 @@ _MAY_CHANGE = re.compile(
 )
 
 
+_RESTORE = "Restore the file from a copy, or give another --workdir."
+
+
 class RunDirectoryError(ValueError):
     """A run directory is missing, or belongs to another configuration."""
 
@@ -118,7 +121,7 @@ class RunDirectory:
         trained_on = self._read(self._dataset)
         if trained_on.get("checksum") not in (None, dataset["checksum"]):
             raise RunDirectoryError(
-                f"{self.path} holds a run on {trained_on['images']} images of checksum {trained_on['checksum']}; "
+                f"{self.path} holds a run on {trained_on.get('images')} images of checksum {trained_on['checksum']}; "
                 f"{dataset['name']} now has {dataset['images']} of checksum {dataset['checksum']}, and an order of "
                 "its own. Give another --workdir, or the images that it was started with."
             )
@@ -137,8 +140,10 @@ class RunDirectory:
         self.check(config, dataset)
         for directory in (self.path, self.samples):
             directory.mkdir(parents=True, exist_ok=True)
-        files.write_text(self._dataset, json.dumps(dict(dataset), indent=2) + "\n")
-        files.write_text(self._config, json.dumps(config, indent=2) + "\n")
+        for path, content in ((self._dataset, dict(dataset)), (self._config, config)):
+            text = json.dumps(content, indent=2) + "\n"
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                files.write_text(path, text)
         try:
             starts = list(json.loads(self._environment.read_text()))
         except (OSError, ValueError, TypeError):
@@ -157,8 +162,8 @@ class RunDirectory:
         """(H, W, C) of the run's images; raises as `config`."""
         try:
             height, width, channels = self._read(self._dataset)["shape"]
-        except (KeyError, ValueError) as error:
-            raise RunDirectoryError(f"{self._dataset} gives no shape of three numbers.") from error
+        except (KeyError, ValueError, TypeError) as error:
+            raise RunDirectoryError(f"{self._dataset} gives no shape of three numbers. {_RESTORE}") from error
         return height, width, channels
 
     def _read(self, path: pathlib.Path) -> dict:
@@ -167,9 +172,9 @@ class RunDirectory:
         try:
             content = json.loads(path.read_text())
         except ValueError as error:
-            raise RunDirectoryError(f"{path} is not valid JSON: {error}.") from error
+            raise RunDirectoryError(f"{path} is not valid JSON: {error}. {_RESTORE}") from error
         if not isinstance(content, dict):
-            raise RunDirectoryError(f"{path} holds no JSON object. Received: {type(content).__name__}.")
+            raise RunDirectoryError(f"{path} holds no JSON object but a {type(content).__name__}. {_RESTORE}")
         return content
 
 

@@ -50,14 +50,17 @@ def create(
         raise ValueError(f"A strategy is one of {', '.join(NAMES)}. Received: {name!r}.")
     if timeout <= 0:
         raise ValueError(f"The seconds for a cluster to come together must be positive. Received: {timeout}.")
-    if logical_devices is not None:
-        _split_cpu(logical_devices)
+    if logical_devices is not None and logical_devices < 1:
+        raise ValueError(f"The CPU is split into 1 or more logical devices. Received: {logical_devices}.")
     found = None
     if name == "multi_worker" or (name == "auto" and tpu is None):
         found = cluster_sources.read(cluster, workers=num_workers, timeout=timeout)
-    name = _resolved(name, tpu, found)
+    name = _resolved(name, tpu, found, logical_devices)
+    _refuse_unused(name, cluster, num_workers, logical_devices)
+    if logical_devices is not None:
+        _split_cpu(logical_devices)
     if name == "tpu":
-        with rendezvous.ends_within(timeout):
+        with rendezvous.ends_process_after(timeout, f"after {timeout:g} s the TPU {tpu or 'local'} has not answered"):
             return _tpu(tpu or "local")
     if name == "multi_worker":
         if found is None:
@@ -68,7 +71,7 @@ def create(
     return tf.distribute.get_strategy()
 
 
-def _resolved(name: str, tpu: str | None, cluster: Cluster | None) -> str:
+def _resolved(name: str, tpu: str | None, cluster: Cluster | None, logical_devices: int | None) -> str:
     if tpu is not None and name not in ("auto", "tpu"):
         raise ValueError(f"A TPU is for the strategies tpu and auto. Received: tpu={tpu!r} with the strategy {name!r}.")
     if name != "auto":
@@ -77,12 +80,23 @@ def _resolved(name: str, tpu: str | None, cluster: Cluster | None) -> str:
         return "tpu"
     if cluster is not None and len(cluster.workers) > 1:
         return "multi_worker"
-    return "mirrored" if len(_local_devices()) > 1 else "one_device"
+    return "mirrored" if max(len(_local_devices()), logical_devices or 1) > 1 else "one_device"
+
+
+def _refuse_unused(name: str, cluster: str, num_workers: int | None, logical_devices: int | None) -> None:
+    """Refuses what was asked for and would be ignored: hosts that were meant to train together would train alone."""
+    for option, asked, user in (
+        ("cluster", cluster != "auto", "multi_worker"),
+        ("num_workers", num_workers not in (None, 1), "multi_worker"),
+        ("logical_devices", logical_devices not in (None, 1), "mirrored"),
+    ):
+        if asked and name != user:
+            raise ValueError(f"{option} is for the strategy {user}. Received it with {name}; leave one of them out.")
+    if logical_devices is not None and tf.config.list_physical_devices("GPU"):
+        raise ValueError("logical_devices splits the CPU, but there are GPUs here, which would be used instead.")
 
 
 def _split_cpu(count: int) -> None:
-    if count < 1:
-        raise ValueError(f"The CPU is split into 1 or more logical devices. Received: {count}.")
     parts = [tf.config.LogicalDeviceConfiguration()] * count
     try:
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
@@ -114,7 +128,8 @@ def _tpu(name: str) -> tf.distribute.Strategy:
 
 def _multi_worker(cluster: Cluster, timeout: float) -> tf.distribute.MultiWorkerMirroredStrategy:
     rendezvous.meet(cluster, timeout)
-    with rendezvous.ends_within(timeout):
+    late = f"after {timeout:g} s worker {cluster.task} still waits for one that met the others and then went away"
+    with rendezvous.ends_process_after(timeout, late):
         strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster.resolver())
         wait_for_everyone(strategy)
     if threading.current_thread() is threading.main_thread():
@@ -165,6 +180,11 @@ def _ask_everyone(strategy: tf.distribute.Strategy, values: np.ndarray) -> np.nd
     table = np.zeros([workers, len(values)], np.int32)
     table[task] = values
     return _sum_over_workers(strategy, table.reshape(-1)).reshape(table.shape)
+
+
+def exchange_codes(strategy: tf.distribute.Strategy, code: int) -> list[int]:
+    """The exit codes that all workers are about to end with, in order; all call it, and so wait for each other."""
+    return [int(other) for other in _ask_everyone(strategy, np.array([code], np.int32))[:, 0]]
 
 
 def require_agreement(strategy: tf.distribute.Strategy, **fingerprints: int) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -59,6 +60,8 @@ class Summaries:
 class Record:
     """What a run leaves for people to look at: curves, grids of samples, a progress bar and lines.
 
+    What cannot be written is named in a warning, once, and done without: a run is not lost for its curves.
+
     Args:
       directory: the run's directory.
       sigmas: [L], the noise levels.
@@ -70,19 +73,34 @@ class Record:
         self, directory: RunDirectory, sigmas: np.ndarray, writes: bool = True, log: Callable[[str], None] = print
     ):
         self._samples = directory.samples
-        self._summaries = Summaries(directory.tensorboard, sigmas) if writes else None
+        self._writes = writes
         self._log = log
         self._bar: tqdm.tqdm | None = None
+        self._warned = False
+        self._summaries: Summaries | None = None
+        with self._spared():
+            self._summaries = Summaries(directory.tensorboard, sigmas) if writes else None
+
+    @contextlib.contextmanager
+    def _spared(self) -> Iterator[None]:
+        """Within it, what cannot be written ends in a warning."""
+        try:
+            yield
+        except (OSError, tf.errors.OpError) as error:
+            if not self._warned:
+                reason = " ".join(str(error).split())[:160]
+                warnings.warn(f"Curves and grids cannot be written, and the run goes on: {reason}", stacklevel=4)
+            self._warned = True
 
     def say(self, line: str) -> None:
         """Shows a line, above the progress bar where there is one."""
-        if self._summaries is not None:
+        if self._writes:
             (self._bar.write if self._bar is not None else self._log)(line)
 
     @contextlib.contextmanager
     def progress(self, step: int, steps: int) -> Iterator[None]:
         """Within it a bar shows how far the run is."""
-        if self._summaries is None:
+        if not self._writes:
             yield
             return
         with progress_bar(steps, "step", start=step) as self._bar:
@@ -98,30 +116,33 @@ class Record:
     def training(self, step: int, result: LoopResult, batch_size: int) -> None:
         """Records the steps since the last such record."""
         if self._summaries is not None:
-            self._summaries.training(step, result, batch_size)
+            with self._spared():
+                self._summaries.training(step, result, batch_size)
         if result.skipped:
             self.say(f"step {step}: {result.skipped} steps with a gradient beyond float16 were passed over")
 
     def held_out(self, step: int, loss: float, level_losses: np.ndarray) -> None:
         """Records the held-out loss."""
         if self._summaries is not None:
-            self._summaries.held_out(step, loss, level_losses)
-            self.say(f"step {step}: held-out loss of the averaged weights {loss:.5g}")
+            with self._spared():
+                self._summaries.held_out(step, loss, level_losses)
+        self.say(f"step {step}: held-out loss of the averaged weights {loss:.5g}")
 
     def samples(self, step: int, images: np.ndarray | None) -> None:
         """Records a grid of samples, uint8 [N, H, W, C], or that they diverged."""
-        if self._summaries is None:
-            return
         if images is None:
             self.say(f"step {step}: the samples diverged; the score is not good enough for the step size yet")
-            return
-        self._summaries.samples(step, images)
-        pictures.save_grid(self._samples / f"step_{step:08d}.png", images)
+        elif self._writes:
+            with self._spared():
+                pictures.save_grid(self._samples / f"step_{step:08d}.png", images)
+                if self._summaries is not None:
+                    self._summaries.samples(step, images)
 
     def flush(self) -> None:
         """Writes everything out; called before a checkpoint, so that no curve lags behind it."""
         if self._summaries is not None:
-            self._summaries.flush()
+            with self._spared():
+                self._summaries.flush()
 
 
 def progress_bar(total: int, unit: str, start: int = 0) -> tqdm.tqdm:
