@@ -85,3 +85,16 @@ def test_tfrecords_name_the_damaged_record(tmp_path):
             images.load(path, "train")
     with pytest.raises(ValueError, match="No TFRecord file matches"):
         images.load(str(tmp_path / "absent*.tfrecord"), "train")
+
+
+def test_sharded_tfrecords_are_read_from_any_file_system_that_tensorflow_reaches():
+    """TensorFlow's file system in memory stands for a bucket: nothing but tf.io.gfile can open it."""
+    pixels = random_pixels(40, 4, 4, 1)
+    for shard in range(4):
+        with tf.io.TFRecordWriter(f"ram://bucket/part-{shard}.tfrecord") as writer:
+            for image in pixels[shard * 10 : shard * 10 + 10]:
+                writer.write(example(image.tobytes(), shape=[4, 4, 1]))
+    keys = [f"part-{i // 10}.tfrecord#{i % 10}" for i in range(40)]
+    for name in ("ram://bucket/part-*.tfrecord*", "ram://bucket"):
+        for part in ("train", "held_out"):
+            np.testing.assert_array_equal(images.load(name, part).images, pixels[splits.by_hash(keys, part)])

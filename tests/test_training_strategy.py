@@ -40,8 +40,9 @@ MISTAKES = {
     "s.create(logical_devices=0)": "1 or more logical devices",
     "s.create('mirrored', tpu='local')": "A TPU is for the strategies tpu and auto",
     "s.create(timeout=0)": "must be positive",
-    "s.create('one_device', cluster='tf_config')": "cluster is for the strategy multi_worker. Received",
-    "s.create('mirrored', num_workers=2)": "num_workers is for the strategy multi_worker",
+    "s.create('one_device', cluster='tf_config')": "A cluster is for the strategies multi_worker and auto",
+    "s.create('mirrored', num_workers=2)": "num_workers=2 with 'mirrored'",
+    "s.create(tpu='local', cluster='tf_config')": "with a TPU",
     "s.create('multi_worker')": "multi_worker needs a cluster",
     "s.create(cluster='tf_config')": "TF_CONFIG is not set",
     "s.create(num_workers=2)": "Expected 2 workers, found no cluster",
@@ -57,10 +58,19 @@ def test_what_cannot_be_is_refused_with_its_reason():
         assert expected in words, mistake
 
 
+def test_a_cluster_of_one_worker_is_a_machine_like_any_other():
+    """So that a job's number of workers can be 1, with the same command."""
+    alone = json.dumps({"cluster": {"worker": ["127.0.0.1:1"]}, "task": {"type": "worker", "index": 0}})
+    calls = ["cluster='tf_config'", "name='multi_worker', cluster='tf_config', num_workers=1"]
+    for call in calls:
+        described = in_a_process(f"s.describe(s.create({call}))", f"import os; os.environ['TF_CONFIG'] = {alone!r}")
+        assert described == "DefaultDistributionStrategy, 1 replica on CPU"
+
+
 def test_a_split_cpu_is_for_replicas():
     """Refused before the CPU is split, or what comes next would find it in two."""
     said = in_a_process("[s.refusal(\"s.create('one_device', logical_devices=2)\"), s.describe(s.create())]", REFUSAL)
-    assert "logical_devices is for the strategy mirrored" in said[0] and "1 replica on CPU" in said[1]
+    assert "logical devices are for the strategy mirrored" in said[0] and "1 replica on CPU" in said[1]
 
 
 REFUSAL = """

@@ -55,16 +55,21 @@ def create(
     found = None
     if name == "multi_worker" or (name == "auto" and tpu is None):
         found = cluster_sources.read(cluster, workers=num_workers, timeout=timeout)
+        if name == "multi_worker" and found is None and cluster == "auto":
+            raise ClusterError("multi_worker needs a cluster. Set TF_CONFIG, start through srun, or say --cluster=...")
+    elif cluster != "auto" or num_workers not in (None, 1):
+        # Hosts that were meant to train together would train alone.
+        raise ValueError(
+            f"A cluster is for the strategies multi_worker and auto. Received: cluster={cluster!r}, "
+            f"num_workers={num_workers} with {'a TPU' if tpu else repr(name)}; leave one of them out."
+        )
     name = _resolved(name, tpu, found, logical_devices)
-    _refuse_unused(name, cluster, num_workers, logical_devices)
     if logical_devices is not None:
-        _split_cpu(logical_devices)
+        _split_cpu(logical_devices, name)
     if name == "tpu":
         with rendezvous.ends_process_after(timeout, f"after {timeout:g} s the TPU {tpu or 'local'} has not answered"):
             return _tpu(tpu or "local")
-    if name == "multi_worker":
-        if found is None:
-            raise ClusterError("multi_worker needs a cluster. Set TF_CONFIG, start through srun, or say --cluster=...")
+    if found is not None:
         return _multi_worker(found, timeout)
     if name == "mirrored":
         return tf.distribute.MirroredStrategy(_local_devices())
@@ -74,29 +79,22 @@ def create(
 def _resolved(name: str, tpu: str | None, cluster: Cluster | None, logical_devices: int | None) -> str:
     if tpu is not None and name not in ("auto", "tpu"):
         raise ValueError(f"A TPU is for the strategies tpu and auto. Received: tpu={tpu!r} with the strategy {name!r}.")
-    if name != "auto":
+    if name in ("one_device", "mirrored", "tpu"):
         return name
     if tpu is not None:
         return "tpu"
-    if cluster is not None and len(cluster.workers) > 1:
+    if cluster is not None:
         return "multi_worker"
+    # Also a cluster of one worker, which is a machine like any other.
     return "mirrored" if max(len(_local_devices()), logical_devices or 1) > 1 else "one_device"
 
 
-def _refuse_unused(name: str, cluster: str, num_workers: int | None, logical_devices: int | None) -> None:
-    """Refuses what was asked for and would be ignored: hosts that were meant to train together would train alone."""
-    for option, asked, user in (
-        ("cluster", cluster != "auto", "multi_worker"),
-        ("num_workers", num_workers not in (None, 1), "multi_worker"),
-        ("logical_devices", logical_devices not in (None, 1), "mirrored"),
-    ):
-        if asked and name != user:
-            raise ValueError(f"{option} is for the strategy {user}. Received it with {name}; leave one of them out.")
-    if logical_devices is not None and tf.config.list_physical_devices("GPU"):
+def _split_cpu(count: int, name: str) -> None:
+    """Splits the CPU, unless the strategy or a GPU would have the parts ignored."""
+    if count > 1 and name != "mirrored":
+        raise ValueError(f"{count} logical devices are for the strategy mirrored. Received them with {name!r}.")
+    if tf.config.list_physical_devices("GPU"):
         raise ValueError("logical_devices splits the CPU, but there are GPUs here, which would be used instead.")
-
-
-def _split_cpu(count: int) -> None:
     parts = [tf.config.LogicalDeviceConfiguration()] * count
     try:
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
