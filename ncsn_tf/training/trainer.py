@@ -213,29 +213,33 @@ class Trainer:
         Returns the steps done, the last one's loss and gradient norm, whether it may be gone on from, the sums over all
         of the losses and examples by level and of the norms, the number of norms that are not finite, and the stop.
         """
-        alone = place(self.strategy)[1] == 1
-        request = self.stop.variable
+        alone, request = place(self.strategy)[1] == 1, self.stop.variable
 
         def body(done, last, good, sums, norms, skipped, _):
-            step_sums, norm, stop, finite = self._step(next(iterator), request.read_value())
+            asked = tf.constant(0.0) if alone else request.read_value()
+            step_sums, norm, stop, finite = self._step(next(iterator), asked)
             loss = tf.reduce_sum(step_sums[0]) / self.batch_size
-            last = tf.stack([loss, norm])
-            if alone:
-                # Workers must agree on the step, so they go by what the step itself has summed; one process can look
-                # again now that it is done. The dependency keeps the look from running ahead of the step.
-                with tf.control_dependencies([last]):
-                    stop = request.read_value()
             usable = tf.math.is_finite(norm)
             norms += tf.where(usable, norm, 0.0)
             skipped += tf.cast(~usable, tf.int32)
-            return done + 1, last, finite & tf.math.is_finite(loss), sums + step_sums, norms, skipped, stop
+            good = finite & tf.math.is_finite(loss)
+            return done + 1, tf.stack([loss, norm]), good, sums + step_sums, norms, skipped, stop
 
         def goes_on(done, last, good, sums, norms, skipped, stop):
-            return (done < steps) & good & (stop < 0.5)
+            # Workers must agree on the step, so they go by what the step itself has summed; one process looks when the
+            # step is done. The dependency keeps the look from running ahead of the step.
+            if alone:
+                with tf.control_dependencies([last]):
+                    stop = request.read_value()
+            return (done < steps) & good & ((stop < 0.5) | (done < 1))
 
         zero = tf.constant(0)
         start = (zero, tf.zeros([2]), tf.constant(True), tf.zeros([2, self._num_levels]), 0.0, zero, 0.0)
-        return tf.while_loop(goes_on, body, start, parallel_iterations=1)
+        *results, stop = tf.while_loop(goes_on, body, start, parallel_iterations=1)
+        if alone:
+            with tf.control_dependencies([results[0]]):
+                stop = request.read_value()
+        return *results, stop
 
     def run(self, iterator, steps: int) -> LoopResult:
         """Takes steps, at most `steps` of them.
