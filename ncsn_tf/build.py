@@ -20,7 +20,6 @@ from ncsn_tf.score import ScoreFunction, denoise
 from ncsn_tf.sde import VE
 from ncsn_tf.training import optimizer as optimizers
 from ncsn_tf.training.loop import Cadence, DrawSamples, HeldOutLoss
-from ncsn_tf.training.optimizer import LossScale, ReducedAdam, SkippingAdam
 from ncsn_tf.training.trainer import Trainer, check_division
 
 
@@ -200,8 +199,10 @@ class Builder:
         scaled = self._config["network"].get("dtype") == "mixed_float16"
         with strategy.scope():
             network, average = self.network(shape), self.network(shape)
-            optimizer = sections.call(_optimizer, self._config, "optim")(SkippingAdam if scaled else ReducedAdam)
-            loss_scale = LossScale() if scaled else None
+            optimizer = sections.call(_optimizer, self._config, "optim")(
+                optimizers.SkippingAdam if scaled else optimizers.ReducedAdam
+            )
+            loss_scale = optimizers.LossScale() if scaled else None
         return Trainer(
             strategy=strategy,
             network=network,
@@ -294,20 +295,15 @@ def _optimizer(
     decay: str | None,
     decay_steps: int | None,
     final_fraction: float,
-) -> Callable[[type[ReducedAdam]], ReducedAdam]:
+) -> Callable[[type[optimizers.ReducedAdam]], optimizers.ReducedAdam]:
     for name, value in (("learning_rate", learning_rate), ("epsilon", epsilon), ("clip_norm", clip_norm)):
         if value is not None and not 0.0 < value < float("inf"):
             raise ValueError(f"optim.{name} must be positive and finite. Received: {value}.")
     for name, value in (("beta_1", beta_1), ("beta_2", beta_2)):
         if not 0.0 <= value < 1.0:
             raise ValueError(f"optim.{name} must lie in [0, 1). Received: {value}.")
-    rate = optimizers.learning_rate(
-        learning_rate,
-        warmup_steps=warmup_steps,
-        decay=decay,
-        decay_steps=decay_steps,
-        final_fraction=final_fraction,
-    )
+    schedule = {"decay": decay, "decay_steps": decay_steps, "final_fraction": final_fraction}
+    rate = optimizers.learning_rate(learning_rate, warmup_steps=warmup_steps, **schedule)
     options = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon, "global_clipnorm": clip_norm}
     return lambda adam: adam(rate, **options)
 

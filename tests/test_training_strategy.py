@@ -90,7 +90,7 @@ def test_a_tpu_that_does_not_answer_ends_the_process_in_time():
     assert ended.returncode == 1 and "error: after 3 s the TPU grpc://127.0.0.1:1 has not answered" in ended.stderr
 
 
-def slurm(task, port_base):
+def slurm(task):
     return {
         "SLURM_STEP_NUM_TASKS": "2",
         "SLURM_STEP_NODELIST": "localhost",
@@ -132,7 +132,7 @@ print(json.dumps([task, workers, s.describe(strategy), [a.tobytes() == b.tobytes
     for task in (0, 1):
         environment = {k: v for k, v in os.environ.items() if k != "TF_CONFIG" and not k.startswith("SLURM")}
         if source == "slurm":
-            environment |= slurm(task, base)
+            environment |= slurm(task)
         else:
             cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
             environment["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": task}})
