@@ -1,7 +1,8 @@
 """The workers of a cluster meet before TensorFlow starts, and those that do not come are named.
 
-TensorFlow's own meeting holds the interpreter's lock while it waits: no signal is handled, no thread runs, and a chief
-whose workers do not come waits for an hour. This one is a greeting over the same addresses and ports, in Python.
+TensorFlow's own meeting holds the interpreter's lock while it waits: no signal is handled, no thread runs, and a
+worker whose peer did not come still waited after twenty minutes. This one is a greeting over the same addresses, in
+Python.
 """
 
 import contextlib
