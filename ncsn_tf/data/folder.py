@@ -36,7 +36,15 @@ def read(path: str, split: Split, preparation: Preparation) -> np.ndarray:
     """
     files = _files_of(path, split)
     start, stop = split.bounds(len(files))
-    files = files[start:stop]
+    return _decoded(files[start:stop], preparation, path)
+
+
+def read_all(path: str, preparation: Preparation) -> np.ndarray:
+    """Reads every image of a folder and its subfolders, held out or not; otherwise as `read`."""
+    return _decoded([os.path.join(path, relative) for relative in _relative_paths(path)], preparation, path)
+
+
+def _decoded(files: list[str], preparation: Preparation, path: str) -> np.ndarray:
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         headers = list(pool.map(lambda file: decoding.inspect(file, file), files))
         shape = decoding.common_shape(headers, preparation)

@@ -74,7 +74,7 @@ def load(
     memory_limit_gib: float = 8.0,
     download: bool = False,
 ) -> ImageSource:
-    """Reads a dataset into memory. Labels are never read, except to stratify the held-out digits.
+    """Reads a dataset into memory. Its labels, if it has any, are read by `ncsn_tf.data.labels`.
 
     `name` is one of
 
@@ -126,10 +126,7 @@ def load_digits(split: Split, preparation: Preparation) -> np.ndarray:
     from sklearn import datasets  # here: importing scikit-learn costs a second
 
     rows, classes = datasets.load_digits(return_X_y=True)
-    held_out = np.zeros(len(rows), bool)
-    for digit in range(10):
-        held_out[np.flatnonzero(classes == digit)[5::6]] = True
-    levels = np.reshape(rows, (-1, 8, 8, 1))[held_out == (split.part == "held_out")]
+    levels = np.reshape(rows, (-1, 8, 8, 1))[held_out_digits(classes) == (split.part == "held_out")]
     start, stop = split.bounds(len(levels))
     pictures = np.round(levels[start:stop] * (255 / 16)).astype(np.uint8)
     shape = (*preparation.output_size(8, 8), preparation.channels or 1)
@@ -137,6 +134,14 @@ def load_digits(split: Split, preparation: Preparation) -> np.ndarray:
     for i, picture in enumerate(pictures):
         images[i] = preparation.apply(picture)
     return images
+
+
+def held_out_digits(classes: np.ndarray) -> np.ndarray:
+    """Which digits are held out, bool [N], every sixth of a class, given the classes [N] in the dataset's order."""
+    held_out = np.zeros(len(classes), bool)
+    for digit in range(10):
+        held_out[np.flatnonzero(classes == digit)[5::6]] = True
+    return held_out
 
 
 def _load_path(name: str, split: Split, preparation: Preparation) -> np.ndarray:

@@ -166,7 +166,7 @@ def to_uint8(images: Any) -> np.ndarray:
             "them has diverged; lower its step size or inspect the checkpoint."
         )
     # Clipped first: the cast of a float beyond a byte's range is undefined.
-    return np.floor(np.clip(array * 256.0, 0.0, 255.0)).astype(np.uint8)
+    return np.minimum(np.floor(np.clip(array, 0.0, 1.0) * 256.0), 255.0).astype(np.uint8)
 
 
 def _permute(index: tf.Tensor, keys: tf.Tensor, count: int) -> tf.Tensor:

@@ -32,10 +32,9 @@ def read(name: str, split: Split, preparation: Preparation, *, data_dir: str | N
     Raises:
       ValueError: if the dataset is unknown, not prepared, cannot be downloaded, or has no uint8 "image" feature.
     """
-    builder = _prepared_builder(name, data_dir, download)
+    builder = prepared_builder(name, data_dir, download)
     shape = _image_shape(builder, name)
-    part = _tfds_split(builder, split.part, name)
-    start, stop = split.bounds(builder.info.splits[part].num_examples)
+    part, start, stop = bounds(builder, split, name)
     height, width, depth = shape
     array = None
     is_static = False
@@ -46,13 +45,8 @@ def read(name: str, split: Split, preparation: Preparation, *, data_dir: str | N
         array = preparation.allocate(stop - start, stored, name)
     elif preparation.image_size is None and preparation.center_crop is None:
         raise ValueError(f"The images of {name!r} have different sizes; give image_size, such as image_size=32.")
-    dataset = builder.as_dataset(
-        split=tfds.core.ReadInstruction(part, from_=start, to=stop, unit="abs"),
-        shuffle_files=False,
-        decoders=tfds.decode.PartialDecoding({"image": True}, decoders={"image": _AccurateDecoder()}),
-        # A fixed order, whatever the number of shards and cores.
-        read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
-    )
+    decoding = tfds.decode.PartialDecoding({"image": True}, decoders={"image": _AccurateDecoder()})
+    dataset = records(builder, part, start, stop, decoding)
     row, problem = 0, ""
     try:
         for batch in tfds.as_numpy(dataset.batch(_BATCH if is_static else 1).prefetch(2)):
@@ -64,11 +58,32 @@ def read(name: str, split: Split, preparation: Preparation, *, data_dir: str | N
     except tf.errors.OpError as error:
         problem = f" ({error.message})"
     if array is None or row != stop - start:
-        raise ValueError(
-            f"The prepared data of {name!r} in {builder.data_path} are damaged: {row} of {stop - start} images could "
-            f"be read{problem}. Delete that folder and prepare the dataset again."
-        )
+        raise damaged(builder, name, f"{row} of {stop - start} images could be read{problem}")
     return array
+
+
+def records(builder: Any, part: str, start: int, stop: int, decoding: tfds.decode.PartialDecoding) -> tf.data.Dataset:
+    """The records [start, stop) of a TFDS split in a fixed order, whatever the number of shards and cores."""
+    return builder.as_dataset(
+        split=tfds.core.ReadInstruction(part, from_=start, to=stop, unit="abs"),
+        shuffle_files=False,
+        decoders=decoding,
+        read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
+    )
+
+
+def bounds(builder: Any, split: Split, name: str) -> tuple[str, int, int]:
+    """The TFDS split that serves as `split`, and the range [start, stop) of its records; raises ValueError."""
+    part = _tfds_split(builder, split.part, name)
+    return part, *split.bounds(builder.info.splits[part].num_examples)
+
+
+def damaged(builder: Any, name: str, what: str) -> ValueError:
+    """The error for prepared data that cannot be read, or not to their end."""
+    return ValueError(
+        f"The prepared data of {name!r} in {builder.data_path} are damaged: {what}. Delete that folder and prepare "
+        "the dataset again."
+    )
 
 
 class _AccurateDecoder(tfds.decode.Decoder):
@@ -91,7 +106,12 @@ def _prepare(pictures: np.ndarray, preparation: Preparation) -> np.ndarray:
     return np.stack([preparation.apply(picture) for picture in pictures])
 
 
-def _prepared_builder(name: str, data_dir: str | None, download: bool) -> Any:
+def prepared_builder(name: str, data_dir: str | None, download: bool) -> Any:
+    """The builder of a dataset that is prepared, or made so by a download.
+
+    Raises:
+      ValueError: if the dataset is unknown, not prepared, or cannot be downloaded.
+    """
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except Exception as error:  # TFDS refuses a wrong name, configuration or version with several types of error
