@@ -34,3 +34,22 @@ def check_times(times: np.ndarray) -> np.ndarray:
     if (np.diff(times) >= 0.0).any():
         raise ValueError(f"Times must decrease strictly, from noise to data. Received: {times}.")
     return times
+
+
+def thinned(times: np.ndarray, num_levels: int) -> np.ndarray:
+    """A part of a grid: so many of its levels, evenly spread by index from the first to the last.
+
+    Args:
+      times: float [L], strictly decreasing.
+      num_levels: how many to keep, 2 to L.
+
+    Returns:
+      float32 [num_levels].
+
+    Raises:
+      ValueError: if the grid has no such part.
+    """
+    times = check_times(times)
+    if not 2 <= num_levels <= len(times):
+        raise ValueError(f"Of {len(times)} levels 2 or more, or all, are visited. Received: num_levels={num_levels}.")
+    return times[np.round(np.linspace(0, len(times) - 1, num_levels)).astype(int)]

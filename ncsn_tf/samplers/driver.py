@@ -164,6 +164,22 @@ class Sampler:
             evaluations += self._counted.calls
         return Samples(x, evaluations)
 
+    def in_graph(self, x: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Runs the whole schedule as a part of the caller's graph, such as a replica's.
+
+        Args:
+          x: float32 [B, ...], where to start.
+          seeds: int32 [B, 2], a seed for each example.
+
+        Returns:
+          (samples, evaluations): [B, ...], and the evaluations that each took, int32.
+        """
+        x, _, evaluations = self._segment(x, tf.constant(np.concatenate(self._pieces)), seeds, tf.constant(0))
+        if self._finish is not None:
+            x = self._finish(x)
+            evaluations += self._counted.calls
+        return x, evaluations
+
     def _apply(self, finish: Finish, x: tf.Tensor) -> tf.Tensor:
         self._counted.calls = 0
         last_time = tf.fill([_batch(x)], tf.constant(self._pieces[-1][-1, 0]))
@@ -179,6 +195,24 @@ def _batch(x: tf.Tensor) -> int | tf.Tensor:
 def uniform_prior(seeds: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
     """Uniform noise on [0, 1), from which the paper starts annealed Langevin dynamics; float32 [B, *shape]."""
     return random.uniform(seeds, shape)
+
+
+def base_seed(run_seed: int) -> tf.Tensor:
+    """The seed, int32 [2], from which those of a run's samples are folded."""
+    return random.fold(random.seed(run_seed), random.Stream.SAMPLE)
+
+
+def begin(base: tf.Tensor, numbers: tf.Tensor, prior: Prior, shape: tuple[int, ...]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where samples start: their seeds, int32 [B, 2], and x, float32 [B, *shape]; row b depends on numbers[b] alone.
+
+    Args:
+      base: `base_seed(run_seed)`.
+      numbers: int [B], the samples' numbers.
+      prior: draws the start.
+      shape: the shape of one sample.
+    """
+    seeds = random.per_example(base, numbers)
+    return seeds, prior(random.fold_each(seeds, random.Stream.PRIOR), shape)
 
 
 def generate(
@@ -214,11 +248,10 @@ def generate(
             f"Received: num_samples={num_samples}, batch_size={batch_size}."
         )
     batch_size = min(batch_size, num_samples)
-    base = random.fold(random.seed(run_seed), random.Stream.SAMPLE)
+    base = base_seed(run_seed)
     for start in range(0, num_samples, batch_size):
         kept = min(batch_size, num_samples - start)
-        seeds = random.per_example(base, start + tf.range(batch_size))
-        x = prior(random.fold_each(seeds, random.Stream.PRIOR), shape)
+        seeds, x = begin(base, start + tf.range(batch_size), prior, shape)
         forward = None
         if on_frame is not None:
             forward = lambda number, x, start=start, kept=kept: on_frame(start, number, x[:kept])  # noqa: E731
