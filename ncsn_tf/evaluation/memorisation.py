@@ -1,0 +1,246 @@
+"""Did it just copy? Nearest training images of samples, held against those of images that were never seen.
+
+A distance to the training set means nothing by itself: real images that nobody trained on have near relatives there
+too. So held-out images are the yardstick (Meehan, Chaudhuri & Dasgupta 2020): if samples lie nearer to the training set
+than they do, the model copies, or nearly so.
+"""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure as Picture
+
+from ncsn_tf import pictures
+from ncsn_tf.evaluation import neighbours
+
+PIXELS, FEATURES = "pixels", "features"
+
+
+class Features(NamedTuple):
+    """Features of the three sets, floats [., D] from one network, row by row those of the images."""
+
+    samples: np.ndarray
+    train: np.ndarray
+    held_out: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison:
+    """How near samples and held-out images are to the training set, in one space.
+
+    Attributes:
+      sample_distances: from each sample to its nearest training image, float64 [M], M at least 1.
+      held_out_distances: the same of the held-out images, float64 [H], H at least 1.
+      sample_neighbours: the samples' nearest training images, int64 [M, k], nearest first.
+      held_out_neighbours: the same of the held-out images, int64 [H, k].
+    """
+
+    sample_distances: np.ndarray
+    held_out_distances: np.ndarray
+    sample_neighbours: np.ndarray
+    held_out_neighbours: np.ndarray
+
+    @property
+    def copies(self) -> int:
+        """How many samples are at distance 0 exactly.
+
+        In pixels these are copies, byte by byte. Features of a copy may differ in their last digits, if the network saw
+        it in another batch: such a copy is not counted here, but in `nearer_than_any_held_out`.
+        """
+        return int(np.sum(self.sample_distances == 0.0))
+
+    @property
+    def nearer_than_any_held_out(self) -> int:
+        """How many samples lie nearer to the training set than every held-out image, copies included.
+
+        None does where a held-out image is itself a copy of a training image, as in data sets with duplicates.
+        """
+        return int(np.sum(self.sample_distances < self.held_out_distances.min()))
+
+    @property
+    def probability_nearer(self) -> float:
+        """The probability that a sample lies nearer to the training set than a held-out image, ties counting half.
+
+        The area under the ROC curve, or Mann and Whitney's statistic as a share: 1/2 if samples are as near as unseen
+        images are, towards 1 if they were copied, towards 0 if they are farther off, which need not be a merit. One
+        sample is allowed.
+        """
+        return float(np.mean(self._placements()[0]))
+
+    @property
+    def standard_error(self) -> float | None:
+        """The standard error of `probability_nearer`, given the training set (DeLong, DeLong & Clarke-Pearson 1988).
+
+        With V_i the share of held-out images that are farther off than sample i, and W_j the share of samples that are
+        nearer than held-out image j, ties counting half,
+
+            variance = var(V) / M + var(W) / H,   variances unbiased.
+
+        It takes samples and held-out images to be independent draws. It is 0 where the two sets of distances do not
+        overlap, which is not certainty, and None with fewer than two samples or held-out images.
+        """
+        if min(len(self.sample_distances), len(self.held_out_distances)) < 2:
+            return None
+        return math.sqrt(sum(np.var(shares, ddof=1) / len(shares) for shares in self._placements()))
+
+    def _placements(self) -> tuple[np.ndarray, np.ndarray]:
+        """V, float64 [M], and W, float64 [H], of `standard_error`."""
+        samples, held_out = np.sort(self.sample_distances), np.sort(self.held_out_distances)
+        not_farther = np.searchsorted(held_out, samples, "left") + np.searchsorted(held_out, samples, "right")
+        nearer = np.searchsorted(samples, held_out, "left") + np.searchsorted(samples, held_out, "right")
+        return 1.0 - not_farther / (2 * len(held_out)), nearer / (2 * len(samples))
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers to report, JSON-able; distances in the units of the space."""
+        return {
+            "samples": len(self.sample_distances),
+            "held_out": len(self.held_out_distances),
+            "copies": self.copies,
+            "nearer_than_any_held_out": self.nearer_than_any_held_out,
+            "smallest_of_samples": float(self.sample_distances.min()),
+            "smallest_of_held_out": float(self.held_out_distances.min()),
+            "median_of_samples": float(np.median(self.sample_distances)),
+            "median_of_held_out": float(np.median(self.held_out_distances)),
+            "probability_nearer": self.probability_nearer,
+            "standard_error": self.standard_error,
+        }
+
+
+def compare(
+    samples: np.ndarray,
+    train: np.ndarray,
+    held_out: np.ndarray,
+    features: Features | None = None,
+    *,
+    k: int = 5,
+) -> dict[str, Comparison]:
+    """Finds the nearest training images of samples and of held-out images.
+
+    In pixels the distance of two images is the Euclidean distance of bytes / 255, the root of a sum over all pixels and
+    channels that is not divided by their number: black and white lie sqrt(H W C) apart. It sees a copy, but not one
+    that was shifted or recoloured, and calls blurred images near to everything. In features the distance is Euclidean
+    too, in the network's own units.
+
+    Held-out images are images that nobody trained on. If they are kin of the training set, such as frames of one film,
+    they are near to it as copies are, and hide them.
+
+    Args:
+      samples: uint8 [M, H, W, C]; one will do.
+      train: uint8 [N, H, W, C]; a np.memmap too, as are the others.
+      held_out: uint8 [L, H, W, C].
+      features: features of the three, or None to compare pixels alone.
+      k: how many neighbours to name, 1 to N.
+
+    Returns:
+      A comparison for each space, "pixels" and, if there are features, "features".
+
+    Raises:
+      ValueError: if a set is empty or no uint8 batch, images differ in shape, there are not as many rows of features as
+        images, features are not finite or differ in D, or k is out of range.
+    """
+    images = {"samples": samples, "train": train, "held_out": held_out}
+    _check_images(images)
+    spaces = {PIXELS: Features(*(batch.reshape(len(batch), -1) for batch in images.values()))}
+    if features is not None:
+        features = Features(*features)
+        counts = {name: (len(rows), len(images[name])) for name, rows in features._asdict().items()}
+        if any(rows != of_images for rows, of_images in counts.values()):
+            raise ValueError(
+                "Features must be those of the images, row by row, in the order samples, train, held_out. "
+                f"Received: (rows, images) = {counts}."
+            )
+        spaces[FEATURES] = features
+    return {name: _compare(space, k, 255.0 if name == PIXELS else 1.0) for name, space in spaces.items()}
+
+
+def save_neighbours(
+    path: pathlib.Path,
+    samples: np.ndarray,
+    train: np.ndarray,
+    indices: np.ndarray,
+    distances: np.ndarray,
+    *,
+    count: int = 16,
+) -> None:
+    """Writes the most suspicious samples as a PNG: a row is a sample and then its nearest training images.
+
+    The samples of the smallest distance come first; of equals, the earlier.
+
+    Args:
+      path: the file to write.
+      samples: uint8 [M, H, W, C].
+      train: uint8 [N, H, W, C].
+      indices: the training images to show with each sample, [M, k], as `Comparison.sample_neighbours` has them.
+      distances: [M], as `Comparison.sample_distances`.
+      count: the largest number of rows.
+
+    Raises:
+      ValueError: if the images are no uint8 batches of one shape, the rows do not agree, or `count` is below 1.
+    """
+    _check_images({"samples": samples, "train": train})
+    if np.ndim(indices) != 2 or not len(indices) == len(distances) == len(samples) or count < 1:
+        raise ValueError(
+            "A picture needs indices [M, k] and distances [M] of M samples, and at least one row. "
+            f"Received: indices {np.shape(indices)}, distances {np.shape(distances)}, {len(samples)} samples, "
+            f"count = {count}."
+        )
+    rows = [
+        np.concatenate([samples[row : row + 1], train[indices[row]]])
+        for row in np.argsort(distances, kind="stable")[:count]
+    ]
+    pictures.save_grid(path, np.concatenate(rows), columns=1 + indices.shape[1])
+
+
+def save_distances(path: pathlib.Path, comparisons: Mapping[str, Comparison]) -> None:
+    """Writes histograms of both distributions of distances as a PNG, the spaces side by side.
+
+    Args:
+      path: the file to write.
+      comparisons: what `compare` gave.
+
+    Raises:
+      ValueError: if there is nothing to draw.
+    """
+    draw_distances(comparisons).savefig(path, dpi=120, bbox_inches="tight", format="png")
+
+
+def draw_distances(comparisons: Mapping[str, Comparison]) -> Picture:
+    """The drawing of `save_distances`: an axes for each space, with the densities of samples and of held-out images."""
+    if not comparisons:
+        raise ValueError(f"A drawing needs the comparisons that `compare` gives. Received: {comparisons!r}.")
+    picture = Picture(figsize=(5.0 * len(comparisons), 3.5), layout="constrained")
+    for axes, (space, comparison) in zip(
+        picture.subplots(1, len(comparisons), squeeze=False)[0], comparisons.items(), strict=True
+    ):
+        sets = {"held-out images": comparison.held_out_distances, "samples": comparison.sample_distances}
+        edges = np.histogram_bin_edges(np.concatenate(list(sets.values())), bins=40)
+        for label, distances in sets.items():
+            axes.hist(distances, bins=edges, density=True, alpha=0.6, label=f"{label} ({len(distances):,})")
+        error = comparison.standard_error
+        spread = "" if error is None else f" \N{PLUS-MINUS SIGN} {error:.3f}"
+        axes.set_title(f"{space}: P(sample nearer) = {comparison.probability_nearer:.3f}{spread}")
+        axes.set_xlabel("distance to the nearest training image")
+        axes.set_ylabel("density")
+        axes.legend()
+    return picture
+
+
+def _compare(space: Features, k: int, unit: float) -> Comparison:
+    """The comparison in one space, with distances divided by `unit`."""
+    sample_distances, sample_neighbours = neighbours.nearest(space.samples, space.train, k)
+    held_out_distances, held_out_neighbours = neighbours.nearest(space.held_out, space.train, k)
+    return Comparison(
+        sample_distances[:, 0] / unit, held_out_distances[:, 0] / unit, sample_neighbours, held_out_neighbours
+    )
+
+
+def _check_images(images: Mapping[str, np.ndarray]) -> None:
+    got = ", ".join(f"{name} {batch.dtype} {batch.shape}" for name, batch in images.items())
+    if any(batch.ndim != 4 or batch.dtype != np.uint8 or not batch.size for batch in images.values()):
+        raise ValueError(f"Each set must be uint8 images [N, H, W, C], at least one. Received: {got}.")
+    if len({batch.shape[1:] for batch in images.values()}) > 1:
+        raise ValueError(f"Images of different shapes have no distance: resize or convert them alike. Received: {got}.")
