@@ -4,11 +4,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import noise, objectives
+from ncsn_tf import build, defaults, noise, objectives
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.images import ImageSource
 from ncsn_tf.sde import VE
+from ncsn_tf.training.checkpoints import Checkpoints
 from ncsn_tf.training.optimizer import ReducedAdam
+from ncsn_tf.training.run_directory import RunDirectory
 from ncsn_tf.training.trainer import Trainer
 
 
@@ -40,6 +42,13 @@ class TinyNetwork(keras.Model):
     def call(self, x, level):
         scale = self.scales(keras.ops.one_hot(level, len(TIMES)))
         return self.second(self.first(x)) * (1.0 + scale[:, :, None, None])
+
+
+class StandIn(TinyNetwork):
+    """The tiny network under the arguments of NCSN, for what a builder makes of a configuration."""
+
+    def __init__(self, channels, num_levels, filters=2, *, rematerialise=False, dtype=None):
+        super().__init__()
 
 
 def make(strategy=None, *, objective=None, decay=0.9, batch_size=BATCH, optimizer=None, **kwargs):
@@ -84,3 +93,36 @@ def batches(trainer, start=0):
 def run(trainer, steps):
     iterator = batches(trainer, trainer.step)
     return [trainer.run(iterator, 1) for _ in range(steps)]
+
+
+def save_run(path, steps=(2,), **sections):
+    """A run directory of a small network on two levels of the digits, whose weights nobody trained.
+
+    Args:
+      path: the directory to make.
+      steps: the checkpoints to write, of ever other weights.
+      **sections: values to change in a section of the configuration, as dictionaries.
+
+    Returns:
+      The trainer.
+    """
+    config = defaults.ncsn().to_dict()
+    config["data"]["name"] = "digits"
+    config["network"]["filters"] = 2
+    config["noise"] |= {"num_levels": 2, "sigma_min": 0.1}
+    config["sampler"] |= {"steps_per_level": 2, "epsilon": 1e-3}
+    config["training"] |= {"batch_size": 8, "steps": max(steps), "keep_checkpoints": 9}
+    config["evaluation"] |= {"features": "classifier", "num_samples": 6, "batch_size": 4, "held_out_examples": 10}
+    for name, values in sections.items():
+        config[name] |= values
+    builder = build.Builder(config)
+    source = builder.load_images("train")
+    trainer = builder.trainer(tf.distribute.get_strategy(), source.shape)
+    directory = RunDirectory(path)
+    directory.open(config, source.describe(), devices="none")
+    for step in steps:
+        trainer.optimizer.iterations.assign(step)
+        for weight in trainer.average.weights:
+            weight.assign(weight.value * 1.01)
+        Checkpoints(directory.checkpoints, trainer, keep=9).save()
+    return trainer
