@@ -3,7 +3,8 @@
 import os
 import pathlib
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,19 @@ def to_disk(path: pathlib.Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_npz_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays to one `.npz`, atomically and brought to the disk."""
+    named: dict[str, Any] = dict(arrays)  # NumPy's annotations take any keyword for `allow_pickle` otherwise
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "wb") as file:
+            np.savez(file, **named)
+        to_disk(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_npz(path: pathlib.Path, num_rows: int, batches: Iterable[dict[str, np.ndarray]]) -> None:

@@ -1,0 +1,70 @@
+"""Computes the statistics that samples are held against: python -m launch.reference_statistics --data_name=cifar10
+
+Writes to --output, by default into the cache where launch.evaluate looks first, an .npz with mu and sigma, as other
+programs read it, the count, the features, and where they come from: dataset and checksum, split, preparation, the
+feature network's hash and resize. --data_name with the flags beside it names images as config.data does, --workdir the
+images of a run.
+"""
+
+import pathlib
+
+from absl import flags
+
+from launch import cli, data, judging
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "A run whose training images are meant, in place of --data_name.")
+_SPLIT = flags.DEFINE_string("split", "train", "train, held_out, or a part of one: train[:10000].")
+_OUTPUT = flags.DEFINE_string("output", None, "The .npz to write; by default into the cache.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "Images at a time; bounds the memory.", 1)
+_KEEP = flags.DEFINE_bool("keep_features", True, "Write the features too, which KID, precision and recall need.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Read the flags, the data and the network; compute and write nothing.")
+
+
+def main() -> None:
+    """Computes statistics."""
+    from ncsn_tf import build
+    from ncsn_tf.data.names import DIGITS
+    from ncsn_tf.evaluation import features
+    from ncsn_tf.evaluation import reference as references
+    from ncsn_tf.training.run_directory import RunDirectory
+
+    with cli.user_mistakes():
+        data.refuse_without_name()
+        if (_WORKDIR.value is None) == (data.NAME.value is None):
+            raise ValueError("Give either --data_name or --workdir, which say which images are meant.")
+        if _WORKDIR.value is not None:
+            builder = build.Builder(RunDirectory(_WORKDIR.value).config())
+            source, preparation = builder.load_images(_SPLIT.value), builder.preparation
+            kind = builder.evaluation.features
+        else:
+            source, preparation = data.load(_SPLIT.value), data.preparation()
+            kind = features.CLASSIFIER if data.NAME.value == DIGITS else features.INCEPTION
+        network = judging.feature_network(kind, source.name)
+        network.check_shape(source.shape)
+        path = references.cached_path(network, source) if _OUTPUT.value is None else pathlib.Path(_OUTPUT.value)
+        if path.suffix != ".npz" or path.is_dir():
+            raise ValueError(f"--output is an .npz file to write. Received: {path}.")
+        print(f"{len(source)} images {source.shape} of {source.name}, {_SPLIT.value}; {network.kind} {network.path}")
+        if _DRY_RUN.value:
+            print(f"Dry run: would write {path}")
+            return
+        with judging.progress() as show:
+            found = references.compute(
+                network,
+                source,
+                split=_SPLIT.value,
+                preparation=preparation,
+                batch_size=_BATCH_SIZE.value,
+                on_batch=lambda rows: show("features", rows),
+            )
+        found.save(path, features=_KEEP.value)
+    print(f"Statistics: {path}")
+
+
+def run() -> None:
+    """Entry point of `ncsn-reference-statistics`."""
+    cli.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,97 @@
+"""The denoising loss of a score on held-out images, level by level, each image at every level."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ncsn_tf import objectives
+from ncsn_tf import seeds as random
+from ncsn_tf.score import ScoreFunction
+from ncsn_tf.sde import VE
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOutLoss:
+    """What a score loses on images that it was not trained on.
+
+    Attributes:
+      sigmas: float [L], the levels.
+      means: float64 [L], the mean loss an image, weighted by sigma^2, with the factor 1/2 (Song & Ermon 2019, eq. 5).
+      standard_errors: float64 [L], of the means.
+      images: how many images.
+    """
+
+    sigmas: np.ndarray
+    means: np.ndarray
+    standard_errors: np.ndarray
+    images: int
+
+    @property
+    def mean(self) -> float:
+        """The mean over the levels, equation 6."""
+        return float(self.means.mean())
+
+
+def denoising_loss(
+    score_fn: ScoreFunction,
+    sde: VE,
+    times: np.ndarray,
+    batches: Iterator,
+    number: int,
+    *,
+    run_seed: int,
+    strategy: tf.distribute.Strategy,
+) -> HeldOutLoss:
+    """Measures 1/2 sigma^2 |s(x + sigma z, sigma) + z / sigma|^2 on every image at every level.
+
+    Training draws one level for each image, so its held-out loss is a noisier estimate of the same mean. The noise
+    belongs to (run seed, image, level).
+
+    Args:
+      score_fn: the score function.
+      sde: the SDE that perturbs the data.
+      times: float32 [L], the levels.
+      batches: distributed batches of `image`, `example` and `weight`, as `data.pipeline.evaluation_batches` makes them.
+      number: how many batches to take.
+      run_seed: an integer in [0, 2^31).
+      strategy: the strategy over which the batches lie.
+    """
+    base = random.fold(random.seed(run_seed), random.Stream.HELD_OUT)
+
+    @tf.function(autograph=False)
+    def measure(batch):
+        sums = strategy.run(lambda batch: sums_by_level(score_fn, sde, times, base, batch), args=(batch,))
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
+
+    sums = np.sum([measure(next(batches)).numpy().astype(np.float64) for _ in range(number)], axis=0)
+    count, means = sums[:, 0], sums[:, 1] / sums[:, 0]
+    variances = np.maximum(sums[:, 2] / count - means**2, 0.0) * count / np.maximum(count - 1.0, 1.0)
+    sigmas = sde.marginal(tf.constant(times))[1].numpy()
+    return HeldOutLoss(sigmas, means, np.sqrt(variances / count), int(count[0]))
+
+
+def sums_by_level(
+    score_fn: ScoreFunction, sde: VE, times: np.ndarray, base: tf.Tensor, batch: Mapping[str, tf.Tensor]
+) -> tf.Tensor:
+    """Sums over a replica's images of 1, the loss and its square at each level, float32 [L, 3]; padding counts nothing.
+
+    Args:
+      score_fn: the score function.
+      sde: the SDE that perturbs the data.
+      times: float32 [L], the levels.
+      base: int32 [2], the seed of all noise.
+      batch: `image` [B, H, W, C], `example` [B] and `weight` [B].
+    """
+    x, weight = batch["image"], batch["weight"]
+    shape: Any = x.shape[1:].as_list()
+
+    def at_level(level: tf.Tensor) -> tf.Tensor:
+        seeds = random.fold_each(random.per_example(base, batch["example"]), random.Stream.LEVEL, level)
+        t = tf.fill([x.shape[0]], tf.gather(tf.constant(times), level))
+        losses = objectives.annealed_denoising(score_fn, sde, x, t, random.normal(seeds, shape))
+        return tf.stack([tf.reduce_sum(weight), tf.reduce_sum(weight * losses), tf.reduce_sum(weight * losses**2)])
+
+    return tf.map_fn(at_level, tf.range(len(times)), fn_output_signature=tf.TensorSpec([3], tf.float32))

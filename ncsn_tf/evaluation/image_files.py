@@ -1,0 +1,122 @@
+"""Reading images that another program made, and looking at them before any number is made of them."""
+
+import pathlib
+import zlib
+
+import numpy as np
+
+from ncsn_tf.data import folder
+from ncsn_tf.data.preparation import Preparation
+from ncsn_tf.evaluation import EvaluationError
+
+_NAMES = ("samples", "images", "arr_0")
+"""Under which the array of an `.npz` is looked for, in this order; a single array may have any name."""
+_ROUNDING = 1e-3
+
+
+class ImagesError(EvaluationError):
+    """Images of which no meaningful number can be made."""
+
+
+def read(path: str | pathlib.Path) -> np.ndarray:
+    """Reads images from a folder (every image file in it and below, all of one size), an `.npz` or an `.npy`.
+
+    Args:
+      path: the folder or file. Arrays are [N, H, W, C], C 1 or 3, or grey [N, H, W]: bytes, or floats from 0 to 1.
+
+    Returns:
+      uint8 [N, H, W, C].
+
+    Raises:
+      ImagesError: if nothing is there, an array has no such shape, or its values lie in another range; what was seen is
+        named.
+      ValueError: for images that cannot be decoded or differ in size.
+    """
+    path = pathlib.Path(path).expanduser()
+    if path.is_dir():
+        return folder.read_all(str(path), Preparation())
+    if not path.is_file():
+        raise ImagesError(f"There are no images {path}: neither a folder of images nor an .npz or .npy file.")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        array = loaded if isinstance(loaded, np.ndarray) else _chosen(loaded, path)
+    except ImagesError:
+        raise
+    except Exception as error:  # a damaged archive raises what zipfile, zlib or NumPy please
+        raise ImagesError(f"{path} cannot be read as .npz or .npy ({type(error).__name__}: {error}).") from error
+    return as_bytes(array)
+
+
+def _chosen(archive, path: pathlib.Path) -> np.ndarray:
+    with archive:
+        names = [name for name in _NAMES if name in archive.files] or archive.files
+        if len(names) > 1 and names[0] not in _NAMES or not names:
+            raise ImagesError(f"{path} holds {archive.files}; call the images one of {', '.join(_NAMES)}.")
+        return archive[names[0]]
+
+
+def as_bytes(images: np.ndarray) -> np.ndarray:
+    """Images as uint8 [N, H, W, C]; floats from 0 to 1 are rounded to the nearest of 256 levels.
+
+    Raises:
+      ImagesError: for other shapes and for values in another range, which must not be guessed.
+    """
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.size == 0:
+        raise ImagesError(f"Images are [N, H, W, C], none of them 0. Received: {images.dtype} {images.shape}.")
+    if images.shape[-1] not in (1, 3):
+        hint = " They look like [N, C, H, W]: transpose them." if images.shape[1] in (1, 3) else ""
+        raise ImagesError(f"Images have 1 or 3 channels, as the last axis. Received: {images.shape}.{hint}")
+    if images.dtype.kind == "f":
+        return _floats_as_bytes(images)
+    if images.dtype.kind not in "iu":
+        raise ImagesError(f"Images are bytes, or floats from 0 to 1. Received: {images.dtype}.")
+    low, high = int(images.min()), int(images.max())
+    if low < 0 or high > 255:
+        raise ImagesError(f"Whole numbers must be bytes, 0 to 255. Received: values from {low} to {high}.")
+    if high == 1:
+        raise ImagesError("The images are whole numbers 0 and 1. Scale them to 0 and 255, or give floats from 0 to 1.")
+    return images.astype(np.uint8)
+
+
+def _floats_as_bytes(images: np.ndarray) -> np.ndarray:
+    broken = images.size - int(np.isfinite(images).sum())
+    if broken:
+        raise ImagesError(f"{broken} of {images.size} values are NaN or infinite. Find out what made them diverge.")
+    low, high = float(images.min()), float(images.max())
+    if low < -_ROUNDING or high > 1.0 + _ROUNDING:
+        if low >= -1.0 - _ROUNDING and high <= 1.0 + _ROUNDING:
+            hint = "they look like -1 to 1: give (x + 1) / 2"
+        elif low >= -_ROUNDING and high <= 255.5:
+            hint = "they look like 0 to 255: give them as uint8"
+        else:
+            hint = "clip them to 0 to 1 if that is what their maker shows"
+        raise ImagesError(f"Floats must lie from 0 to 1. Received: values from {low:.4g} to {high:.4g}; {hint}.")
+    return np.round(np.clip(images, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def check(images: np.ndarray) -> list[str]:
+    """Looks at images, uint8 [N, H, W, C], for what makes every metric meaningless, and warns of what only spoils it.
+
+    Raises:
+      ImagesError: for one image, for images that are all the same, and for images each of one colour.
+    """
+    count = len(images)
+    if count < 2:
+        raise ImagesError(f"A distribution cannot be judged by {count} image. Give many.")
+    rows = images.reshape(count, -1, images.shape[-1])
+    constant = int((rows == rows[:, :1]).all(axis=(1, 2)).sum())
+    distinct = len({zlib.crc32(np.ascontiguousarray(image).data) for image in images})
+    if distinct == 1:
+        raise ImagesError(f"All {count} images are the same. What made them has collapsed, or they were read wrongly.")
+    if constant == count:
+        raise ImagesError(
+            f"All {count} images are of one colour each. What made them has diverged or was read wrongly."
+        )
+    found = []
+    if constant:
+        found.append(f"{constant} of {count} images are of one colour each")
+    if distinct < 0.99 * count:
+        found.append(f"of {count} images only {distinct} are distinct")
+    return found
