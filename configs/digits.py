@@ -22,5 +22,8 @@ def get_config():
     config.training.held_out_examples = 296
     config.training.sample_every = 1_000
     config.training.checkpoint_every = 250
+    config.evaluation.features = "classifier"
+    config.evaluation.num_samples = 1_000
+    config.evaluation.held_out_examples = 296
     config.sampler.jit_compile = True  # at this size the overhead of ops rules, and XLA has less of it
     return config

@@ -22,4 +22,6 @@ def get_config():
     config.training.sample_every = 3_000
     config.training.sample_count = 36
     config.training.checkpoint_every = 500
+    config.evaluation.features = "classifier"
+    config.evaluation.num_samples = 1_000
     return config

@@ -18,7 +18,7 @@ import time
 import numpy as np
 from absl import flags
 
-from launch import cli
+from launch import cli, sampling
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Where to write; by default WORKDIR/samples/step_N_seed_S.")
@@ -26,10 +26,6 @@ _CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "The checkpoint's step; b
 _SEED = flags.DEFINE_integer("seed", 0, "Sample i depends on (seed, i) alone.", 0, 2**31 - 1)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 100, "How many samples to draw.", 1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "How many at a time; bounds the memory.", 1)
-_EPSILON = flags.DEFINE_float("epsilon", None, "Step size at the smallest level, in place of the run's.")
-_STEPS = flags.DEFINE_integer("steps_per_level", None, "Steps at each level, in place of the run's.", 1)
-_DENOISE = flags.DEFINE_bool("denoise", None, "End with one denoising step, in place of the run's choice.")
-_XLA = flags.DEFINE_bool("jit_compile", None, "Compile with XLA, in place of the run's choice.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Load everything, draw nothing, write nothing.")
 
 _GRID = 100
@@ -39,41 +35,32 @@ _TRAJECTORY = 10
 
 def main() -> None:
     """Draws samples."""
-    from ncsn_tf import build, files, pictures
-    from ncsn_tf.score import ScoreModel
-    from ncsn_tf.training import checkpoints, strategy
+    from ncsn_tf import files, pictures, runs
+    from ncsn_tf.training import strategy
     from ncsn_tf.training.run_directory import RunDirectory, environment
 
     with cli.user_mistakes():
-        directory = RunDirectory(_WORKDIR.value)
-        config = directory.config()
-        overrides = {"epsilon": _EPSILON, "steps_per_level": _STEPS, "denoise": _DENOISE, "jit_compile": _XLA}
-        given = {key: flag.value for key, flag in overrides.items() if flag.value is not None}
-        config["sampler"] = {**config.get("sampler", {}), **given}
-        builder = build.Builder(config)
-        shape = directory.shape()
-        network = builder.network(shape)
-        path = checkpoints.load_newest_average(directory.checkpoints, network, _CHECKPOINT.value)
-        sampler = builder.sampler(ScoreModel(network, builder.sde, builder.times).score)
-        step = checkpoints.step_of(path)
-        output = pathlib.Path(_OUTPUT.value or directory.samples / f"step_{step:08d}_seed_{_SEED.value}")
+        trained = runs.TrainedRun(RunDirectory(_WORKDIR.value), sampler=sampling.changes())
+        trained.load(_CHECKPOINT.value)
+        name = f"step_{trained.step:08d}_seed_{_SEED.value}"
+        output = pathlib.Path(_OUTPUT.value or trained.directory.samples / name)
         record = environment(strategy.describe(strategy.create("one_device")))
         if not _DRY_RUN.value:
             output.mkdir(parents=True, exist_ok=True)
             (output / "about.json").unlink(missing_ok=True)  # it would speak of other samples until these are there
-    print(f"{_NUM_SAMPLES.value} samples {shape} from step {step} of {directory.path}")
+    print(f"{_NUM_SAMPLES.value} samples {trained.shape} from step {trained.step} of {trained.directory.path}")
     if _DRY_RUN.value:
         print(f"Dry run: would write into {output}")
         return
 
     begun = time.perf_counter()
-    grid, trajectory, evaluations = _draw(sampler, builder.prior(), shape, output / "samples.npz")
+    grid, trajectory, evaluations = _draw(trained, output / "samples.npz")
     about = {
-        "checkpoint": path,
+        "checkpoint": trained.checkpoint,
         "seed": _SEED.value,
         "num_samples": _NUM_SAMPLES.value,
         "batch_size": _BATCH_SIZE.value,
-        "sampler": dataclasses.asdict(builder.sampler_options),
+        "sampler": dataclasses.asdict(trained.builder.sampler_options),
         "score_evaluations_per_sample": evaluations,
         "seconds": round(time.perf_counter() - begun, 1),
         **record,
@@ -86,7 +73,7 @@ def main() -> None:
     print(f"Pictures and arrays: {output}")
 
 
-def _draw(sampler, prior, shape: tuple[int, int, int], path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, int]:
+def _draw(trained, path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, int]:
     """Draws all samples into an .npz, batch by batch.
 
     Returns the first samples, the first few's trajectory (both uint8) and the evaluations that a sample took.
@@ -113,7 +100,7 @@ def _draw(sampler, prior, shape: tuple[int, int, int], path: pathlib.Path) -> tu
     def arrays():
         nonlocal evaluations, outside
         options = {"run_seed": _SEED.value, "num_samples": count, "batch_size": batch_size, "on_frame": look}
-        for samples in driver.generate(sampler, prior, shape, **options):
+        for samples in driver.generate(trained.sampler, trained.builder.prior(), trained.shape, **options):
             values = samples.x.numpy()
             pixels = pipeline.to_uint8(values)
             first.append(pixels[: max(0, _GRID - sum(map(len, first)))])
@@ -121,9 +108,9 @@ def _draw(sampler, prior, shape: tuple[int, int, int], path: pathlib.Path) -> tu
             outside += int(np.sum(np.abs(values - 0.5) > 1.5))
             yield {"samples": pixels, "samples_float": values}
 
-    with progress_bar(-(-count // batch_size) * sampler.segments, "level") as bar:
+    with progress_bar(-(-count // batch_size) * trained.sampler.segments, "level") as bar:
         files.write_npz(path, count, arrays())
-    if outside > 0.01 * count * math.prod(shape):
+    if outside > 0.01 * count * math.prod(trained.shape):
         print("Warning: over 1 % of the values lie outside [-1, 2]; the step size is probably too large.")
     trajectory = np.stack([np.concatenate(frames[level]) for level in sorted(frames)])
     return np.concatenate(first), trajectory, evaluations

@@ -14,6 +14,7 @@ import tensorflow as tf
 from ncsn_tf import noise, objectives, sections
 from ncsn_tf import seeds as random
 from ncsn_tf.data import images, pipeline
+from ncsn_tf.evaluation.options import EvaluationOptions
 from ncsn_tf.networks.ncsn import NCSN
 from ncsn_tf.samplers import driver, langevin
 from ncsn_tf.score import ScoreFunction, denoise
@@ -60,6 +61,7 @@ class SamplerOptions:
       name: "annealed_langevin", or "langevin": plain dynamics at the smallest level for as many steps in all.
       epsilon: the step size at the smallest level, in squared data units, as Algorithm 1 writes it.
       steps_per_level: T.
+      num_levels: how many of the levels are visited, evenly spread from the first to the last; None for all.
       prior: "uniform" on [0, 1), as in the paper, or "normal" with the largest level's deviation.
       denoise: end with one denoising by Tweedie's formula, which the paper of 2019 does not.
       jit_compile: compile the loop with XLA.
@@ -68,12 +70,13 @@ class SamplerOptions:
     name: str
     epsilon: float
     steps_per_level: int
+    num_levels: int | None
     prior: str
     denoise: bool
     jit_compile: bool
 
 
-_SECTIONS = ("data", "ema", "network", "noise", "objective", "optim", "sampler", "seed", "training")
+_SECTIONS = ("data", "ema", "evaluation", "network", "noise", "objective", "optim", "sampler", "seed", "training")
 _NETWORKS: dict[str, Callable[..., keras.Model]] = {"ncsn": NCSN}
 _SAMPLERS = ("annealed_langevin", "langevin")
 _PRIORS = ("uniform", "normal")
@@ -84,8 +87,8 @@ class Builder:
     """Makes a run's objects from its configuration.
 
     Args:
-      config: sections `data`, `noise`, `network`, `objective`, `optim`, `ema`, `training`, `sampler` and the number
-        `seed`; `ncsn_tf/defaults.py` shows every key.
+      config: sections `data`, `noise`, `network`, `objective`, `optim`, `ema`, `training`, `sampler`, `evaluation` and
+        the number `seed`; `ncsn_tf/defaults.py` shows every key.
 
     Attributes:
       sde: the SDE that perturbs the data.
@@ -93,6 +96,7 @@ class Builder:
       sigmas: float32 [L], the same levels as standard deviations.
       training: the `training` section.
       sampler_options: the `sampler` section.
+      evaluation: the `evaluation` section.
 
     Raises:
       ValueError: for a key that nothing reads, one that is missing, or a value that its reader refuses.
@@ -105,6 +109,7 @@ class Builder:
         random.seed(self.seed)  # refuses what is no seed
         self.training: TrainingOptions = sections.call(TrainingOptions, config, "training")
         self.sampler_options: SamplerOptions = sections.call(SamplerOptions, config, "sampler")
+        self.evaluation: EvaluationOptions = sections.call(EvaluationOptions, config, "evaluation")
         self.times, self.sde = sections.call(_levels, config, "noise")
         self.sigmas = self.sde.marginal(self.times)[1].numpy()
         self._data = sections.call(_DataOptions, config, "data")
@@ -145,6 +150,12 @@ class Builder:
             )
 
         return strategy.distribute_datasets_from_function(shard)
+
+    @property
+    def preparation(self) -> dict:
+        """How the `data` section has images cropped, resized and converted, for the record."""
+        options = dataclasses.asdict(self._data)
+        return {name: options[name] for name in ("image_size", "center_crop", "channels")}
 
     def forbid_download(self) -> None:
         """Makes `load_images` read what is prepared and nothing else, for a dry run."""
@@ -223,17 +234,18 @@ class Builder:
     def sampler(self, score_fn: ScoreFunction) -> driver.Sampler:
         """The compiled sampler of the `sampler` section, in one segment a noise level."""
         options = self.sampler_options
+        times = noise.thinned(self.times, options.num_levels) if options.num_levels is not None else self.times
         if options.name == "annealed_langevin":
             step = langevin.Langevin(langevin.annealed(self.sde, options.epsilon, float(self.times[-1])))
-            schedule = driver.dwell(self.times, options.steps_per_level)
+            schedule = driver.dwell(times, options.steps_per_level)
         else:
             step = langevin.Langevin(langevin.constant(options.epsilon))
-            schedule = driver.dwell(self.times[-1:], options.steps_per_level * len(self.times))
+            schedule = driver.dwell(times[-1:], options.steps_per_level * len(times))
         return driver.Sampler(
             step,
             score_fn,
             schedule,
-            segments=len(self.times),
+            segments=len(times),
             finish=(lambda score_fn, x, t: denoise(score_fn, self.sde, x, t)) if options.denoise else None,
             jit_compile=options.jit_compile,
         )

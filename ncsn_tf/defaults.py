@@ -78,9 +78,16 @@ def ncsn() -> ml_collections.ConfigDict:
     sampler.name = "annealed_langevin"  # or "langevin"
     sampler.epsilon = 2e-5
     sampler.steps_per_level = 100
+    sampler.num_levels = placeholder(int)  # visit so many of the levels, evenly spread; None visits all
     sampler.prior = "uniform"  # or "normal"
     sampler.denoise = False
     sampler.jit_compile = False
+
+    config.evaluation = evaluation = ml_collections.ConfigDict()
+    evaluation.features = "inception"  # or "classifier"
+    evaluation.num_samples = 50_000
+    evaluation.batch_size = 100  # what a replica draws at a time
+    evaluation.held_out_examples = 1_000
     return config
 
 

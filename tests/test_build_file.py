@@ -22,7 +22,8 @@ LAYERS = (
     ("ncsn_tf/conditional", "ncsn_tf/classical", "ncsn_tf/interop"),
     ("ncsn_tf/training", "ncsn_tf/evaluation", "ncsn_tf/export"),
     ("ncsn_tf/build",),
-    ("ncsn_tf/reproduction",),
+    ("ncsn_tf/runs",),
+    ("ncsn_tf/sweep", "ncsn_tf/reproduction"),
     ("launch", "configs"),
     ("tests", "benchmarks"),
 )

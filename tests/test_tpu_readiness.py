@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncsn_tf import build, defaults
+from ncsn_tf import build, defaults, seeds
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.images import ImageSource
+from ncsn_tf.evaluation import held_out
+from ncsn_tf.evaluation.generation import BlockSampler
 from ncsn_tf.samplers import driver, langevin
 from ncsn_tf.score import denoise
 from ncsn_tf.training.optimizer import LossScale, SkippingAdam
@@ -35,7 +37,7 @@ def scaled_training_step():
 
 
 def sliced_training_step():
-    from ncsn_tf import objectives, seeds
+    from ncsn_tf import objectives
 
     return training_step(
         objective=lambda f, x, t, z, v: objectives.annealed_sliced(f, tiny.SDE, x, t, z, v),
@@ -83,6 +85,23 @@ def sampling():
     return draw, [rows]
 
 
+def block_of_samples():
+    """What every replica draws for an evaluation."""
+    trainer = tiny.make()
+    step = langevin.Langevin(langevin.annealed(tiny.SDE, 2e-5))
+    sampler = driver.Sampler(step, trainer.score_model.score, driver.dwell(tiny.TIMES, 3), segments=4)
+    strategy = tf.distribute.get_strategy()
+    blocks = BlockSampler(strategy, sampler, driver.uniform_prior, tiny.SHAPE, run_seed=0, block=4)
+    return blocks._draw, [tf.constant(1)]
+
+
+def loss_by_level():
+    trainer = tiny.make()
+    batch = next(iter(pipeline.evaluation_batches(tiny.SOURCE, batch_size=8)))
+    measured = trainer.score_model.score, tiny.SDE, tiny.TIMES, seeds.seed(0)
+    return lambda batch: held_out.sums_by_level(*measured, batch), [batch]
+
+
 STEPS = {
     "train": training_step,
     "train, sliced": sliced_training_step,
@@ -91,6 +110,8 @@ STEPS = {
     "evaluate": evaluation_step,
     "check weights": probing_step,
     "sample and denoise": sampling,
+    "samples to evaluate": block_of_samples,
+    "held-out loss by level": loss_by_level,
 }
 
 

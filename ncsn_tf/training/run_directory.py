@@ -28,7 +28,7 @@ from ncsn_tf import defaults, files
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "ml_collections")
 _MAY_CHANGE = re.compile(
-    r"sampler\..*|data\.(data_dir|download|memory_limit_gib)|network\.rematerialise|"
+    r"sampler\..*|evaluation\..*|data\.(data_dir|download|memory_limit_gib)|network\.rematerialise|"
     r"training\.(steps|steps_per_loop|\w+_every|held_out_examples|sample_count|keep_checkpoints|jit_compile|accumulation)"
 )
 

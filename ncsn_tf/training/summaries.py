@@ -145,8 +145,8 @@ class Record:
                 self._summaries.flush()
 
 
-def progress_bar(total: int, unit: str, start: int = 0) -> tqdm.tqdm:
-    """A bar with rate and time left; into a file, a line every half minute instead of ten a second."""
+def progress_bar(total: int | None, unit: str, start: int = 0) -> tqdm.tqdm:
+    """A bar with rate and, if the total is known, time left; in a file, a line every half minute, not ten a second."""
     interactive = sys.stderr.isatty()
     return tqdm.tqdm(
         total=total, initial=start, unit=unit, dynamic_ncols=interactive, mininterval=0.1 if interactive else 30.0

@@ -1,0 +1,171 @@
+"""Judges samples: python -m launch.evaluate --workdir=runs/digits
+
+Draws samples of a run on every device (--strategy and the flags beside it), measures them against its training images,
+looks for copies, and writes into --output, by default a folder under the run's evaluation/:
+  results.json             Inception score, FID and its extrapolation, KID, precision, recall, copies, held-out loss by
+                           level, each with the number of images, its uncertainty and its warnings, and what is needed
+                           to repeat them
+  samples.npz              samples (uint8 [N, H, W, C])
+  neighbours_pixels.png    the samples nearest to training images, each beside these
+  neighbours_features.png  the same by features
+  distances.png            how near samples and held-out images are to the training images
+and adds the numbers to the run's TensorBoard curves. The same command goes on after a kill, from the last batch.
+
+  --checkpoint=1000,2000   these checkpoints; --follow: each new one, until the run is complete
+  --samples=PATH           images of any other program, a folder or an .npz, in place of a run's samples; against the
+                           data of --workdir, of --data_name, or of the statistics --reference alone
+"""
+
+import pathlib
+
+from absl import flags
+
+from launch import cli, data, devices, judging, sampling
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.")
+_SAMPLES = flags.DEFINE_string("samples", None, "Images to judge: a folder, an .npz or an .npy.")
+_OUTPUT = flags.DEFINE_string("output", None, "Where to write; by default WORKDIR/evaluation/step_N_seed_S.")
+_CHECKPOINT = flags.DEFINE_list("checkpoint", None, "Steps of checkpoints; by default the newest.")
+_FOLLOW = flags.DEFINE_bool("follow", False, "Judge each new checkpoint until the run is complete.")
+_PATIENCE = flags.DEFINE_float("follow_timeout", 3600.0, "Seconds to wait for the next checkpoint.", 0.0)
+_SEED = flags.DEFINE_integer("seed", 0, "Sample i depends on (seed, i) alone.", 0, 2**31 - 1)
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "How many samples, in place of the run's choice.", 2)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "How many a device draws at a time, likewise.", 1)
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check the flags, the run and the data; measure and write nothing.")
+
+
+def main() -> None:
+    """Judges."""
+    from ncsn_tf.evaluation import EvaluationError
+    from ncsn_tf.evaluation.generation import DivergedError
+    from ncsn_tf.training import strategy as strategies
+    from ncsn_tf.training.checkpoints import CheckpointError
+    from ncsn_tf.training.rendezvous import AbsentWorkersError
+
+    strategy = None
+    try:
+        with cli.user_mistakes():
+            _check_flags()
+            strategy = devices.strategy()
+        if _SAMPLES.value is not None:
+            _judge_images()
+        else:
+            _judge_run(strategy)
+    except (AbsentWorkersError, DivergedError) as error:
+        cli.fail(error, cli.FAILURE)
+    except (EvaluationError, CheckpointError, OSError):
+        with cli.user_mistakes():
+            raise
+    except strategies.LOST_PEER_ERRORS:
+        if strategy is None or strategies.place(strategy)[1] == 1:
+            raise
+        cli.fail("Another worker is gone: its log may say why. The same command, on all, goes on.", cli.STOPPED)
+
+
+def _check_flags() -> None:
+    data.refuse_without_name()
+    if _WORKDIR.value is None and _SAMPLES.value is None:
+        raise ValueError("Give --workdir, a run whose samples are judged, or --samples, images of any program.")
+    if _SAMPLES.value is None and data.NAME.value is not None:
+        raise ValueError("A run is judged against its own data: leave --data_name out, or judge images by --samples.")
+    if _FOLLOW.value and (_CHECKPOINT.value is not None or _OUTPUT.value is not None):
+        raise ValueError("--follow judges each new checkpoint in a folder of its own: no --checkpoint, no --output.")
+    if _CHECKPOINT.value is not None and not all(step.isdigit() for step in _CHECKPOINT.value):
+        raise ValueError(f"--checkpoint takes steps, such as 1000,2000. Received: {','.join(_CHECKPOINT.value)}.")
+    if len(_CHECKPOINT.value or []) > 1 and _OUTPUT.value is not None:
+        raise ValueError("--output is one folder; leave it out to judge several checkpoints.")
+    if _SAMPLES.value is not None:
+        wrong = {"--checkpoint": _CHECKPOINT, "--follow": _FOLLOW, "--num_samples": _NUM_SAMPLES}
+        given = [name for name, flag in wrong.items() if flag.value] + sorted(
+            f"--{name}" for name in sampling.changes()
+        )
+        if given:
+            raise ValueError(f"{', '.join(given)}: for samples that are drawn from a run, not for --samples.")
+        if _OUTPUT.value is None:
+            raise ValueError("Say by --output where the results of --samples go.")
+
+
+def _judge_images() -> None:
+    """Judges images of any program."""
+    from ncsn_tf import build
+    from ncsn_tf.data.names import DIGITS
+    from ncsn_tf.evaluation import features, image_files, report
+    from ncsn_tf.training.run_directory import RunDirectory, environment
+
+    with cli.user_mistakes():
+        pixels = image_files.read(str(_SAMPLES.value))
+        image_files.check(pixels)
+        train, held_out, kind, preparation = None, None, features.INCEPTION, data.preparation()
+        if _WORKDIR.value is not None:
+            builder = build.Builder(RunDirectory(_WORKDIR.value).config())
+            train, held_out = judging.real_images(builder.load_images)
+            kind, preparation = builder.evaluation.features, builder.preparation
+        elif data.NAME.value is not None:
+            train, held_out = judging.real_images(data.load)
+            kind = features.CLASSIFIER if data.NAME.value == DIGITS else kind
+        print(f"{len(pixels)} images {pixels.shape[1:]} of {_SAMPLES.value}")
+        output = pathlib.Path(str(_OUTPUT.value))
+        if _DRY_RUN.value:
+            print(f"Dry run: would write into {output}")
+            return
+        judge = judging.judge(pixels.shape[1:], kind, preparation, train, held_out)
+        output.mkdir(parents=True, exist_ok=True)
+    with judging.progress() as show:
+        found = judge.judge(pixels, output, metrics=judging.metrics(), progress=show)
+    about = {"samples": _SAMPLES.value, "num_samples": len(pixels), **judge.about(), **environment("")}
+    report.write(output, found, about)
+    print("\n".join([*found.lines(), f"Results: {output / report.RESULTS}"]))
+
+
+def _judge_run(strategy) -> None:
+    """Judges the samples of a run's checkpoints."""
+    from ncsn_tf import runs
+    from ncsn_tf.evaluation import report
+    from ncsn_tf.training import strategy as strategies
+    from ncsn_tf.training.run_directory import RunDirectory
+
+    with cli.user_mistakes():
+        run = runs.TrainedRun(RunDirectory(str(_WORKDIR.value)), strategy, sampling.changes())
+        options = run.builder.evaluation
+        train, held_out = judging.real_images(run.builder.load_images)
+        steps = [None] if _CHECKPOINT.value is None else [int(step) for step in _CHECKPOINT.value]
+        if not _FOLLOW.value:
+            run.load(steps[0])
+        count = _NUM_SAMPLES.value or options.num_samples
+        print(f"{count} samples {run.shape} of {run.directory.path}; {strategies.describe(strategy)}")
+        if _DRY_RUN.value:
+            print(f"Dry run: would write below {_OUTPUT.value or run.directory.path / 'evaluation'}")
+            return
+        judge = None
+        if strategies.is_chief(strategy):
+            judge = judging.judge(run.shape, options.features, run.builder.preparation, train, held_out)
+    for step in run.new_checkpoints(_PATIENCE.value) if _FOLLOW.value else steps:
+        run.load(step)
+        name = f"step_{run.step:08d}_seed_{_SEED.value}"
+        output = pathlib.Path(_OUTPUT.value or run.directory.path / "evaluation" / name)
+        with judging.progress() as show:
+            found = runs.evaluate(
+                run,
+                judge,
+                output,
+                num_samples=count,
+                batch_size=_BATCH_SIZE.value or options.batch_size,
+                seed=_SEED.value,
+                metrics=judging.metrics(),
+                held_out_images=held_out,
+                held_out_examples=options.held_out_examples,
+                progress=show,
+            )
+        if found is not None:
+            report.write_scalars(run.directory.tensorboard, run.step, found)
+            print("\n".join([f"step {run.step}:", *found.lines(), f"Results: {output / report.RESULTS}"]))
+    strategies.wait_for_everyone(strategy)
+
+
+def run() -> None:
+    """Entry point of `ncsn-evaluate`."""
+    cli.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,102 @@
+"""Chooses a run's sampler by a metric: python -m launch.sweep --workdir=runs/digits --epsilons=1e-5,2e-5,5e-5
+
+Judges samples of one checkpoint under every combination of --epsilons, --steps_per_level and --num_levels, and writes
+into --output, by default a folder under the run's evaluation/: sweep.csv, sweep.json and sweep.png, and a folder for
+each combination. The same command goes on after a kill. Values that are not given are the run's.
+"""
+
+import pathlib
+
+from absl import flags
+
+from launch import cli, devices, judging
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "Where to write; by default WORKDIR/evaluation/sweep_step_N_seed_S.")
+_CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "The checkpoint's step; by default the newest.")
+_SEED = flags.DEFINE_integer("seed", 0, "Sample i depends on (seed, i) alone.", 0, 2**31 - 1)
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "How many samples each, in place of the run's choice.", 2)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "How many a device draws at a time, likewise.", 1)
+_EPSILONS = flags.DEFINE_list("epsilons", None, "Step sizes at the smallest level.")
+_STEPS = flags.DEFINE_list("steps_per_level", None, "Numbers of steps at each level.")
+_LEVELS = flags.DEFINE_list("num_levels", None, "How many of the noise levels to visit.")
+_METRIC = flags.DEFINE_enum(
+    "metric",
+    "fid",
+    ["inception_score", "fid", "fid_infinity", "kid", "precision", "recall"],
+    "What decides; by a classifier, its counterpart.",
+)
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check the flags, the run and the data; measure and write nothing.")
+
+
+def main() -> None:
+    """Judges every combination."""
+    from ncsn_tf import runs, sweep
+    from ncsn_tf.evaluation import EvaluationError
+    from ncsn_tf.training import strategy as strategies
+    from ncsn_tf.training.run_directory import RunDirectory
+
+    with cli.user_mistakes():
+        strategy = devices.strategy()
+        run = runs.TrainedRun(RunDirectory(_WORKDIR.value), strategy)
+        own, options = run.builder.sampler_options, run.builder.evaluation
+        settings = sweep.grid(
+            _numbers("epsilons", _EPSILONS.value, float) or [own.epsilon],
+            _numbers("steps_per_level", _STEPS.value, int) or [own.steps_per_level],
+            _numbers("num_levels", _LEVELS.value, int) or [own.num_levels],
+        )
+        for setting in settings:
+            run.change_sampler(setting.changes())  # refuses impossible values before anything is drawn
+        run.load(_CHECKPOINT.value)
+        name = f"sweep_step_{run.step:08d}_seed_{_SEED.value}"
+        output = pathlib.Path(_OUTPUT.value or run.directory.path / "evaluation" / name)
+        count = _NUM_SAMPLES.value or options.num_samples
+        print(f"{len(settings)} combinations, {count} samples each, of {run.directory.path}")
+        if _DRY_RUN.value:
+            print(f"Dry run: would write into {output}")
+            return
+        judge = None
+        if strategies.is_chief(strategy):
+            train = run.builder.load_images("train")
+            judge = judging.judge(run.shape, options.features, run.builder.preparation, train)
+        output.mkdir(parents=True, exist_ok=True)
+    try:
+        with judging.progress() as show:
+            rows = sweep.sweep(
+                run,
+                judge,
+                settings,
+                output,
+                metric=_METRIC.value,
+                num_samples=count,
+                batch_size=_BATCH_SIZE.value or options.batch_size,
+                seed=_SEED.value,
+                progress=show,
+            )
+    except (EvaluationError, OSError):
+        with cli.user_mistakes():
+            raise
+    if strategies.is_chief(strategy):
+        best = sweep.best(rows, _METRIC.value)
+        if best is None:
+            cli.fail("The samples of every combination diverged. Try smaller --epsilons.", cli.FAILURE)
+        print(f"Best: {best.setting.name}, {_METRIC.value} {best.value:.5g}. Table and plot: {output}")
+    strategies.wait_for_everyone(strategy)
+
+
+def _numbers(name: str, values: list[str] | None, kind: type) -> list:
+    try:
+        return [kind(value) for value in values or []]
+    except ValueError as error:
+        raise ValueError(
+            f"--{name} takes numbers with commas between them. Received: {','.join(values or [])}."
+        ) from error
+
+
+def run() -> None:
+    """Entry point of `ncsn-sweep`."""
+    cli.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,218 @@
+"""Choosing a sampler by a metric: samples of one checkpoint under every combination of a few settings.
+
+OUTPUT/NAME/       samples and results of one combination, see `evaluation.report`
+OUTPUT/sweep.csv   a row a combination
+OUTPUT/sweep.json  the same, and what is needed to repeat it
+OUTPUT/sweep.png   the metric over epsilon, a line for each number of steps and levels
+"""
+
+import csv
+import dataclasses
+import io
+import itertools
+import json
+import math
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from ncsn_tf import files, runs
+from ncsn_tf.evaluation import measure, report
+from ncsn_tf.evaluation.features import CLASSIFIER
+from ncsn_tf.evaluation.generation import DivergedError
+from ncsn_tf.evaluation.report import Judge
+from ncsn_tf.runs import TrainedRun
+
+_LARGER_IS_BETTER = ("score", "precision", "recall")
+_COLUMNS = ("epsilon", "steps_per_level", "num_levels")
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One combination.
+
+    Attributes:
+      epsilon: the step size at the smallest level.
+      steps_per_level: T.
+      num_levels: how many levels are visited; None for all.
+    """
+
+    epsilon: float
+    steps_per_level: int
+    num_levels: int | None
+
+    def changes(self) -> dict[str, Any]:
+        """The values of the `sampler` section."""
+        return dataclasses.asdict(self)
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        levels = "all" if self.num_levels is None else self.num_levels
+        return f"epsilon_{self.epsilon:g}_steps_{self.steps_per_level}_levels_{levels}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What came of one combination.
+
+    Attributes:
+      setting: the combination.
+      evaluations: of the score that a sample took; None if the samples diverged.
+      value: the metric's value; None likewise.
+      standard_error: of the value, where one is known.
+    """
+
+    setting: Setting
+    evaluations: int | None
+    value: float | None
+    standard_error: float | None
+
+
+def grid(epsilons: Iterable[float], steps: Iterable[int], levels: Iterable[int | None]) -> list[Setting]:
+    """All combinations, each once."""
+    return [Setting(*values) for values in dict.fromkeys(itertools.product(epsilons, steps, levels))]
+
+
+def sweep(
+    run: TrainedRun,
+    judge: Judge | None,
+    settings: Sequence[Setting],
+    output: pathlib.Path,
+    *,
+    metric: str,
+    num_samples: int,
+    batch_size: int,
+    seed: int,
+    progress: report.Progress = lambda what, rows: None,
+    log: Callable[[str], object] = print,
+) -> list[Row]:
+    """Judges samples of the loaded checkpoint under every combination; those that are done are not done again.
+
+    Args:
+      run: the run, its checkpoint loaded.
+      judge: what the samples are held against; None on the workers of a cluster other than the chief.
+      settings: the combinations.
+      output: the folder.
+      metric: which one decides, of `measure.NAMES`.
+      num_samples: how many samples each.
+      batch_size: how many a replica draws at a time.
+      seed: the same for all, so that combinations differ by their settings and not by their noise.
+      progress: told what is done.
+      log: takes a line a combination.
+
+    Returns:
+      A row a combination.
+
+    Raises:
+      EvaluationError: if what lies in the folder belongs to another sweep, or the samples cannot be judged.
+    """
+    rows = []
+    for number, setting in enumerate(settings, start=1):
+        run.change_sampler(setting.changes())
+        folder = output / setting.name
+        wanted = {**run.plan(seed, batch_size), "num_samples": num_samples}
+        content = _finished(folder, wanted, metric)
+        if content is None:
+            content = _judged(run, judge, folder, wanted, metric, progress)
+        rows.append(_row(setting, content, metric))
+        log(f"{number} of {len(settings)}: {setting.name}: {_text(rows[-1], metric)}")
+        if judge is not None:
+            _write(output, rows, metric, wanted)
+    return rows
+
+
+def _finished(folder: pathlib.Path, wanted: dict[str, Any], metric: str) -> dict[str, Any] | None:
+    """The results of a combination, if they are there, of the same samples, and have the metric."""
+    try:
+        content = json.loads((folder / report.RESULTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    same = all(content.get(key) == value for key, value in json.loads(json.dumps(wanted)).items())
+    return content if same and ("diverged" in content or _found(content, metric)) else None
+
+
+def _judged(run, judge, folder, wanted, metric, progress) -> dict[str, Any]:
+    options = {key: wanted[key] for key in ("num_samples", "batch_size", "seed")}
+    try:
+        runs.evaluate(run, judge, folder, **options, metrics=(metric,), progress=progress)
+    except DivergedError as error:
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {"diverged": str(error), **wanted}
+        files.write_text(folder / report.RESULTS, json.dumps(content, indent=2) + "\n")
+        return content
+    return json.loads((folder / report.RESULTS).read_text(encoding="utf-8")) if judge is not None else {}
+
+
+def _found(content: dict[str, Any], metric: str) -> dict[str, Any] | None:
+    """The metric's entry, under the name that it has for Inception or for a classifier."""
+    metrics = content.get("metrics", {})
+    return metrics.get(metric) or metrics.get(measure.named(metric, CLASSIFIER))
+
+
+def _row(setting: Setting, content: dict[str, Any], metric: str) -> Row:
+    entry = _found(content, metric) or {}
+    return Row(setting, content.get("score_evaluations_per_sample"), entry.get("value"), entry.get("standard_error"))
+
+
+def best(rows: Sequence[Row], metric: str) -> Row | None:
+    """The row of the largest score, precision or recall, or of the smallest distance; None if all diverged."""
+    measured = [row for row in rows if row.value is not None and math.isfinite(row.value)]
+    sign = -1.0 if metric.endswith(_LARGER_IS_BETTER) else 1.0
+    return min(measured, key=lambda row: sign * (row.value or 0.0), default=None)
+
+
+def _text(row: Row, metric: str) -> str:
+    if row.value is None:
+        return "diverged"
+    error = f" (standard error {row.standard_error:.2g})" if row.standard_error is not None else ""
+    return f"{metric} {row.value:.5g}{error}, {row.evaluations} evaluations a sample"
+
+
+def _write(output: pathlib.Path, rows: Sequence[Row], metric: str, wanted: dict[str, Any]) -> None:
+    """The table and the plot of what is done so far."""
+    table = [
+        {
+            **dataclasses.asdict(row.setting),
+            "evaluations": row.evaluations,
+            metric: row.value,
+            "standard_error": row.standard_error,
+        }
+        for row in rows
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*_COLUMNS, "evaluations", metric, "standard_error"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    files.write_text(output / "sweep.csv", text.getvalue())
+    common = {key: value for key, value in wanted.items() if key != "sampler"}
+    files.write_text(output / "sweep.json", json.dumps({"metric": metric, **common, "rows": table}, indent=2) + "\n")
+    draw(rows, metric).savefig(output / "sweep.png", dpi=120, bbox_inches="tight")
+
+
+def draw(rows: Sequence[Row], metric: str) -> Figure:
+    """The metric over epsilon, a line for each number of steps and levels, with two standard errors."""
+    picture = Figure(figsize=(6.0, 4.0), layout="constrained")
+    axes = picture.subplots()
+    lines: dict[tuple[int, int | None], list[Row]] = {}
+    for row in rows:
+        if row.value is not None:
+            lines.setdefault((row.setting.steps_per_level, row.setting.num_levels), []).append(row)
+    for (steps, levels), points in lines.items():
+        points = sorted(points, key=lambda row: row.setting.epsilon)
+        axes.errorbar(
+            [row.setting.epsilon for row in points],
+            [row.value or math.nan for row in points],
+            yerr=[2.0 * (row.standard_error or 0.0) for row in points],
+            marker="o",
+            capsize=3.0,
+            label=f"T = {steps}" + (f", {levels} levels" if levels is not None else ""),
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel("epsilon")
+    axes.set_ylabel(metric)
+    if lines:
+        axes.legend()
+    return picture

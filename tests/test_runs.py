@@ -1,0 +1,167 @@
+"""A trained run opened for use: its checkpoints, its samples on one and two replicas, its evaluation, a sweep."""
+
+import csv
+import json
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ncsn_tf import build, runs, sweep
+from ncsn_tf.data import images, pipeline
+from ncsn_tf.evaluation import EvaluationError, classifier, features, report
+from ncsn_tf.evaluation.generation import PlanError
+from ncsn_tf.samplers import driver
+from ncsn_tf.training.checkpoints import CheckpointError
+from ncsn_tf.training.run_directory import RunDirectory
+from tests import tiny
+
+TRAIN, HELD_OUT = images.load("digits", "train"), images.load("digits", "held_out")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_network():
+    """NCSN takes a quarter of a minute to trace, and these tests trace many graphs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(build._NETWORKS, "ncsn", tiny.StandIn)
+        yield
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    tiny.save_run(path, steps=(2, 5))
+    return RunDirectory(path)
+
+
+@pytest.fixture(scope="module")
+def run(directory):
+    opened = runs.TrainedRun(directory)
+    opened.load()
+    return opened
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory):
+    path = tmp_path_factory.mktemp("classifier") / "digits"
+    trained = classifier.train(TRAIN.images[:64], np.arange(64) % 10, 10, seed=0, steps=2, batch_size=32)
+    about = classifier.record(TRAIN, held_out_images=1, held_out_accuracy=0.1, seed=0, steps=2, batch_size=32)
+    classifier.export(trained, path, about)
+    network = features.load_classifier(path)
+    reference = report.references.compute(network, TRAIN, split="train", preparation={})
+    return report.Judge(network, reference, shape=TRAIN.shape, dataset=TRAIN.describe(), train=TRAIN, held_out=HELD_OUT)
+
+
+def test_checkpoints_are_chosen_by_step_and_known_by_their_weights(run):
+    assert run.load() and run.step == 5
+    newest = run.checksum()
+    run.load(2)
+    assert run.step == 2 and run.checksum() != newest
+    with pytest.raises(CheckpointError, match="No checkpoint of step 3"):
+        run.load(3)
+    run.load()
+    assert run.checksum() == newest
+
+
+def test_two_replicas_leave_the_bytes_of_one(run, directory, tmp_path):
+    one = run.samples(tmp_path / "one", 6, seed=3, batch_size=2)
+    two = runs.TrainedRun(directory, tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    two.load()
+    pair = two.samples(tmp_path / "two", 6, seed=3, batch_size=2)
+    np.testing.assert_array_equal(one.pixels, pair.pixels)
+    assert one.evaluations == pair.evaluations == 4
+    made = driver.generate(run.sampler, run.builder.prior(), run.shape, run_seed=3, num_samples=6, batch_size=2)
+    drawn = np.concatenate([samples.x for samples in made])
+    np.testing.assert_array_equal(pipeline.to_uint8(drawn), one.pixels)
+    losses = [opened.held_out_loss(HELD_OUT, 7) for opened in (run, two)]
+    np.testing.assert_allclose(losses[1].means, losses[0].means, rtol=1e-5)
+    assert losses[0].images == losses[1].images == 7
+    with pytest.raises(PlanError, match="seed"):
+        run.samples(tmp_path / "one", 6, seed=4, batch_size=2)
+
+
+def test_an_evaluation_leaves_everything_that_repeats_it(run, judge, tmp_path):
+    options = {"num_samples": 6, "batch_size": 4, "seed": 0, "held_out_images": HELD_OUT, "held_out_examples": 10}
+    seen = []
+    found = runs.evaluate(run, judge, tmp_path, **options, progress=lambda what, rows: seen.append((what, rows)))
+    content = json.loads((tmp_path / report.RESULTS).read_text())
+    assert content["step"] == 5 and content["weights"] == run.checksum() and content["checkpoint"] == run.checkpoint
+    assert content["num_samples"] == 6 and content["batch_size"] == 4 and content["seed"] == 0
+    assert content["sampler"]["steps_per_level"] == 2 and content["score_evaluations_per_sample"] == 4
+    assert content["reference"]["dataset"] == TRAIN.describe() and content["feature_network"]["kind"] == "classifier"
+    assert {"versions", "commit", "command", "time", "devices", "seconds"} <= content.keys()
+    assert content["metrics"]["classifier_fid"]["value"] == found.measurements[0].value
+    assert "fid" not in content["metrics"]
+    assert len(content["held_out_denoising_loss"]["by_level"]) == 2
+    assert {"pixels", "features"} == content["copies"].keys()
+    assert sum(rows for what, rows in seen if what == "samples") == 6
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "results.json",
+        "samples.json",
+        "samples.npz",
+        "neighbours_pixels.png",
+        "neighbours_features.png",
+        "distances.png",
+    }
+    again = runs.evaluate(run, judge, tmp_path, **options)
+    assert again.as_dict() == found.as_dict()
+    assert runs.evaluate(run, None, tmp_path, **options) is None, "a worker that is not the chief reports nothing"
+
+
+def test_following_a_run_takes_each_newest_checkpoint_until_the_last(tmp_path):
+    tiny.save_run(tmp_path, steps=(3,), training={"steps": 9})
+    followed = runs.TrainedRun(RunDirectory(tmp_path))
+    later = []
+
+    def train_on():
+        later.append(tiny.save_run(tmp_path, steps=(6, 9), training={"steps": 9}))
+
+    steps = followed.new_checkpoints(patience=100.0, interval=0.05)
+    assert next(steps) == 3
+    thread = threading.Thread(target=train_on)
+    thread.start()
+    rest = list(steps)
+    thread.join()
+    assert rest in ([9], [6, 9])
+    unfinished = tmp_path / "unfinished"
+    tiny.save_run(unfinished, steps=(3,), training={"steps": 9})
+    steps = runs.TrainedRun(RunDirectory(unfinished)).new_checkpoints(patience=0.1, interval=0.05)
+    assert next(steps) == 3
+    with pytest.raises(CheckpointError, match="stands at step 3 of 9"):
+        next(steps)
+
+
+def test_a_sweep_fills_a_table_and_does_nothing_twice(run, judge, tmp_path, monkeypatch):
+    settings = sweep.grid([1e-3, 1e9], [1, 2], [None])
+    assert [setting.name for setting in settings][:2] == ["epsilon_0.001_steps_1_levels_all"] + [
+        "epsilon_0.001_steps_2_levels_all"
+    ]
+    options = {"metric": "fid", "num_samples": 6, "batch_size": 6, "seed": 0}
+    lines = []
+    with pytest.warns(UserWarning, match="step size is probably too large"):
+        rows = sweep.sweep(run, judge, settings, tmp_path, **options, log=lines.append)
+    assert [row.evaluations for row in rows[:2]] == [2, 4]
+    with open(tmp_path / "sweep.csv", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert [float(row["epsilon"]) for row in table] == [1e-3, 1e-3, 1e9, 1e9]
+    assert [float(row["fid"]) for row in table[:2]] == [row.value for row in rows[:2]]
+    assert len(lines) == 4 and (tmp_path / "sweep.png").stat().st_size > 1000
+    content = json.loads((tmp_path / settings[0].name / report.RESULTS).read_text())
+    assert content["sampler"]["steps_per_level"] == 1 and list(content["metrics"]) == ["classifier_fid"]
+
+    monkeypatch.setattr(runs, "evaluate", lambda *_, **__: pytest.fail("done already"))
+    assert sweep.sweep(run, judge, settings, tmp_path, **options, log=lines.append) == rows
+    run.change_sampler({})
+    with pytest.raises(EvaluationError, match="batch_size"):
+        run.samples(tmp_path / settings[0].name, 6, seed=0, batch_size=5)
+
+
+def test_the_best_row_is_the_smallest_distance_or_the_largest_score():
+    def row(value):
+        return sweep.Row(sweep.Setting(1.0, 1, None), 1, value, None)
+
+    rows = [row(3.0), row(None), row(2.0), row(float("nan"))]
+    assert sweep.best(rows, "fid").value == 2.0 and sweep.best(rows, "kid").value == 2.0
+    assert sweep.best(rows, "inception_score").value == 3.0 and sweep.best(rows, "recall").value == 3.0
+    assert sweep.best([row(None)], "fid") is None
