@@ -30,8 +30,8 @@ def test_every_configuration_has_its_row():
 def test_the_commands_name_launchers_and_flags_that_exist(page):
     for verb, arguments in re.findall(r"-m launch\.(\w+)([^\n&`]*)", page.read_text()):
         source = (ROOT / "launch" / f"{verb}.py").read_text()
-        if "devices.strategy()" in source:
-            source += (ROOT / "launch" / "devices.py").read_text()
+        for names in re.findall(r"^from launch import (.+)$", source, re.MULTILINE):
+            source += "".join((ROOT / "launch" / f"{name}.py").read_text() for name in names.split(", "))
         for flag in re.findall(r"--(\w+)=", arguments):
             defined = re.search(rf'DEFINE_\w+\(\s*"{flag}"', source)
             assert defined or flag.split(".")[0] == "config", f"launch.{verb} --{flag}"
