@@ -64,6 +64,7 @@ def main() -> None:
 
 def _check_flags() -> None:
     data.refuse_without_name()
+    judging.metrics()
     if _WORKDIR.value is None and _SAMPLES.value is None:
         raise ValueError("Give --workdir, a run whose samples are judged, or --samples, images of any program.")
     if _SAMPLES.value is None and data.NAME.value is not None:

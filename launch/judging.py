@@ -74,18 +74,17 @@ def judge(
     from ncsn_tf.evaluation import reference as references
     from ncsn_tf.evaluation import report
 
-    metrics()  # refuses a wrong name before anything is computed
     given: Any = references.load(_REFERENCE.value) if _REFERENCE.value is not None else None
     if train is None and given is None:
         raise ValueError("Against which images? Give --workdir, --data_name, or statistics by --reference.")
-    about = (given.about or {}) if given is not None else {}
-    name = train.name if train is not None else about.get("dataset", {}).get("name", "")
-    network = feature_network(about.get("feature_network", {}).get("kind", default), name)
     if train is not None and train.shape != tuple(shape):
         raise ValueError(
             f"The real images are {train.shape}, the samples {tuple(shape)}. Give --data_name with --image_size or "
             "--channels that make them equal; a distance would measure the resizing."
         )
+    about = (given.about or {}) if given is not None else {}
+    name = train.name if train is not None else about.get("dataset", {}).get("name", "")
+    network = feature_network(about.get("feature_network", {}).get("kind", default), name)
     reference: Any = given
     if train is not None and given is None:
         with progress() as show:

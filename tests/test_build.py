@@ -64,6 +64,8 @@ def test_every_file_in_configs_is_a_configuration_with_a_header(path):
         ({"network__rematerialise": True, "objective": {"name": "exact"}}, "no derivative of the score: denoising"),
         ({"sampler__epsilon": -1.0}, "epsilon must be positive"),
         ({"sampler__steps_per_level": 0}, "steps_per_level=0"),
+        ({"sampler__num_levels": 11}, "num_levels=11"),
+        ({"evaluation__num_samples": 0}, r"evaluation\.num_samples"),
         ({"training__held_out_examples": -1}, "held_out_examples"),
         ({"seed": -1}, r"\[0, 2\^31\)"),
     ],
@@ -95,6 +97,9 @@ def test_objects_are_as_configured():
     assert trainer.network.num_levels == 7 and trainer.network.filters == 4
     assert trainer.ema.decay == 0.5 and float(trainer.optimizer.learning_rate) == 0.25
     assert builder.sampler(trainer.score_model.score).segments == 7
+    thinned = build.Builder(config(noise__num_levels=7, sampler__num_levels=3))
+    assert thinned.sampler(trainer.score_model.score).segments == 3
+    assert thinned.preparation == {"image_size": None, "center_crop": None, "channels": None}
     plain = build.Builder(config(sampler__name="langevin", sampler__prior="normal"))
     assert plain.sampler(trainer.score_model.score).segments == 10
     assert plain.prior()(tf.zeros([2, 2], tf.int32), (3,)).shape == (2, 3)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ncsn_tf.data import images, splits
+from ncsn_tf.data import folder, images, splits
+from ncsn_tf.data.preparation import Preparation
 from tests.tiny import random_pixels
 
 
@@ -34,6 +35,8 @@ def test_folder_with_subfolders_of_parts(tmp_path, held_out):
     save(tmp_path / held_out / "deep" / "9.PNG", np.full((4, 5), 9, np.uint8))
     np.testing.assert_array_equal(images.load(str(tmp_path), "train").images[:, 0, 0, 0], [0, 1, 2])
     np.testing.assert_array_equal(images.load(str(tmp_path), "held_out").images[:, 0, 0, 0], [9])
+    everything = folder.read_all(str(tmp_path), Preparation())
+    assert sorted(everything[:, 0, 0, 0]) == [0, 1, 2, 9]
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "bmp", "gif", "webp"])

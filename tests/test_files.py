@@ -36,6 +36,16 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
 
 
+def test_arrays_are_written_together_or_not_at_all(tmp_path, monkeypatch):
+    files.write_npz_arrays(tmp_path / "x.npz", {"mu": np.arange(3.0)})
+    monkeypatch.setattr(np, "savez", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        files.write_npz_arrays(tmp_path / "x.npz", {"mu": np.zeros(3)})
+    with np.load(tmp_path / "x.npz") as archive:
+        assert archive["mu"].tolist() == [0.0, 1.0, 2.0]
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
+
+
 def test_text_is_replaced(tmp_path):
     for text in ("one", "zwei ü"):
         files.write_text(tmp_path / "t", text)

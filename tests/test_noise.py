@@ -22,3 +22,14 @@ def test_one_level_is_refused_and_two_are_enough():
     with pytest.raises(ValueError, match="num_levels=1"):
         noise.uniform_times(1)
     np.testing.assert_array_equal(noise.uniform_times(2), [1.0, 0.0])
+
+
+def test_a_thinned_grid_keeps_its_ends_and_is_evenly_spread():
+    times = noise.uniform_times(10)
+    np.testing.assert_array_equal(noise.thinned(times, 4), times[[0, 3, 6, 9]])
+    np.testing.assert_array_equal(noise.thinned(times, 2), times[[0, -1]])
+    np.testing.assert_array_equal(noise.thinned(times, 10), times)
+    assert noise.thinned(times, 7).dtype == np.float32
+    for number in (1, 11):
+        with pytest.raises(ValueError, match=f"Of 10 levels .* num_levels={number}"):
+            noise.thinned(times, number)
