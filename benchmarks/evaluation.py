@@ -1,9 +1,13 @@
-"""What do the metrics cost at their full size, against the same formulae in plain NumPy and SciPy?
+"""What do features and metrics cost at their full size, against the same in plain Keras, NumPy and SciPy?
 
 python -m benchmarks.evaluation --rows=50000 --width=2048
 
-Writes random features and logits to files, and prints for each metric the seconds of one call, the value, and the peak
-of resident memory, once for the library and once for NumPy and SciPy:
+First the images/s of feature extraction, from bytes of 32x32x3 to features, and those of the bare network on one batch
+of floats that lies ready, in turns: by a dataset's classifier, and by a network of Inception's layers (Keras's
+InceptionV3) at 299x299. Their weights are random, which the cost does not depend on.
+
+Then writes random features and logits to files, and prints for each metric the seconds of one call, the value, and the
+peak of resident memory, once for the library and once for NumPy and SciPy:
 
   moments             mean and covariance of the features; np.cov takes both too
   frechet distance    from two pairs of moments; scipy.linalg.sqrtm
@@ -13,8 +17,7 @@ of resident memory, once for the library and once for NumPy and SciPy:
   inception score     over ten parts
 
 Each runs in a process of its own, which maps the files: the pages that it has read count as its memory. `--threads`
-holds both sides to as many threads. The features' extraction, in images/s, is not measured here yet; it belongs before
-the metrics, as a part of `main`.
+holds both sides to as many threads.
 """
 
 import json
@@ -36,21 +39,32 @@ _ROWS = flags.DEFINE_integer("rows", 50_000, "Rows of features and of logits on 
 _WIDTH = flags.DEFINE_integer("width", 2048, "Features a row.", 2)
 _CLASSES = flags.DEFINE_integer("classes", 1008, "Logits a row.", 2)
 _THREADS = flags.DEFINE_integer("threads", 0, "Threads of either side's matrix products; 0 leaves the choice to them.")
-_ONLY = flags.DEFINE_list("only", [], "Metrics to measure, by name; all by default.")
+_ONLY = flags.DEFINE_list("only", [], "What to measure, by name; all by default.")
+_IMAGES = flags.DEFINE_integer("images", 100, "Images a batch of feature extraction.", 1)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Batches of feature extraction, of which the fastest counts.", 1)
 
 _BLOCK = 1000
 _SPLITS = 10
+_NETWORKS = ("classifier", "inception")
 _METRICS = ("moments", "frechet distance", "another distance", "extrapolated", "kernel distance", "inception score")
 
 
 def main() -> None:
     """Writes the files and starts the processes that measure."""
-    if unknown := set(_ONLY.value) - set(_METRICS):
-        cli.fail(f"The metrics are {', '.join(_METRICS)}. Received: {', '.join(sorted(unknown))}.")
+    known = _NETWORKS + _METRICS
+    if unknown := set(_ONLY.value) - set(known):
+        cli.fail(f"What is measured is {', '.join(known)}. Received: {', '.join(sorted(unknown))}.")
+    chosen = [name for name in known if name in (_ONLY.value or known)]
     with tempfile.TemporaryDirectory() as folder:
+        for kind in (name for name in chosen if name in _NETWORKS):
+            bare, extracted = _images_per_second(kind, pathlib.Path(folder) / kind)
+            print(f"{kind}: {extracted:.4g} images/s; the bare network {bare:.4g}; {extracted / bare:.2f}", flush=True)
+        metrics = [name for name in chosen if name in _METRICS]
+        if not metrics:
+            return
         _write(pathlib.Path(folder))
         print(f"{'':18s}{'':16s}{'seconds':>10s}{'peak GiB':>10s}{'of it the call':>16s}{'value':>16s}")
-        for metric in _ONLY.value or _METRICS:
+        for metric in metrics:
             for side in ("library", "NumPy and SciPy"):
                 if side == "library" or metric not in ("another distance", "extrapolated"):
                     found = _run(folder, side, metric)
@@ -59,6 +73,44 @@ def main() -> None:
                         f"{found['peak'] - found['before']:16.2f}{found['value']:16.8g}",
                         flush=True,
                     )
+
+
+def _images_per_second(kind: str, path: pathlib.Path) -> tuple[float, float]:
+    """The rates of the bare network and of extraction by it, the best of several batches each."""
+    import keras
+    import tensorflow as tf
+
+    from ncsn_tf.evaluation import classifier, features
+    from ncsn_tf.networks.classifier import Classifier
+
+    images = np.random.default_rng(0).integers(0, 256, (_IMAGES.value, 32, 32, 3), np.uint8)
+    if kind == "classifier":
+        network = Classifier(10)
+        network.build((None, 32, 32, 3))
+        classifier.export(network, path, {"dataset": {"shape": [32, 32, 3]}})
+        floats = tf.random.stateless_normal(images.shape, [0, 0])
+    else:
+        layers = keras.applications.InceptionV3(weights=None, classes=1008, classifier_activation=None)
+        outputs = {"pool_3": layers.get_layer("avg_pool").output, "logits": layers.output}
+        network = keras.Model(layers.input, outputs)
+        archive = keras.export.ExportArchive()
+        archive.track(network)
+        signature = [tf.TensorSpec([None, 299, 299, 3], tf.float32)]
+        archive.add_endpoint("serving_default", lambda x: network(x, training=False), input_signature=signature)
+        archive.write_out(str(path), verbose=False)
+        floats = tf.random.stateless_normal([len(images), 299, 299, 3], [0, 0])
+    loaded = features.FeatureNetwork(path, kind)
+    bare = tf.function(lambda x: tf.nest.flatten(network(x, training=False)), autograph=False)
+    seconds = {"bare": float("inf"), "extracted": float("inf")}
+    for _ in range(_ROUNDS.value + 1):  # the first traces, and is never the fastest
+        for name, call in (
+            ("bare", lambda: [output.numpy() for output in bare(floats)]),
+            ("extracted", lambda: features.extract(loaded, images)),
+        ):
+            begun = time.perf_counter()
+            call()
+            seconds[name] = min(seconds[name], time.perf_counter() - begun)
+    return len(images) / seconds["bare"], len(images) / seconds["extracted"]
 
 
 def _write(folder: pathlib.Path) -> None:

@@ -6,6 +6,12 @@ Time:     4.6 minutes with the sample grids made on the way; another 50 seconds 
 Result:   held-out loss of the averaged weights 13.4, 11.6, 10.7, 10.2 an image after 500, 1,000, 1,500, 2,000 steps.
           Among 100 samples (launch.sample, seed 0) a support vector classifier trained on the real digits counts
           8 16 10 9 7 7 18 9 2 14 of the digits 0 to 9; docs/digits_grid.png shows them.
+          launch.evaluate (1,000 samples, seed 0, against the 1,501 training images, by the digits' own classifier):
+          classifier_score 6.81 +- 0.18 (held-out images: 8.10), classifier_fid 1.37 (1.42 and 1.44 by classifiers of
+          the seeds 1 and 2; held-out images: 0.17), at infinitely many samples 1.32 +- 0.11, classifier_kid 0.033 +-
+          0.011, classifier_precision 0.60, classifier_recall 0.90. No copies: a sample is nearer to the training images
+          than a held-out image is with probability 0.27 in pixels, 0.31 in features. Held-out loss with every image at
+          every level 10.72.
 """
 
 from ncsn_tf import defaults

@@ -4,12 +4,9 @@ import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
-import tensorflow as tf
 
 UNKNOWN = 0
 """The count of moments whose makers did not say it."""
-_PANEL = 256
-"""Columns of the covariance that are taken at a time: what lies left of a panel is known by symmetry."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,7 +62,7 @@ class Moments:
         """The moments of features, accumulated in float64 over blocks of rows.
 
         The features are taken less the first block's mean, so that an offset common to all rows, however large against
-        their spread, costs no digits of the covariance. Products are TensorFlow's.
+        their spread, costs no digits of the covariance.
 
         Args:
           features: floats [N, D], a np.memmap too; never held in float64 but for a block.
@@ -93,14 +90,13 @@ class Moments:
             shift = block.mean(axis=0) if shift is None else shift
             block -= shift
             total = total + block.sum(axis=0)
-            _add_products(scatter, block)
+            scatter += block.T @ block  # NumPy sees that it is symmetric, and computes half of it
         if shift is None or broken:
             raise ValueError(
                 f"Features must be finite. Received: NaN or infinite values in {broken} of {count} rows; "
                 "look at the images and at the feature network's dtype."
             )
         offset = total / count
-        scatter = np.triu(scatter) + np.triu(scatter, 1).T
         scatter -= count * np.multiply.outer(offset, offset)
         scatter /= count - 1
         return cls(count, shift + offset, scatter)
@@ -152,11 +148,3 @@ def _blocks(features: np.ndarray, rows: int, chosen: np.ndarray | None) -> Itera
     for start in range(0, count, rows):
         block = slice(start, start + rows)
         yield np.array(features[block] if chosen is None else features[chosen[block]], np.float64)
-
-
-def _add_products(scatter: np.ndarray, block: np.ndarray) -> None:
-    """Adds block' block to the upper triangle of `scatter`, in place, and to some of what lies below it."""
-    rows = tf.constant(block)
-    for start in range(0, len(scatter), _PANEL):
-        panel = slice(start, start + _PANEL)
-        scatter[panel, start:] += tf.matmul(rows[:, panel], rows[:, start:], transpose_a=True).numpy()
