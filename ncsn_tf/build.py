@@ -13,10 +13,12 @@ import tensorflow as tf
 
 from ncsn_tf import noise, objectives, sections
 from ncsn_tf import seeds as random
+from ncsn_tf.conditional import interpolation
 from ncsn_tf.data import images, pipeline
 from ncsn_tf.evaluation.options import EvaluationOptions
 from ncsn_tf.networks.ncsn import NCSN
 from ncsn_tf.samplers import driver, langevin
+from ncsn_tf.samplers.options import SamplerOptions
 from ncsn_tf.score import ScoreFunction, denoise
 from ncsn_tf.sde import VE
 from ncsn_tf.training import optimizer as optimizers
@@ -51,29 +53,6 @@ class TrainingOptions(Cadence):
                 raise ValueError(f"training.{name} must be at least 1. Received: {getattr(self, name)}.")
         if self.held_out_examples < 0:
             raise ValueError(f"training.held_out_examples must not be negative. Received: {self.held_out_examples}.")
-
-
-@dataclasses.dataclass(frozen=True)
-class SamplerOptions:
-    """The `sampler` section.
-
-    Attributes:
-      name: "annealed_langevin", or "langevin": plain dynamics at the smallest level for as many steps in all.
-      epsilon: the step size at the smallest level, in squared data units, as Algorithm 1 writes it.
-      steps_per_level: T.
-      num_levels: how many of the levels are visited, evenly spread from the first to the last; None for all.
-      prior: "uniform" on [0, 1), as in the paper, or "normal" with the largest level's deviation.
-      denoise: end with one denoising by Tweedie's formula, which the paper of 2019 does not.
-      jit_compile: compile the loop with XLA.
-    """
-
-    name: str
-    epsilon: float
-    steps_per_level: int
-    num_levels: int | None
-    prior: str
-    denoise: bool
-    jit_compile: bool
 
 
 _SECTIONS = ("data", "ema", "evaluation", "network", "noise", "objective", "optim", "sampler", "seed", "training")
@@ -231,15 +210,35 @@ class Builder:
             jit_compile=self.training.jit_compile,
         )
 
-    def sampler(self, score_fn: ScoreFunction) -> driver.Sampler:
-        """The compiled sampler of the `sampler` section, in one segment a noise level."""
+    @property
+    def sampler_times(self) -> np.ndarray:
+        """The times of the levels that the sampler visits, float32 [L], decreasing."""
+        levels = self.sampler_options.num_levels
+        return noise.thinned(self.times, levels) if levels is not None else self.times
+
+    def sampler(
+        self,
+        score_fn: ScoreFunction,
+        *,
+        condition: driver.Condition | None = None,
+        draw: langevin.Noise = random.normal,
+        first_level: int = 0,
+    ) -> driver.Sampler:
+        """The compiled sampler of the `sampler` section, in one segment a noise level.
+
+        Args:
+          score_fn: the score function.
+          condition: what the walk heeds besides the score, as `driver.Sampler` takes it.
+          draw: draws the noise of a step.
+          first_level: where to begin, an index of `sampler_times`.
+        """
         options = self.sampler_options
-        times = noise.thinned(self.times, options.num_levels) if options.num_levels is not None else self.times
+        times = self.sampler_times[first_level:]
         if options.name == "annealed_langevin":
-            step = langevin.Langevin(langevin.annealed(self.sde, options.epsilon, float(self.times[-1])))
+            step = langevin.Langevin(langevin.annealed(self.sde, options.epsilon, float(self.times[-1])), draw)
             schedule = driver.dwell(times, options.steps_per_level)
         else:
-            step = langevin.Langevin(langevin.constant(options.epsilon))
+            step = langevin.Langevin(langevin.constant(options.epsilon), draw)
             schedule = driver.dwell(times[-1:], options.steps_per_level * len(times))
         return driver.Sampler(
             step,
@@ -247,6 +246,7 @@ class Builder:
             schedule,
             segments=len(times),
             finish=(lambda score_fn, x, t: denoise(score_fn, self.sde, x, t)) if options.denoise else None,
+            condition=condition,
             jit_compile=options.jit_compile,
         )
 
@@ -273,9 +273,11 @@ class Builder:
 
         return draw
 
-    def prior(self) -> driver.Prior:
-        """Where the sampler starts."""
-        return driver.uniform_prior if self.sampler_options.prior == "uniform" else self.sde.prior_sample
+    def prior(self, points: int | None = None) -> driver.Prior:
+        """What a sampler starts from; with `points`, for a path of so many samples (`conditional.interpolation`)."""
+        if self.sampler_options.prior == "uniform":
+            return driver.uniform_prior if points is None else interpolation.uniform_prior(points)
+        return self.sde.prior_sample if points is None else interpolation.normal_prior(self.sde.prior_sample, points)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,6 +38,9 @@ class Stream(enum.IntEnum):
     PRIOR = 8
     SAMPLER_STEP = 9
     SLICES = 10
+    COMPLETION = 11
+    REFERENCE = 12
+    MASK = 13
 
 
 def seed(run_seed: int) -> tf.Tensor:
@@ -101,6 +104,19 @@ def fold_each(seeds: tf.Tensor, *data: int | tf.Tensor) -> tf.Tensor:
     """
     values = tf.stack([tf.cast(value, tf.int32) for value in data])
     return _fold_rows(seeds, tf.repeat(values[None], tf.shape(seeds)[0], axis=0))
+
+
+def per_row(seeds: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+    """Folds a number of its own into each seed of a batch.
+
+    Args:
+      seeds: int32 of shape [B, 2].
+      numbers: integer tensor of shape [B].
+
+    Returns:
+      Seeds, int32 of shape [B, 2]; row b equals `fold(seeds[b], numbers[b])`.
+    """
+    return _fold_rows(seeds, tf.cast(numbers, tf.int32)[:, None])
 
 
 @tf.function(jit_compile=True, autograph=False)

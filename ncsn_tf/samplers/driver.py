@@ -16,6 +16,8 @@ from ncsn_tf import seeds as random
 from ncsn_tf.score import ScoreFunction
 
 Step = Callable[[ScoreFunction, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+Condition = Callable[..., Step]
+"""condition(step, seeds [B, 2], *given) -> step: a step that heeds tensors given with each batch, [B, ...] each."""
 Finish = Callable[[ScoreFunction, tf.Tensor, tf.Tensor], tf.Tensor]
 Prior = Callable[[tf.Tensor, tuple[int, ...]], tf.Tensor]
 
@@ -105,6 +107,7 @@ class Sampler:
       schedule: float32 [N, 2], rows (t, t_next).
       segments: in how many equal pieces to run the schedule; a frame can be looked at after each.
       finish: applied to (x, t) at the schedule's last time, for instance a final denoising; None leaves x alone.
+      condition: makes, of the step, one that heeds what is given with each batch; None where nothing is given.
       jit_compile: whether XLA compiles the loop.
 
     Raises:
@@ -119,6 +122,7 @@ class Sampler:
         *,
         segments: int = 1,
         finish: Finish | None = None,
+        condition: Condition | None = None,
         jit_compile: bool = False,
     ):
         schedule = np.asarray(schedule, np.float32)
@@ -130,17 +134,22 @@ class Sampler:
         self.segments = segments
         self._pieces = np.split(schedule, segments)
         self._counted = _Counted(score_fn)
-        self._segment = tf.function(
-            lambda x, piece, seeds, first: integrate(step, score_fn, x, piece, seeds, first),
-            jit_compile=jit_compile,
-            autograph=False,
-        )
+
+        def segment(x, piece, seeds, first, *given):
+            conditioned = condition(step, seeds, *given) if condition is not None else step
+            return integrate(conditioned, score_fn, x, piece, seeds, first)
+
+        self._segment = tf.function(segment, jit_compile=jit_compile, autograph=False)
         self._finish = None
         if finish is not None:
             self._finish = tf.function(lambda x: self._apply(finish, x), jit_compile=jit_compile, autograph=False)
 
     def __call__(
-        self, x: tf.Tensor, seeds: tf.Tensor, on_frame: Callable[[int, tf.Tensor], None] | None = None
+        self,
+        x: tf.Tensor,
+        seeds: tf.Tensor,
+        on_frame: Callable[[int, tf.Tensor], None] | None = None,
+        given: tuple[tf.Tensor, ...] = (),
     ) -> Samples:
         """Runs the whole schedule.
 
@@ -148,13 +157,14 @@ class Sampler:
           x: float32 [B, ...], where to start.
           seeds: int32 [B, 2], a seed for each example.
           on_frame: called after each segment with its number, from 1, and x, [B, ...].
+          given: what the condition takes, [B, ...] each.
 
         Returns:
           The samples and the evaluations that they took.
         """
         evaluations, first = 0, 0
         for number, piece in enumerate(self._pieces, start=1):
-            x, _, taken = self._segment(x, tf.constant(piece), seeds, tf.constant(first))
+            x, _, taken = self._segment(x, tf.constant(piece), seeds, tf.constant(first), *given)
             evaluations += int(taken)
             first += len(piece)
             if on_frame is not None:
@@ -164,17 +174,20 @@ class Sampler:
             evaluations += self._counted.calls
         return Samples(x, evaluations)
 
-    def in_graph(self, x: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def in_graph(
+        self, x: tf.Tensor, seeds: tf.Tensor, given: tuple[tf.Tensor, ...] = ()
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Runs the whole schedule as a part of the caller's graph, such as a replica's.
 
         Args:
           x: float32 [B, ...], where to start.
           seeds: int32 [B, 2], a seed for each example.
+          given: what the condition takes, [B, ...] each.
 
         Returns:
           (samples, evaluations): [B, ...], and the evaluations that each took, int32.
         """
-        x, _, evaluations = self._segment(x, tf.constant(np.concatenate(self._pieces)), seeds, tf.constant(0))
+        x, _, evaluations = self._segment(x, tf.constant(np.concatenate(self._pieces)), seeds, tf.constant(0), *given)
         if self._finish is not None:
             x = self._finish(x)
             evaluations += self._counted.calls

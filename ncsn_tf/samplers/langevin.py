@@ -9,6 +9,8 @@ from ncsn_tf import seeds as random
 from ncsn_tf.score import ScoreFunction, expand
 from ncsn_tf.sde import VE
 
+Noise = Callable[[tf.Tensor, random.Shape], tf.Tensor]
+
 
 @dataclasses.dataclass(frozen=True)
 class Langevin:
@@ -21,9 +23,11 @@ class Langevin:
 
     Attributes:
       step_size: a(t), [B] for t of shape [B], in squared data units; see `constant` and `annealed`.
+      noise: draws z, `noise(seeds [B, 2], shape) -> [B, *shape]`, of a standard normal law in each row.
     """
 
     step_size: Callable[[tf.Tensor], tf.Tensor]
+    noise: Noise = random.normal
 
     def __call__(
         self, score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, t_next: tf.Tensor, seeds: tf.Tensor
@@ -43,7 +47,7 @@ class Langevin:
         del t_next
         size = expand(self.step_size(t), x)
         mean = x + 0.5 * size * score_fn(x, t)
-        return mean + tf.sqrt(size) * random.normal(seeds, x.shape[1:]), mean
+        return mean + tf.sqrt(size) * self.noise(seeds, x.shape[1:]), mean
 
 
 def constant(step_size: float) -> Callable[[tf.Tensor], tf.Tensor]:
