@@ -193,7 +193,7 @@ def _library(folder: pathlib.Path, metric: str) -> Callable[[], float]:
     if metric == "moments":
         return lambda: float(np.trace(Moments.of(samples).covariance))
     if metric == "kernel distance":
-        return lambda: scores.kernel_distance(samples, reference, _BLOCK)[0]
+        return lambda: scores.kernel_distance(samples, reference, -(-len(samples) // _BLOCK))[0]
     if metric == "inception score":
         return lambda: scores.inception_score(logits, _SPLITS)[0]
     ours, theirs = (Moments(len(samples), *pair) for pair in _moments(folder))

@@ -80,7 +80,7 @@ def run(main: Callable[[], None]) -> NoReturn:
         try:
             main()
         except KeyboardInterrupt:
-            fail("interrupted. The same command may be given again; training goes on from its checkpoint.", INTERRUPTED)
+            fail("interrupted. The same command may be given again, and goes on from what is saved.", INTERRUPTED)
 
     # A request to end unwinds as an exception does, so that half-written files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))

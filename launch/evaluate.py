@@ -17,6 +17,7 @@ and adds the numbers to the run's TensorBoard curves. The same command goes on a
 """
 
 import pathlib
+import warnings
 
 from absl import flags
 
@@ -71,19 +72,24 @@ def _check_flags() -> None:
         raise ValueError("A run is judged against its own data: leave --data_name out, or judge images by --samples.")
     if _FOLLOW.value and (_CHECKPOINT.value is not None or _OUTPUT.value is not None):
         raise ValueError("--follow judges each new checkpoint in a folder of its own: no --checkpoint, no --output.")
-    if _CHECKPOINT.value is not None and not all(step.isdigit() for step in _CHECKPOINT.value):
-        raise ValueError(f"--checkpoint takes steps, such as 1000,2000. Received: {','.join(_CHECKPOINT.value)}.")
+    if _CHECKPOINT.value is not None and not all(_is_step(step) for step in _CHECKPOINT.value or [""]):
+        raise ValueError(f"--checkpoint takes steps, such as 1000,2000. Received: {','.join(_CHECKPOINT.value)!r}.")
     if len(_CHECKPOINT.value or []) > 1 and _OUTPUT.value is not None:
         raise ValueError("--output is one folder; leave it out to judge several checkpoints.")
     if _SAMPLES.value is not None:
-        wrong = {"--checkpoint": _CHECKPOINT, "--follow": _FOLLOW, "--num_samples": _NUM_SAMPLES}
-        given = [name for name, flag in wrong.items() if flag.value] + sorted(
-            f"--{name}" for name in sampling.changes()
-        )
+        drawing = (_CHECKPOINT, _FOLLOW, _NUM_SAMPLES, _BATCH_SIZE, _SEED)
+        given = [flag.name for flag in drawing if flag.present] + sorted(sampling.changes())
         if given:
-            raise ValueError(f"{', '.join(given)}: for samples that are drawn from a run, not for --samples.")
+            names = ", ".join(f"--{name}" for name in given)
+            raise ValueError(f"{names}: for samples that are drawn from a run, not for --samples.")
+        if _WORKDIR.value is not None and data.NAME.value is not None:
+            raise ValueError("Against which images? --workdir and --data_name each name some; give one of them.")
         if _OUTPUT.value is None:
             raise ValueError("Say by --output where the results of --samples go.")
+
+
+def _is_step(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _judge_images() -> None:
@@ -98,18 +104,21 @@ def _judge_images() -> None:
         image_files.check(pixels)
         train, held_out, kind, preparation = None, None, features.INCEPTION, data.preparation()
         if _WORKDIR.value is not None:
-            builder = build.Builder(RunDirectory(_WORKDIR.value).config())
+            directory = RunDirectory(_WORKDIR.value)
+            builder = build.Builder(directory.config())
             train, held_out = judging.real_images(builder.load_images)
+            directory.check_images(train.describe())
             kind, preparation = builder.evaluation.features, builder.preparation
         elif data.NAME.value is not None:
             train, held_out = judging.real_images(data.load)
             kind = features.CLASSIFIER if data.NAME.value == DIGITS else kind
         print(f"{len(pixels)} images {pixels.shape[1:]} of {_SAMPLES.value}")
         output = pathlib.Path(str(_OUTPUT.value))
+        judge = judging.judge(pixels.shape[1:], kind, preparation, train, held_out, dry=_DRY_RUN.value)
         if _DRY_RUN.value:
             print(f"Dry run: would write into {output}")
             return
-        judge = judging.judge(pixels.shape[1:], kind, preparation, train, held_out)
+        assert judge is not None  # of dry runs alone
         output.mkdir(parents=True, exist_ok=True)
     with judging.progress() as show:
         found = judge.judge(pixels, output, metrics=judging.metrics(), progress=show)
@@ -122,6 +131,8 @@ def _judge_run(strategy) -> None:
     """Judges the samples of a run's checkpoints."""
     from ncsn_tf import runs
     from ncsn_tf.evaluation import report
+    from ncsn_tf.evaluation.generation import DivergedError
+    from ncsn_tf.evaluation.image_files import ImagesError
     from ncsn_tf.training import strategy as strategies
     from ncsn_tf.training.run_directory import RunDirectory
 
@@ -129,38 +140,53 @@ def _judge_run(strategy) -> None:
         run = runs.TrainedRun(RunDirectory(str(_WORKDIR.value)), strategy, sampling.changes())
         options = run.builder.evaluation
         train, held_out = judging.real_images(run.builder.load_images)
+        run.directory.check_images(train.describe())
         steps = [None] if _CHECKPOINT.value is None else [int(step) for step in _CHECKPOINT.value]
-        if not _FOLLOW.value:
-            run.load(steps[0])
+        for step in reversed(steps) if not _FOLLOW.value else ():
+            run.load(step)  # all are there and whole before the first is judged
         count = _NUM_SAMPLES.value or options.num_samples
         print(f"{count} samples {run.shape} of {run.directory.path}; {strategies.describe(strategy)}")
+        judge = None
+        if strategies.is_chief(strategy):
+            prepared = run.builder.preparation
+            judge = judging.judge(run.shape, options.features, prepared, train, held_out, dry=_DRY_RUN.value)
         if _DRY_RUN.value:
             print(f"Dry run: would write below {_OUTPUT.value or run.directory.path / 'evaluation'}")
             return
-        judge = None
-        if strategies.is_chief(strategy):
-            judge = judging.judge(run.shape, options.features, run.builder.preparation, train, held_out)
+    unfit = []
+    several = _FOLLOW.value or len(steps) > 1
     for step in run.new_checkpoints(_PATIENCE.value) if _FOLLOW.value else steps:
         run.load(step)
         name = f"step_{run.step:08d}_seed_{_SEED.value}"
         output = pathlib.Path(_OUTPUT.value or run.directory.path / "evaluation" / name)
-        with judging.progress() as show:
-            found = runs.evaluate(
-                run,
-                judge,
-                output,
-                num_samples=count,
-                batch_size=_BATCH_SIZE.value or options.batch_size,
-                seed=_SEED.value,
-                metrics=judging.metrics(),
-                held_out_images=held_out,
-                held_out_examples=options.held_out_examples,
-                progress=show,
-            )
+        try:
+            with judging.progress() as show:
+                found = runs.evaluate(
+                    run,
+                    judge,
+                    output,
+                    num_samples=count,
+                    batch_size=_BATCH_SIZE.value or options.batch_size,
+                    seed=_SEED.value,
+                    metrics=judging.metrics(),
+                    held_out_images=held_out,
+                    held_out_examples=options.held_out_examples,
+                    progress=show,
+                )
+        except (DivergedError, ImagesError) as error:
+            if not several:
+                raise
+            unfit.append(f"step {run.step}: {error}")
+            warnings.warn(unfit[-1], stacklevel=1)
+            continue
         if found is not None:
-            report.write_scalars(run.directory.tensorboard, run.step, found)
+            # The run's own curves are of its own samples; what flags have changed has curves beside its results.
+            own = not (sampling.changes() or _SEED.value) and count == options.num_samples
+            report.write_scalars(run.directory.tensorboard if own else output, run.step, found)
             print("\n".join([f"step {run.step}:", *found.lines(), f"Results: {output / report.RESULTS}"]))
     strategies.wait_for_everyone(strategy)
+    if unfit:
+        cli.fail(f"Not all checkpoints could be judged. {unfit[0]}", cli.FAILURE)
 
 
 def run() -> None:

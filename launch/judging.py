@@ -57,9 +57,15 @@ def feature_network(default: str, data_name: str):
 
 
 def judge(
-    shape: tuple[int, int, int], default: str, preparation: Mapping[str, Any], train: Any = None, held_out: Any = None
+    shape: tuple[int, int, int],
+    default: str,
+    preparation: Mapping[str, Any],
+    train: Any = None,
+    held_out: Any = None,
+    *,
+    dry: bool = False,
 ):
-    """What samples are held against.
+    """What samples are held against; None of a dry run that would have to compute the real images' statistics.
 
     Args:
       shape: (H, W, C) of the samples.
@@ -67,6 +73,7 @@ def judge(
       preparation: how the real images were prepared, for the record.
       train: the model's training images; without them --reference must be given, and no copies are looked for.
       held_out: images that were not trained on; None likewise.
+      dry: check everything that can be checked without computing.
 
     Raises:
       ValueError: if something is not to be had or does not fit.
@@ -85,12 +92,22 @@ def judge(
     about = (given.about or {}) if given is not None else {}
     name = train.name if train is not None else about.get("dataset", {}).get("name", "")
     network = feature_network(about.get("feature_network", {}).get("kind", default), name)
+    network.check_shape(shape)
     reference: Any = given
     if train is not None and given is None:
+        if dry:
+            return None
         with progress() as show:
             reference = report.cached_reference(network, train, split="train", preparation=preparation, progress=show)
-    dataset = train.describe() if train is not None else None
-    return report.Judge(network, reference, shape=shape, dataset=dataset, train=train, held_out=held_out)
+    return report.Judge(
+        network,
+        reference,
+        shape=shape,
+        dataset=train.describe() if train is not None else None,
+        preparation=preparation if train is not None else None,
+        train=train,
+        held_out=held_out,
+    )
 
 
 def metrics() -> tuple[str, ...]:

@@ -7,6 +7,7 @@ images of a run.
 """
 
 import pathlib
+import tempfile
 
 from absl import flags
 
@@ -30,11 +31,16 @@ def main() -> None:
 
     with cli.user_mistakes():
         data.refuse_without_name()
+        if not _KEEP.value and _OUTPUT.value is None:
+            raise ValueError("Statistics without features go into a file of their own: give --output.")
         if (_WORKDIR.value is None) == (data.NAME.value is None):
             raise ValueError("Give either --data_name or --workdir, which say which images are meant.")
         if _WORKDIR.value is not None:
-            builder = build.Builder(RunDirectory(_WORKDIR.value).config())
+            directory = RunDirectory(_WORKDIR.value)
+            builder = build.Builder(directory.config())
             source, preparation = builder.load_images(_SPLIT.value), builder.preparation
+            if _SPLIT.value == "train":
+                directory.check_images(source.describe())
             kind = builder.evaluation.features
         else:
             source, preparation = data.load(_SPLIT.value), data.preparation()
@@ -44,10 +50,15 @@ def main() -> None:
         path = references.cached_path(network, source) if _OUTPUT.value is None else pathlib.Path(_OUTPUT.value)
         if path.suffix != ".npz" or path.is_dir():
             raise ValueError(f"--output is an .npz file to write. Received: {path}.")
+        if _OUTPUT.value is not None and path.exists():
+            raise ValueError(f"{path} exists. Remove it, or give another --output.")
         print(f"{len(source)} images {source.shape} of {source.name}, {_SPLIT.value}; {network.kind} {network.path}")
         if _DRY_RUN.value:
             print(f"Dry run: would write {path}")
             return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass  # minutes of work should not end at a folder that cannot be written to
         with judging.progress() as show:
             found = references.compute(
                 network,

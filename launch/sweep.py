@@ -31,13 +31,33 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check the flags, the run and the
 
 def main() -> None:
     """Judges every combination."""
-    from ncsn_tf import runs, sweep
     from ncsn_tf.evaluation import EvaluationError
+    from ncsn_tf.training import strategy as strategies
+    from ncsn_tf.training.rendezvous import AbsentWorkersError
+
+    strategy = None
+    try:
+        with cli.user_mistakes():
+            strategy = devices.strategy()
+        _sweep(strategy)
+    except AbsentWorkersError as error:
+        cli.fail(error, cli.FAILURE)
+    except (EvaluationError, OSError):
+        with cli.user_mistakes():
+            raise
+    except strategies.LOST_PEER_ERRORS:
+        if strategy is None or strategies.place(strategy)[1] == 1:
+            raise
+        cli.fail("Another worker is gone: its log may say why. The same command, on all, goes on.", cli.STOPPED)
+
+
+def _sweep(strategy) -> None:
+    from ncsn_tf import runs, sweep
+    from ncsn_tf.evaluation import measure
     from ncsn_tf.training import strategy as strategies
     from ncsn_tf.training.run_directory import RunDirectory
 
     with cli.user_mistakes():
-        strategy = devices.strategy()
         run = runs.TrainedRun(RunDirectory(_WORKDIR.value), strategy)
         own, options = run.builder.sampler_options, run.builder.evaluation
         settings = sweep.grid(
@@ -52,35 +72,32 @@ def main() -> None:
         output = pathlib.Path(_OUTPUT.value or run.directory.path / "evaluation" / name)
         count = _NUM_SAMPLES.value or options.num_samples
         print(f"{len(settings)} combinations, {count} samples each, of {run.directory.path}")
+        judge = None
+        if strategies.is_chief(strategy):
+            train = run.training_images()
+            judge = judging.judge(run.shape, options.features, run.builder.preparation, train, dry=_DRY_RUN.value)
         if _DRY_RUN.value:
             print(f"Dry run: would write into {output}")
             return
-        judge = None
-        if strategies.is_chief(strategy):
-            train = run.builder.load_images("train")
-            judge = judging.judge(run.shape, options.features, run.builder.preparation, train)
         output.mkdir(parents=True, exist_ok=True)
-    try:
-        with judging.progress() as show:
-            rows = sweep.sweep(
-                run,
-                judge,
-                settings,
-                output,
-                metric=_METRIC.value,
-                num_samples=count,
-                batch_size=_BATCH_SIZE.value or options.batch_size,
-                seed=_SEED.value,
-                progress=show,
-            )
-    except (EvaluationError, OSError):
-        with cli.user_mistakes():
-            raise
-    if strategies.is_chief(strategy):
+    with judging.progress() as show:
+        rows = sweep.sweep(
+            run,
+            judge,
+            settings,
+            output,
+            metric=_METRIC.value,
+            num_samples=count,
+            batch_size=_BATCH_SIZE.value or options.batch_size,
+            seed=_SEED.value,
+            progress=show,
+        )
+    if judge is not None:
         best = sweep.best(rows, _METRIC.value)
         if best is None:
-            cli.fail("The samples of every combination diverged. Try smaller --epsilons.", cli.FAILURE)
-        print(f"Best: {best.setting.name}, {_METRIC.value} {best.value:.5g}. Table and plot: {output}")
+            cli.fail(f"No combination has samples fit to be judged. {rows[0].remark}", cli.FAILURE)
+        name = measure.named(_METRIC.value, judge.kind)
+        print(f"Best: {best.setting.name}, {name} {best.value:.5g}. Table and plot: {output}")
     strategies.wait_for_everyone(strategy)
 
 

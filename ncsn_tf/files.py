@@ -1,9 +1,14 @@
 """Writing files so that a reader sees the whole of one or nothing."""
 
+import contextlib
+import datetime
+import fcntl
 import os
 import pathlib
+import socket
+import threading
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,10 +32,35 @@ def to_disk(path: pathlib.Path) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def locked(path: pathlib.Path, refusal: Callable[[str], Exception]) -> Iterator[None]:
+    """Holds a file for this process, as a sign that it alone writes into the folder.
+
+    The operating system holds the lock and drops it when the process ends, however it ends. On a network file system
+    that does not pass locks on, it keeps out the processes of the same machine only.
+
+    Args:
+      path: the file, made if need be; it says who holds it.
+      refusal: makes the exception to raise if another holds it, from what the file says of the holder.
+    """
+    with open(path, "a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise refusal(lock.read().strip() or "unknown") from error
+        lock.truncate(0)
+        since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        lock.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
+        lock.flush()
+        yield
+
+
 def write_npz_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes arrays to one `.npz`, atomically and brought to the disk."""
     named: dict[str, Any] = dict(arrays)  # NumPy's annotations take any keyword for `allow_pickle` otherwise
-    partial = path.with_name(path.name + ".partial")
+    # Of a name of its own: two processes may fill one cache at the same time.
+    partial = path.with_name(f"{path.name}.{os.getpid()}_{threading.get_ident()}.partial")
     try:
         with open(partial, "wb") as file:
             np.savez(file, **named)
@@ -71,6 +101,7 @@ def write_npz(path: pathlib.Path, num_rows: int, batches: Iterable[dict[str, np.
             for name, column in columns.items():
                 column.flush()
                 archive.write(spare[name], f"{name}.npy")
+        to_disk(partial)
         os.replace(partial, path)
     finally:
         for leftover in (*spare.values(), partial):

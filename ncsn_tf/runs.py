@@ -1,9 +1,10 @@
 """A trained run, opened for use: its configuration, its averaged weights, its sampler, its samples."""
 
+import contextlib
 import dataclasses
+import math
 import pathlib
 import time
-import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import build
+from ncsn_tf import build, files
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.images import ImageSource
 from ncsn_tf.evaluation import generation, held_out, measure, report
@@ -21,6 +22,9 @@ from ncsn_tf.training import checkpoints
 from ncsn_tf.training import strategy as strategies
 from ncsn_tf.training.run_directory import RunDirectory, environment
 
+_WILD = 0.01
+"""The share of values outside [-1, 2] from which on a report says so."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DrawnSamples:
@@ -29,10 +33,12 @@ class DrawnSamples:
     Attributes:
       pixels: uint8 [N, H, W, C].
       evaluations: of the score that each took.
+      wild: the share of all values that lay outside [-1, 2] before they became bytes.
     """
 
     pixels: np.ndarray
     evaluations: int
+    wild: float
 
 
 class TrainedRun:
@@ -138,6 +144,12 @@ class TrainedRun:
         except checkpoints.CheckpointError:
             return -1
 
+    def training_images(self) -> ImageSource:
+        """The images that it was trained on; raises ValueError if those that are there now are others."""
+        source = self.builder.load_images("train")
+        self.directory.check_images(source.describe())
+        return source
+
     def checksum(self) -> int:
         """A CRC-32 of the loaded weights: two trainings into one directory may leave equally named checkpoints."""
         value = 0
@@ -177,10 +189,25 @@ class TrainedRun:
           The samples; None on the workers of a cluster other than the chief, which writes.
 
         Raises:
-          PlanError: if the folder holds other samples.
+          PlanError: if the folder holds other samples, or another evaluation draws into it.
           DivergedError: if samples are not finite.
         """
         chief = strategies.is_chief(self.strategy)
+        with contextlib.ExitStack() as held:
+            if chief:
+                output.mkdir(parents=True, exist_ok=True)
+                held.enter_context(files.locked(output / "lock", lambda holder: _occupied(output, holder)))
+            return self._samples(output, num_samples, seed, batch_size, on_round, chief)
+
+    def _samples(
+        self,
+        output: pathlib.Path,
+        num_samples: int,
+        seed: int,
+        batch_size: int,
+        on_round: Callable[[int], object],
+        chief: bool,
+    ) -> "DrawnSamples | None":
         store = generation.SampleStore(output, self.plan(seed, batch_size), self.shape) if chief else None
         done = store.done if store is not None else 0
         done = int(strategies.from_chief(self.strategy, [np.array([done], np.int32)])[0][0])
@@ -196,7 +223,10 @@ class TrainedRun:
                 workers=strategies.place(self.strategy)[1],
             )
             generation.fill(blocks, store, done, num_samples, _to_uint8, on_round)
-        return DrawnSamples(store.finish(num_samples), store.evaluations) if store is not None else None
+        if store is None:
+            return None
+        values = store.done * math.prod(self.shape)
+        return DrawnSamples(store.finish(num_samples), store.evaluations, store.wild / values)
 
     def held_out_loss(self, source: ImageSource, limit: int, seed: int = 0) -> held_out.HeldOutLoss:
         """The denoising loss on the first `limit` held-out images, at every level, over all replicas."""
@@ -225,12 +255,12 @@ class TrainedRun:
         )
 
 
-def _to_uint8(x: np.ndarray) -> np.ndarray:
-    if x.size and np.mean(np.abs(x - 0.5) > 1.5) > 0.01:
-        warnings.warn(
-            "Over 1 % of the samples' values lie outside [-1, 2]: the step size is probably too large.", stacklevel=2
-        )
-    return pipeline.to_uint8(x)
+def _to_uint8(x: np.ndarray) -> tuple[np.ndarray, int]:
+    return pipeline.to_uint8(x), int(np.sum(np.abs(x - 0.5) > 1.5))
+
+
+def _occupied(output: pathlib.Path, holder: str) -> generation.PlanError:
+    return generation.PlanError(f"Another evaluation draws into {output} ({holder}). Wait, or give another --output.")
 
 
 def evaluate(
@@ -278,7 +308,10 @@ def evaluate(
         loss = run.held_out_loss(held_out_images, held_out_examples, seed)
     if judge is None or drawn is None:
         return None
-    found = judge.judge(drawn.pixels, output, metrics=metrics, held_out=loss, progress=progress)
+    doubts = []
+    if drawn.wild > _WILD:
+        doubts.append(f"{drawn.wild:.1%} of the samples' values lie outside [-1, 2]: is the step size too large?")
+    found = judge.judge(drawn.pixels, output, metrics=metrics, held_out=loss, doubts=doubts, progress=progress)
     about = {
         "checkpoint": run.checkpoint,
         **run.plan(seed, batch_size),

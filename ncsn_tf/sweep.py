@@ -16,16 +16,20 @@ import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from ncsn_tf import files, runs
-from ncsn_tf.evaluation import measure, report
-from ncsn_tf.evaluation.features import CLASSIFIER
+from ncsn_tf.evaluation import EvaluationError, measure, report
 from ncsn_tf.evaluation.generation import DivergedError
+from ncsn_tf.evaluation.image_files import ImagesError
 from ncsn_tf.evaluation.report import Judge
 from ncsn_tf.runs import TrainedRun
+from ncsn_tf.training import strategy as strategies
 
 _LARGER_IS_BETTER = ("score", "precision", "recall")
+_FAILED = "failed"
+"""Of the results of a combination whose samples diverged, or are such that nothing can be learnt from them."""
 _COLUMNS = ("epsilon", "steps_per_level", "num_levels")
 
 
@@ -51,7 +55,7 @@ class Setting:
     def name(self) -> str:
         """Of its folder."""
         levels = "all" if self.num_levels is None else self.num_levels
-        return f"epsilon_{self.epsilon:g}_steps_{self.steps_per_level}_levels_{levels}"
+        return f"epsilon_{self.epsilon!r}_steps_{self.steps_per_level}_levels_{levels}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,14 +65,16 @@ class Row:
     Attributes:
       setting: the combination.
       evaluations: of the score that a sample took; None if the samples diverged.
-      value: the metric's value; None likewise.
+      value: the metric's value; None if the samples diverged or nothing can be learnt from them.
       standard_error: of the value, where one is known.
+      remark: why there is no value, or what was noticed about the samples; "" for nothing.
     """
 
     setting: Setting
     evaluations: int | None
     value: float | None
     standard_error: float | None
+    remark: str = ""
 
 
 def grid(epsilons: Iterable[float], steps: Iterable[int], levels: Iterable[int | None]) -> list[Setting]:
@@ -104,57 +110,65 @@ def sweep(
       log: takes a line a combination.
 
     Returns:
-      A row a combination.
+      A row a combination; without values on the workers of a cluster other than the chief.
 
     Raises:
-      EvaluationError: if what lies in the folder belongs to another sweep, or the samples cannot be judged.
+      EvaluationError: if what lies in the folder belongs to another sweep, or the metric cannot be had of so many
+        samples or against this reference.
     """
     rows = []
+    name = measure.named(metric, judge.kind) if judge is not None else metric
+    about = judge.about() if judge is not None else {}
     for number, setting in enumerate(settings, start=1):
         run.change_sampler(setting.changes())
         folder = output / setting.name
-        wanted = {**run.plan(seed, batch_size), "num_samples": num_samples}
-        content = _finished(folder, wanted, metric)
-        if content is None:
+        wanted = {**run.plan(seed, batch_size), "num_samples": num_samples, **about}
+        content = _finished(folder, wanted, name) if judge is not None else None
+        # The chief has the results, and says whether all are to draw.
+        done = strategies.from_chief(run.strategy, [np.array([content is not None], np.int32)])
+        if not int(done[0][0]):
             content = _judged(run, judge, folder, wanted, metric, progress)
-        rows.append(_row(setting, content, metric))
-        log(f"{number} of {len(settings)}: {setting.name}: {_text(rows[-1], metric)}")
+        rows.append(_row(setting, content or {}, name))
         if judge is not None:
-            _write(output, rows, metric, wanted)
+            _write(output, rows, name, wanted)
+            log(f"{number} of {len(settings)}: {setting.name}: {_text(rows[-1], name)}")
+            if rows[-1].value is None and rows[-1].evaluations is not None and content is not None:
+                raise EvaluationError("; ".join(content["not_measured"]))
     return rows
 
 
-def _finished(folder: pathlib.Path, wanted: dict[str, Any], metric: str) -> dict[str, Any] | None:
-    """The results of a combination, if they are there, of the same samples, and have the metric."""
+def _finished(folder: pathlib.Path, wanted: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """The results of a combination, if they are there, of the same samples by the same judge, and have the metric."""
     try:
         content = json.loads((folder / report.RESULTS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     same = all(content.get(key) == value for key, value in json.loads(json.dumps(wanted)).items())
-    return content if same and ("diverged" in content or _found(content, metric)) else None
+    return content if same and (_FAILED in content or name in content.get("metrics", {})) else None
 
 
-def _judged(run, judge, folder, wanted, metric, progress) -> dict[str, Any]:
+def _judged(run, judge, folder, wanted, metric, progress) -> dict[str, Any] | None:
     options = {key: wanted[key] for key in ("num_samples", "batch_size", "seed")}
     try:
         runs.evaluate(run, judge, folder, **options, metrics=(metric,), progress=progress)
-    except DivergedError as error:
-        folder.mkdir(parents=True, exist_ok=True)
-        content = {"diverged": str(error), **wanted}
-        files.write_text(folder / report.RESULTS, json.dumps(content, indent=2) + "\n")
+    except (DivergedError, ImagesError) as error:
+        content = {_FAILED: str(error), **wanted}
+        if judge is not None:
+            files.write_text(folder / report.RESULTS, json.dumps(content, indent=2) + "\n")
         return content
-    return json.loads((folder / report.RESULTS).read_text(encoding="utf-8")) if judge is not None else {}
+    return json.loads((folder / report.RESULTS).read_text(encoding="utf-8")) if judge is not None else None
 
 
-def _found(content: dict[str, Any], metric: str) -> dict[str, Any] | None:
-    """The metric's entry, under the name that it has for Inception or for a classifier."""
-    metrics = content.get("metrics", {})
-    return metrics.get(metric) or metrics.get(measure.named(metric, CLASSIFIER))
-
-
-def _row(setting: Setting, content: dict[str, Any], metric: str) -> Row:
-    entry = _found(content, metric) or {}
-    return Row(setting, content.get("score_evaluations_per_sample"), entry.get("value"), entry.get("standard_error"))
+def _row(setting: Setting, content: dict[str, Any], name: str) -> Row:
+    entry = content.get("metrics", {}).get(name, {})
+    remarks = [content[_FAILED]] if _FAILED in content else content.get("warnings", [])
+    return Row(
+        setting,
+        content.get("score_evaluations_per_sample"),
+        entry.get("value"),
+        entry.get("standard_error"),
+        "; ".join(remarks),
+    )
 
 
 def best(rows: Sequence[Row], metric: str) -> Row | None:
@@ -166,9 +180,10 @@ def best(rows: Sequence[Row], metric: str) -> Row | None:
 
 def _text(row: Row, metric: str) -> str:
     if row.value is None:
-        return "diverged"
+        return f"no {metric}: {row.remark}"
     error = f" (standard error {row.standard_error:.2g})" if row.standard_error is not None else ""
-    return f"{metric} {row.value:.5g}{error}, {row.evaluations} evaluations a sample"
+    remark = f" ({row.remark})" if row.remark else ""
+    return f"{metric} {row.value:.5g}{error}, {row.evaluations} evaluations a sample{remark}"
 
 
 def _write(output: pathlib.Path, rows: Sequence[Row], metric: str, wanted: dict[str, Any]) -> None:
@@ -179,11 +194,12 @@ def _write(output: pathlib.Path, rows: Sequence[Row], metric: str, wanted: dict[
             "evaluations": row.evaluations,
             metric: row.value,
             "standard_error": row.standard_error,
+            "remark": row.remark,
         }
         for row in rows
     ]
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*_COLUMNS, "evaluations", metric, "standard_error"], lineterminator="\n")
+    writer = csv.DictWriter(text, [*_COLUMNS, "evaluations", metric, "standard_error", "remark"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(table)
     files.write_text(output / "sweep.csv", text.getvalue())

@@ -46,8 +46,12 @@ def two():
     return blocks(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
 
 
+def quantise(x):
+    return pipeline.to_uint8(x), int(np.sum(x > 0.5))
+
+
 def drawn(drawer, store, count):
-    fill(drawer, store, store.done, count, pipeline.to_uint8)
+    fill(drawer, store, store.done, count, quantise)
     return store.finish(count)
 
 
@@ -92,7 +96,7 @@ def test_more_samples_go_on_from_those_that_are_there(one, two, tmp_path):
     taken = []
     store = SampleStore(tmp_path, PLAN, SHAPE)
     assert store.done == 6 and store.evaluations == 12
-    fill(two, store, store.done, 11, pipeline.to_uint8, taken.append)
+    fill(two, store, store.done, 11, quantise, taken.append)
     more = store.finish(11)
     assert sum(taken) == 5 and len(store.finish(3)) == 3
     np.testing.assert_array_equal(more[:6], few)
@@ -145,12 +149,12 @@ def test_a_kill_at_any_write_costs_a_batch_at_most_and_changes_nothing(one, tmp_
 def test_a_torn_tail_is_cut_off_and_damage_is_drawn_anew(one, tmp_path):
     expected = drawn(one, SampleStore(tmp_path / "whole", PLAN, SHAPE), 8)
     store = SampleStore(tmp_path, PLAN, SHAPE)
-    fill(one, store, 0, 4, pipeline.to_uint8)
+    fill(one, store, 0, 4, quantise)
     with open(tmp_path / "samples.raw", "ab") as file:
         file.write(b"half an image")
     again = SampleStore(tmp_path, PLAN, SHAPE)
     assert again.done == 4
-    fill(one, again, 4, 8, pipeline.to_uint8)
+    fill(one, again, 4, 8, quantise)
     raw = tmp_path / "samples.raw"
     content = bytearray(raw.read_bytes())
     content[5] ^= 1
@@ -168,15 +172,60 @@ def test_other_samples_are_refused(one, tmp_path):
     drawn(one, SampleStore(tmp_path, PLAN, SHAPE), 4)
     with pytest.raises(PlanError, match="seed: 0 there, 1 now"):
         SampleStore(tmp_path, {**PLAN, "seed": 1}, SHAPE)
+    (tmp_path / "samples.json").write_text("{")
+    with pytest.raises(PlanError, match="cannot be read"):
+        SampleStore(tmp_path, PLAN, SHAPE)
     (tmp_path / "samples.json").unlink()
     with pytest.raises(PlanError, match="no samples.json"):
         SampleStore(tmp_path, PLAN, SHAPE)
 
 
-def test_divergence_names_the_sample():
-    broken = blocks(made=sampler(lambda x, t: tf.where(tf.reduce_sum(x) > -1e9, np.nan, 0.0) + x), block=2)
-    with pytest.raises(DivergedError, match="Sample 6 is not finite"):
-        broken.draw(3)
+@pytest.mark.parametrize("raw", [b"", b"a torn copy of what the archive holds"])
+def test_a_kill_while_samples_are_added_leaves_those_that_were_complete(one, tmp_path, raw):
+    expected = drawn(one, SampleStore(tmp_path, PLAN, SHAPE), 8)
+    (tmp_path / "samples.raw").write_bytes(raw)
+    store = SampleStore(tmp_path, PLAN, SHAPE)
+    assert store.done == 8
+    np.testing.assert_array_equal(drawn(one, store, 11)[:8], expected)
+
+
+def test_two_programs_in_one_folder_do_not_pass_for_one(one, tmp_path):
+    first, second = SampleStore(tmp_path, PLAN, SHAPE), SampleStore(tmp_path, PLAN, SHAPE)
+    for start in (0, 4):
+        for store in (first, second):
+            fill(one, store, start, start + 4, quantise)
+    for store in (first, second):
+        with pytest.raises(OSError, match="another program has written there"):
+            store.finish(8)
+
+
+class Broken:
+    """Draws blocks of 4, whose sample 9 is not finite."""
+
+    def __init__(self, replicas):
+        self.block, self.replicas = 4, replicas
+
+    def draw(self, first):
+        x = np.zeros([self.replicas * 4, *SHAPE], np.float32)
+        if 0 <= 9 - 4 * first < len(x):
+            x[9 - 4 * first] = np.inf
+        return x, 1
+
+
+@pytest.mark.parametrize("replicas", [1, 4])
+def test_divergence_names_the_sample_if_somebody_asked_for_it(tmp_path, replicas):
+    for count in (8, 9):
+        assert len(drawn(Broken(replicas), SampleStore(tmp_path / str(count), PLAN, SHAPE), count)) == count
+    with pytest.raises(DivergedError, match="Sample 9 is not finite"):
+        drawn(Broken(replicas), SampleStore(tmp_path / "10", PLAN, SHAPE), 10)
+
+
+def test_values_far_off_are_counted_over_a_kill(one, tmp_path):
+    fill(one, SampleStore(tmp_path, PLAN, SHAPE), 0, 4, quantise)
+    store = SampleStore(tmp_path, PLAN, SHAPE)
+    fill(one, store, 4, 8, quantise)
+    floats = np.concatenate([one.draw(0)[0], one.draw(1)[0]])
+    assert store.wild == SampleStore(tmp_path, PLAN, SHAPE).wild == np.sum(floats > 0.5) > 0
 
 
 def test_the_journal_is_plain(one, tmp_path):

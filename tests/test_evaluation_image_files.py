@@ -41,6 +41,26 @@ def test_an_npy_and_the_home_directory(tmp_path, monkeypatch):
     np.testing.assert_array_equal(image_files.read("~/samples.npy"), GREY)
 
 
+def test_one_picture_is_read_and_cut_to_fit(tmp_path):
+    Image.fromarray(np.full((20, 30, 3), 77, np.uint8)).save(tmp_path / "picture.PNG")
+    assert image_files.read(tmp_path / "picture.PNG").shape == (1, 20, 30, 3)
+    for path in (tmp_path, tmp_path / "picture.PNG"):
+        found = image_files.read(path, fit=(4, 5, 1))
+        assert found.shape == (1, 4, 5, 1) and (found == 77).all()
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (3, 32, 32), (1, 8, 8), (8, 8, 1)])
+def test_an_array_that_may_be_one_image_is_refused(shape):
+    with pytest.raises(ImagesError, match="may be one image or many grey ones"):
+        image_files.as_bytes(random_pixels(*shape))
+
+
+def test_values_in_a_corner_of_their_range_are_warned_of():
+    dark = random_pixels(40, 8, 8, 1) // 16
+    assert image_files.check(dark) == ["no value is above 15 of 255: were the images scaled twice, or not at all?"]
+    assert image_files.check(random_pixels(40, 8, 8, 1)) == []
+
+
 def test_among_unknown_names_nobody_guesses(tmp_path):
     np.savez(tmp_path / "several.npz", x=BYTES, y=BYTES)
     np.savez(tmp_path / "empty.npz")
@@ -51,7 +71,7 @@ def test_among_unknown_names_nobody_guesses(tmp_path):
 
 
 def test_where_nothing_is_that_is_said(tmp_path):
-    with pytest.raises(ImagesError, match="neither a folder of images nor an .npz or .npy"):
+    with pytest.raises(ImagesError, match="neither a folder of images nor a picture, .npz or .npy"):
         image_files.read(tmp_path / "missing.npz")
     with pytest.raises(ValueError, match="has no images"):
         image_files.read(tmp_path)

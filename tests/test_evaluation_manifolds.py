@@ -50,8 +50,10 @@ def test_on_a_line_by_hand(k, precision, recall):
     found = manifolds.precision_recall(SAMPLES, REFERENCE, k)
     assert shares(found) == pytest.approx((precision, recall))
     assert shares(manifolds.precision_recall(REFERENCE, SAMPLES, k)) == pytest.approx((recall, precision))
-    assert found.precision_error == pytest.approx(np.sqrt(precision * (1 - precision) / 6))
-    assert found.recall_error == pytest.approx(np.sqrt(recall * (1 - recall) / 6))
+    # Two points on and two off the manifold are added: (6 p + 2) of 10.
+    for error, share in ((found.precision_error, precision), (found.recall_error, recall)):
+        on, off = 6 * share + 2, 6 * (1 - share) + 2
+        assert error == pytest.approx(np.sqrt(on * off / 10**3))
 
 
 def test_separated_clusters_share_nothing():
@@ -61,8 +63,9 @@ def test_separated_clusters_share_nothing():
 def test_errors_are_those_of_the_side_that_is_counted():
     found = manifolds.precision_recall(normal(30, 2, 0), normal(90, 2, 1), k=1)
     assert 0.0 < found.precision < 1.0 and 0.0 < found.recall < 1.0
-    assert found.precision_error == pytest.approx(np.sqrt(found.precision * (1 - found.precision) / 30))
-    assert found.recall_error == pytest.approx(np.sqrt(found.recall * (1 - found.recall) / 90))
+    ours, theirs = (30 * found.precision + 2) / 34, (90 * found.recall + 2) / 94
+    assert found.precision_error == pytest.approx(np.sqrt(ours * (1 - ours) / 34))
+    assert found.recall_error == pytest.approx(np.sqrt(theirs * (1 - theirs) / 94))
 
 
 def test_samples_that_are_data_are_precise():

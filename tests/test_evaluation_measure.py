@@ -99,7 +99,7 @@ def kernel_mmd(x, y):
 
 def test_kid_is_a_mean_over_ten_blocks_near_the_distance_of_the_whole(found):
     value, error = found["kid"].value, found["kid"].standard_error
-    assert (value, error) == scores.kernel_distance(FEATURES.pooled, REFERENCE.features, 30)  # ceil(300 / 10)
+    assert (value, error) == scores.kernel_distance(FEATURES.pooled, REFERENCE.features, 10)
     assert error is not None
     assert abs(value - kernel_mmd(FEATURES.pooled, REFERENCE.features)) < 4 * error
     assert (found["kid"].num_samples, found["kid"].num_reference) == (SAMPLES, IMAGES)
@@ -107,12 +107,18 @@ def test_kid_is_a_mean_over_ten_blocks_near_the_distance_of_the_whole(found):
 
 def test_kid_of_many_images_has_the_literatures_blocks(monkeypatch):
     asked = []
-    monkeypatch.setattr(scores, "kernel_distance", lambda *sides: asked.append(sides[2]) or (0.0, 1.0))
-    for samples, images in ((12_000, 11_500), (50_000, 12_000), (300, 5_000), (9_000, 9_000)):
+
+    def ask(ours, theirs, blocks):
+        asked.append((len(ours), len(theirs), blocks))
+        return 0.0, 1.0
+
+    monkeypatch.setattr(scores, "kernel_distance", ask)
+    for samples, images in ((12_000, 11_500), (50_000, 12_000), (300, 5_000), (300, 50_000), (20, 21)):
         sides = features_of(samples, width=1), reference_of(images, width=1)
-        measure(*sides, "inception", metrics=["kid"])
-    # 12 blocks of 1,000; 12 of the larger side; never fewer than 10.
-    assert asked == [1000, 4167, 500, 900]
+        ((found,), _) = measure(*sides, "inception", metrics=["kid"])
+        assert (found.num_samples, found.num_reference) == asked[-1][:2]
+    # As many blocks as the smaller side fills with 1,000 rows, ten at least, and no more rows than they hold.
+    assert asked == [(12_000, 11_500, 12), (12_000, 12_000, 12), (300, 5_000, 10), (300, 10_000, 10), (20, 21, 10)]
 
 
 def test_precision_and_recall_compare_equal_numbers(found):

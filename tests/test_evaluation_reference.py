@@ -25,6 +25,7 @@ class StandIn:
     fingerprint: str = "a" * 64
     resize: str = "none"
     kind: str = "classifier"
+    width: int = 5
 
     def describe(self):
         return {"kind": self.kind, "sha256": self.fingerprint, "resize": self.resize}
@@ -104,6 +105,29 @@ def test_a_file_of_another_program_is_used_with_a_warning(tmp_path):
     assert again.moments.count == 0 and again.about is None
 
 
+def test_roundings_of_a_program_in_float32_are_evened_out(tmp_path):
+    sigma = np.eye(5, dtype=np.float32)
+    sigma[0, 1] = 5e-7
+    np.savez(tmp_path / "theirs.npz", mu=np.zeros(5, np.float32), sigma=sigma)
+    covariance = references.load(tmp_path / "theirs.npz").moments.covariance
+    assert covariance[0, 1] == covariance[1, 0] == pytest.approx(2.5e-7)
+
+
+def test_statistics_of_another_width_are_refused_whoever_made_them(tmp_path):
+    np.savez(tmp_path / "theirs.npz", mu=np.zeros(6), sigma=np.eye(6))
+    with pytest.raises(ReferenceError, match="have 6 features, the classifier of the samples has 5"):
+        references.load(tmp_path / "theirs.npz").check(NETWORK, SHAPE, None)
+
+
+def test_statistics_of_images_prepared_otherwise_are_refused():
+    model = {**SOURCE.describe(), "checksum": 1}
+    found = computed()
+    assert len(found.check(NETWORK, SHAPE, model, PREPARATION)) == 1
+    with pytest.raises(ReferenceError, match="prepared otherwise .*'center_crop': None.*'center_crop': 140"):
+        found.check(NETWORK, SHAPE, model, {**PREPARATION, "center_crop": 140})
+    assert found.check(NETWORK, SHAPE, SOURCE.describe(), {**PREPARATION, "center_crop": 4}) == [], "the same images"
+
+
 def test_the_cache_tells_networks_and_data_apart(monkeypatch, tmp_path):
     monkeypatch.setenv("NCSN_TF_CACHE", str(tmp_path))
     other: Any = StandIn(fingerprint="b" * 64)
@@ -160,7 +184,8 @@ def test_statistics_of_another_dataset_are_refused():
 def test_another_part_of_the_dataset_is_warned_of():
     part = dataset(images=20, checksum=1)
     (warning,) = computed(split="held_out").check(NETWORK, SHAPE, part)
-    assert "of 30 images of path/to noise (held_out), the model was trained on 20" in warning
+    checksum = SOURCE.describe()["checksum"]
+    assert f"of 30 images of path/to noise (held_out, checksum {checksum}), the model was trained on 20 of 1" in warning
 
 
 def test_without_a_model_nobody_asks_for_its_data():
@@ -231,7 +256,10 @@ def without(*path):
         ({"sigma": np.ones((5, 5, 1))}, r"covariance \[D, D\]"),
         ({"mu": np.array([0, 0, np.nan, 0, 0])}, "finite"),
         ({"sigma": np.diag([1, 1, np.inf, 1, 1])}, "finite"),
-        ({"sigma": np.diag([1, 1, -0.5, 1, 1])}, "negative variance, -0.5"),
+        ({"sigma": np.diag([1, 1, -0.5, 1, 1])}, "eigenvalues go from -0.5 to 1"),
+        ({"sigma": np.eye(5) + 3.0 * (np.ones((5, 5)) - np.eye(5))}, "eigenvalues go from -2"),
+        ({"mu": np.zeros(5) + 1j}, "mu holds real numbers; these are complex128"),
+        ({"sigma": np.eye(5) + 1j}, "sigma holds real numbers"),
         ({"sigma": np.triu(np.ones((5, 5)))}, "symmetric"),
         ({"mu": np.array(list("abcde"))}, "no usable statistics"),
         ({"count": np.array(1)}, "at least 2 rows"),

@@ -160,3 +160,12 @@ def test_two_point_masses_stand_at_their_closed_form():
     expected = (5 / 2 + 1) ** 3 + (1.25 / 2 + 1) ** 3 - 2 * (0.0 / 2 + 1) ** 3
     value, error = tfgan.kernel_distance(np.tile(u, (8, 1)), np.tile(v, (8, 1)), block_size=4)
     np.testing.assert_allclose([value, error], [expected, 0.0], atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e6])
+def test_the_frechet_distance_scales_with_the_square_of_the_features(scale):
+    generator = np.random.default_rng(7)
+    sides = generator.standard_normal((2, 400, 6)) * np.linspace(0.5, 1.5, 6) + [[[0.0]], [[0.3]]]
+    plain = tfgan.frechet_distance(*(Moments.of(side) for side in sides))
+    scaled = tfgan.frechet_distance(*(Moments.of(scale * side) for side in sides))
+    np.testing.assert_allclose(scaled / scale**2, plain, rtol=1e-8)

@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluation")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(build._NETWORKS, "ncsn", tiny.StandIn)
-        tiny.save_run(folder / "run", steps=(2, 4))
+        tiny.save_run(folder / "run", steps=(2, 4), evaluation={"num_samples": 20})
     train = images.load("digits", "train")
     trained = classifier.train(train.images[:64], np.arange(64) % 10, 10, seed=0, steps=2, batch_size=32)
     about = classifier.record(train, held_out_images=1, held_out_accuracy=0.1, seed=0, steps=2, batch_size=32)
@@ -42,16 +42,17 @@ def folder(tmp_path_factory):
     np.savez(folder / "nan.npz", np.full([20, 8, 8, 1], np.nan, np.float32))
     np.savez(folder / "coloured.npz", tiny.random_pixels(20, 8, 8, 3))
     np.savez(folder / "small.npz", tiny.random_pixels(20, 7, 7, 1))
+    np.savez(folder / "wide.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     (folder / "empty").mkdir()
     return folder
 
 
 def test_a_killed_evaluation_goes_on_with_other_devices_and_loses_a_batch_at_most(folder):
-    common = [f"--workdir={folder / 'run'}", f"--classifier_path={folder / 'classifier'}", "--num_samples=20"]
+    common = [f"--workdir={folder / 'run'}", f"--classifier_path={folder / 'classifier'}"]
     output = folder / "run" / "evaluation" / "step_00000004_seed_0"
     # The second command draws 20 samples in blocks of 4; the first would draw so many that it is met at its work.
     first = subprocess.Popen(
-        command("evaluate", *common[:2], "--num_samples=1000000"),
+        command("evaluate", *common, "--num_samples=1000000"),
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -102,7 +103,7 @@ def test_a_sweep_names_the_best_combination(folder, tmp_path):
     arguments = [f"--workdir={folder / 'run'}", f"--classifier_path={folder / 'classifier'}", "--num_samples=4"]
     result = launch("sweep", *arguments, "--epsilons=1e-3", "--metric=precision", f"--output={tmp_path / 'sweep'}")
     assert result.returncode == 0, result.stderr
-    assert "Best: epsilon_0.001_steps_2_levels_all, precision " in result.stdout
+    assert "Best: epsilon_0.001_steps_2_levels_all, classifier_precision " in result.stdout
     assert {"sweep.csv", "sweep.json", "sweep.png"} < {path.name for path in (tmp_path / "sweep").iterdir()}
 
 
@@ -110,6 +111,22 @@ SAMPLES = ["--data_name=digits", "--output=DIR/judged"]
 MISTAKES = {
     "nothing to judge": ("evaluate", [], "Give --workdir"),
     "a run and a dataset": ("evaluate", ["--workdir=FOLDER/run", "--data_name=digits"], "against its own data"),
+    "an empty list of checkpoints": ("evaluate", ["--workdir=FOLDER/run", "--checkpoint="], "--checkpoint takes steps"),
+    "two datasets": (
+        "evaluate",
+        ["--samples=FOLDER/copies.npz", "--workdir=FOLDER/run", *SAMPLES],
+        "each name some",
+    ),
+    "a seed for images that are there": (
+        "evaluate",
+        ["--samples=FOLDER/copies.npz", "--seed=1", *SAMPLES],
+        "--seed: for samples that are drawn",
+    ),
+    "statistics of another width": (
+        "evaluate",
+        ["--samples=FOLDER/copies.npz", "--reference=FOLDER/wide.npz", "--classifier_path=FOLDER/classifier", *SAMPLES],
+        "have 2048 features",
+    ),
     "no such checkpoint": ("evaluate", ["--workdir=FOLDER/run", "--checkpoint=3"], "No checkpoint of step 3"),
     "an unknown metric": ("evaluate", ["--workdir=FOLDER/run", "--metrics=fit"], "--metrics are some of"),
     "no images": ("evaluate", ["--samples=FOLDER/empty", *SAMPLES], "empty"),

@@ -1,6 +1,7 @@
 """A trained run opened for use: its checkpoints, its samples on one and two replicas, its evaluation, a sweep."""
 
 import csv
+import dataclasses
 import json
 import threading
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncsn_tf import build, runs, sweep
+from ncsn_tf import build, files, runs, sweep
 from ncsn_tf.data import images, pipeline
 from ncsn_tf.evaluation import EvaluationError, classifier, features, report
 from ncsn_tf.evaluation.generation import PlanError
@@ -97,6 +98,7 @@ def test_an_evaluation_leaves_everything_that_repeats_it(run, judge, tmp_path):
     assert {"pixels", "features"} == content["copies"].keys()
     assert sum(rows for what, rows in seen if what == "samples") == 6
     assert {path.name for path in tmp_path.iterdir()} == {
+        "lock",
         "results.json",
         "samples.json",
         "samples.npz",
@@ -139,22 +141,48 @@ def test_a_sweep_fills_a_table_and_does_nothing_twice(run, judge, tmp_path, monk
     ]
     options = {"metric": "fid", "num_samples": 6, "batch_size": 6, "seed": 0}
     lines = []
-    with pytest.warns(UserWarning, match="step size is probably too large"):
-        rows = sweep.sweep(run, judge, settings, tmp_path, **options, log=lines.append)
+    rows = sweep.sweep(run, judge, settings, tmp_path, **options, log=lines.append)
+    assert [bool(row.remark) for row in rows] == [False, False, True, True]
+    assert "outside [-1, 2]: is the step size too large?" in lines[3]
     assert [row.evaluations for row in rows[:2]] == [2, 4]
     with open(tmp_path / "sweep.csv", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
     assert [float(row["epsilon"]) for row in table] == [1e-3, 1e-3, 1e9, 1e9]
-    assert [float(row["fid"]) for row in table[:2]] == [row.value for row in rows[:2]]
+    assert [float(row["classifier_fid"]) for row in table[:2]] == [row.value for row in rows[:2]]
     assert len(lines) == 4 and (tmp_path / "sweep.png").stat().st_size > 1000
     content = json.loads((tmp_path / settings[0].name / report.RESULTS).read_text())
     assert content["sampler"]["steps_per_level"] == 1 and list(content["metrics"]) == ["classifier_fid"]
 
     monkeypatch.setattr(runs, "evaluate", lambda *_, **__: pytest.fail("done already"))
     assert sweep.sweep(run, judge, settings, tmp_path, **options, log=lines.append) == rows
+    monkeypatch.undo()
+    monkeypatch.setitem(build._NETWORKS, "ncsn", tiny.StandIn)
+    drawn = (tmp_path / settings[0].name / "samples.npz").stat().st_mtime_ns
+    other = report.Judge(judge._network, dataclasses.replace(judge._reference, about=None), shape=TRAIN.shape)
+    for judged_by in (other, judge):  # against other statistics the samples are judged again, and stay
+        (again,) = sweep.sweep(run, judged_by, settings[:1], tmp_path, **options, log=lines.append)
+        assert again.value == rows[0].value and bool(again.remark) == (judged_by is other)
+    assert (tmp_path / settings[0].name / "samples.npz").stat().st_mtime_ns == drawn
+    with pytest.raises(EvaluationError, match="classifier_fid_infinity: 6 samples are fewer"):
+        sweep.sweep(run, judge, settings[:1], tmp_path, **{**options, "metric": "fid_infinity"}, log=lines.append)
     run.change_sampler({})
     with pytest.raises(EvaluationError, match="batch_size"):
         run.samples(tmp_path / settings[0].name, 6, seed=0, batch_size=5)
+
+
+def test_what_is_being_drawn_into_is_left_alone(run, tmp_path):
+    with files.locked(tmp_path / "lock", RuntimeError), pytest.raises(PlanError, match=r"Another evaluation.*process"):
+        run.samples(tmp_path, 2, seed=0, batch_size=2)
+
+
+def test_a_run_is_judged_by_the_images_that_it_was_trained_on(tmp_path):
+    tiny.save_run(tmp_path)
+    opened = runs.TrainedRun(RunDirectory(tmp_path))
+    assert opened.training_images().describe() == TRAIN.describe()
+    dataset = json.loads((tmp_path / "dataset.json").read_text())
+    (tmp_path / "dataset.json").write_text(json.dumps({**dataset, "checksum": 1}))
+    with pytest.raises(ValueError, match="images of checksum 1; digits now has 1501"):
+        opened.training_images()
 
 
 def test_the_best_row_is_the_smallest_distance_or_the_largest_score():

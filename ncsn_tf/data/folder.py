@@ -36,19 +36,21 @@ def read(path: str, split: Split, preparation: Preparation) -> np.ndarray:
     """
     files = _files_of(path, split)
     start, stop = split.bounds(len(files))
-    return _decoded(files[start:stop], preparation, path)
+    return read_files(files[start:stop], preparation, f"The folder {path}")
 
 
 def read_all(path: str, preparation: Preparation) -> np.ndarray:
     """Reads every image of a folder and its subfolders, held out or not; otherwise as `read`."""
-    return _decoded([os.path.join(path, relative) for relative in _relative_paths(path)], preparation, path)
+    files = [os.path.join(path, relative) for relative in _relative_paths(path)]
+    return read_files(files, preparation, f"The folder {path}")
 
 
-def _decoded(files: list[str], preparation: Preparation, path: str) -> np.ndarray:
+def read_files(files: list[str], preparation: Preparation, where: str) -> np.ndarray:
+    """Reads image files by name, otherwise as `read`; `where` names them in messages."""
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         headers = list(pool.map(lambda file: decoding.inspect(file, file), files))
         shape = decoding.common_shape(headers, preparation)
-        images = preparation.allocate(len(files), shape, f"The folder {path}")
+        images = preparation.allocate(len(files), shape, where)
 
         def store(row: int) -> None:
             picture = decoding.decode(files[row], shape[2], files[row])

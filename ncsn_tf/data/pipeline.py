@@ -169,6 +169,11 @@ def to_uint8(images: Any) -> np.ndarray:
     return np.minimum(np.floor(np.clip(array, 0.0, 1.0) * 256.0), 255.0).astype(np.uint8)
 
 
+def to_float(pixels: np.ndarray) -> np.ndarray:
+    """The middles of the bytes' intervals, (x + 0.5) / 256, float32 of the same shape; `to_uint8` takes them back."""
+    return ((pixels.astype(np.float32) + 0.5) / 256.0).astype(np.float32)
+
+
 def _permute(index: tf.Tensor, keys: tf.Tensor, count: int) -> tf.Tensor:
     """Where a pseudo-random permutation of range(count) sends each index; row b uses the permutation of `keys[b]`.
 

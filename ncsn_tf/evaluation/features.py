@@ -67,6 +67,7 @@ class FeatureNetwork:
       kind: as given.
       fingerprint: the SHA-256 of its graph and weights, in hexadecimal digits.
       resize: how images become its input, in words.
+      width: the number of its features, D.
 
     Raises:
       FeatureNetworkError: if there is no SavedModel, it lacks an output, or it is of the other kind.
@@ -83,6 +84,7 @@ class FeatureNetwork:
         if kind == INCEPTION and about.get("kind") == CLASSIFIER:
             raise FeatureNetworkError(f"{self.path} is a dataset's classifier, not Inception: give --classifier_path.")
         self._data: dict = about.get("dataset", {})
+        self._accuracy: float | None = about.get("held_out_accuracy")
         self.fingerprint = _fingerprint(self.path)
         try:
             with _quietly():
@@ -107,10 +109,11 @@ class FeatureNetwork:
         """The dataset that a classifier was trained on."""
         return self._data.get("name")
 
-    def describe(self) -> dict[str, str]:
+    def describe(self) -> dict[str, Any]:
         """What tells this network from another, as plain values."""
         about = {"kind": self.kind, "sha256": self.fingerprint, "resize": self.resize}
-        return about | ({"trained_on": self._data["name"]} if "name" in self._data else {})
+        about |= {"trained_on": self._data["name"]} if "name" in self._data else {}
+        return about | ({"held_out_accuracy": self._accuracy} if self._accuracy is not None else {})
 
     def check_shape(self, shape: tuple[int, int, int]) -> None:
         """Raises FeatureNetworkError if images (H, W, C) cannot be its input."""
@@ -156,6 +159,7 @@ class FeatureNetwork:
             reason = " ".join(str(error).split())[:200]
             raise FeatureNetworkError(f"{self.path} does not take images {self._shape}: {reason}") from error
         sizes = {"pool_3": features.pooled.shape[1], "logits": features.logits.shape[1]}
+        self.width = sizes["pool_3"]
         if self.kind == INCEPTION and sizes != _INCEPTION_OUTPUTS:
             raise FeatureNetworkError(
                 f"{self.path} is not TF-GAN's Inception, whose outputs have the sizes {_INCEPTION_OUTPUTS}: its own "

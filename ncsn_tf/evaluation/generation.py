@@ -13,6 +13,7 @@ from there.
 
 import json
 import math
+import os
 import pathlib
 import warnings
 import zlib
@@ -91,16 +92,9 @@ class BlockSampler:
 
         Returns:
           float32 [replicas * block, H, W, C] in order, and the evaluations of the score that each took.
-
-        Raises:
-          DivergedError: if a value is not finite.
         """
         x, evaluations = self._draw(tf.constant(first_block))
-        x = x.numpy()
-        if not (finite := np.isfinite(x).reshape(len(x), -1).all(axis=1)).all():
-            number = first_block * self.block + int(np.flatnonzero(~finite)[0])
-            raise DivergedError(f"Sample {number} is not finite: it diverged. Try a smaller epsilon.")
-        return x, int(evaluations)
+        return x.numpy(), int(evaluations)
 
 
 class SampleStore:
@@ -115,6 +109,7 @@ class SampleStore:
       path: where the samples lie once they are complete, `samples.npz`.
       done: how many samples are there.
       evaluations: of the score that a sample took; 0 before there is one.
+      wild: values far outside [0, 1] among all that were drawn, before they became bytes.
 
     Raises:
       PlanError: if the folder holds samples of another plan.
@@ -128,11 +123,17 @@ class SampleStore:
         self._shape = shape
         directory.mkdir(parents=True, exist_ok=True)
         self.evaluations = 0
+        self.wild = 0
         self.done, self._checksum = self._resume()
 
     def _resume(self) -> tuple[int, int]:
         """How many samples are there, and their checksum, after what a kill has left half-written is cut off."""
         journal = _read_json(self._journal)
+        if journal is None and self._journal.exists():
+            raise PlanError(
+                f"{self._journal} cannot be read, and nobody else knows whose samples lie beside it. Restore it, or "
+                "give another --output."
+            )
         if journal is None:
             if self.path.exists():
                 raise PlanError(
@@ -146,40 +147,53 @@ class SampleStore:
                 f"{self.path.parent} holds other samples ({_difference(journal.get('plan'), self._plan)}). "
                 "Give another --output, or remove them."
             )
-        done, checksum = int(journal.get("done", 0)), int(journal.get("checksum", 0))
-        pixels = self._stored(done)
-        if pixels is not None and len(pixels) == done and zlib.crc32(np.ascontiguousarray(pixels).data) == checksum:
-            self.evaluations = int(journal.get("evaluations", 0))
-            if self._raw.exists():
-                with open(self._raw, "r+b") as file:
-                    file.truncate(done * math.prod(self._shape))
+        done, checksum, self.evaluations, self.wild = (
+            value if isinstance(value := journal.get(name), int) else 0
+            for name in ("done", "checksum", "evaluations", "wild")
+        )
+        if self._raw.exists() and _whole(self._in_raw(done), done, checksum):
+            with open(self._raw, "r+b") as file:
+                file.truncate(done * math.prod(self._shape))
             return done, checksum
+        if _whole(self._in_npz(done), done, checksum):
+            self._raw.unlink(missing_ok=True)
+            return done, checksum
+        self.evaluations = self.wild = 0
         if done:
             warnings.warn(f"The samples in {self.path.parent} are damaged and are drawn anew.", stacklevel=3)
         self._raw.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
         return 0, 0
 
-    def _stored(self, rows: int) -> np.ndarray | None:
-        """The first rows that are there, uint8, from whichever file has them; None if neither can be read."""
+    def _in_raw(self, rows: int) -> np.ndarray:
+        """The first rows of samples.raw, uint8, as many as there are."""
+        rows = min(rows, self._raw.stat().st_size // math.prod(self._shape))
+        if not rows:
+            return np.zeros((0, *self._shape), np.uint8)
+        return np.memmap(self._raw, np.uint8, "r", shape=(rows, *self._shape))
+
+    def _in_npz(self, rows: int) -> np.ndarray:
+        """The first rows of samples.npz, uint8; none if it is not there or damaged."""
         try:
-            if self._raw.exists():
-                size = self._raw.stat().st_size // math.prod(self._shape)
-                if not min(rows, size):
-                    return np.zeros((0, *self._shape), np.uint8)
-                return np.memmap(self._raw, np.uint8, "r", shape=(min(rows, size), *self._shape))
             with np.load(self.path) as archive:
                 return archive["samples"][:rows]
         except Exception:  # noqa: BLE001 - a damaged archive raises what zipfile, zlib or NumPy please
-            return None
+            return np.zeros((0, *self._shape), np.uint8)
 
-    def append(self, pixels: np.ndarray, evaluations: int) -> None:
-        """Adds samples, uint8 [n, H, W, C], each of so many evaluations of the score; on the disk before it returns."""
+    def append(self, pixels: np.ndarray, evaluations: int, wild: int = 0) -> None:
+        """Adds samples; they are on the disk before it returns.
+
+        Args:
+          pixels: uint8 [n, H, W, C].
+          evaluations: of the score that each took.
+          wild: how many of their values lay far outside [0, 1].
+        """
         if not self._raw.exists():
-            kept = self._stored(self.done) if self.done else None
-            with open(self._raw, "wb") as file:
-                if kept is not None:
-                    file.write(np.ascontiguousarray(kept).data)
+            # Aside first: a kill must not leave half a copy in the place of samples that are whole elsewhere.
+            partial = self._raw.with_name(self._raw.name + ".partial")
+            with open(partial, "wb") as file:
+                file.write(np.ascontiguousarray(self._in_npz(self.done)).data)
+            os.replace(partial, self._raw)
         pixels = np.ascontiguousarray(pixels)
         with open(self._raw, "ab") as file:
             file.write(pixels.data)
@@ -187,14 +201,28 @@ class SampleStore:
         self.done += len(pixels)
         self._checksum = zlib.crc32(pixels.data, self._checksum)
         self.evaluations = evaluations
-        state = {"plan": self._plan, "done": self.done, "checksum": self._checksum, "evaluations": evaluations}
+        self.wild += wild
+        state = {
+            "plan": self._plan,
+            "done": self.done,
+            "checksum": self._checksum,
+            "evaluations": evaluations,
+            "wild": self.wild,
+        }
         files.write_text(self._journal, json.dumps(state, indent=2) + "\n")
 
     def finish(self, num_samples: int) -> np.ndarray:
-        """The first `num_samples` samples, uint8; all that are there are in `samples.npz` from then on."""
-        pixels = self._stored(self.done)
-        if pixels is None or len(pixels) < num_samples:
-            raise OSError(f"{self.path.parent} no longer holds the {self.done} samples that were drawn into it.")
+        """The first `num_samples` samples, uint8; all that are there are in `samples.npz` from then on.
+
+        Raises:
+          OSError: if they are no longer there, or no longer those that were drawn.
+        """
+        pixels = self._in_raw(self.done) if self._raw.exists() else self._in_npz(self.done)
+        if self.done < num_samples or not _whole(pixels, self.done, self._checksum):
+            raise OSError(
+                f"{self.path.parent} no longer holds the {self.done} samples that were drawn into it: another program "
+                "has written there, or the disk has failed. The same command draws what is missing."
+            )
         if self._raw.exists():
             files.write_npz(self.path, len(pixels), [{"samples": pixels}])
             self._raw.unlink()
@@ -206,7 +234,7 @@ def fill(
     store: SampleStore | None,
     done: int,
     num_samples: int,
-    quantise: Callable[[np.ndarray], np.ndarray],
+    quantise: Callable[[np.ndarray], tuple[np.ndarray, int]],
     on_round: Callable[[int], object] = lambda rows: None,
 ) -> None:
     """Draws what a store lacks.
@@ -216,21 +244,29 @@ def fill(
       store: where they go; None on a worker that only computes.
       done: how many samples are there, the same on every worker; whole blocks are used, and a part of one drawn again.
       num_samples: how many there are to be.
-      quantise: floats to bytes.
+      quantise: floats to bytes, and the number of values that lay far outside their range.
       on_round: called with the number of new samples after each round.
 
     Raises:
-      DivergedError: as `BlockSampler.draw`.
+      DivergedError: if a sample that is wanted is not finite.
     """
     block = sampler.block
     for first in range(done // block, -(-num_samples // block), sampler.replicas):
         x, evaluations = sampler.draw(first)
         # Of the first block, what is there already; of the last round, blocks that nobody asked for.
         start, stop = max(done - first * block, 0), num_samples - first * block
-        new = quantise(x[start:stop])
+        x = x[start:stop]
+        if not (finite := np.isfinite(x).all(axis=(1, 2, 3))).all():
+            number = first * block + start + int(np.flatnonzero(~finite)[0])
+            raise DivergedError(f"Sample {number} is not finite: it diverged. Try a smaller epsilon.")
+        new, wild = quantise(x)
         if store is not None:
-            store.append(new, evaluations)
+            store.append(new, evaluations, wild)
         on_round(len(new))
+
+
+def _whole(pixels: np.ndarray, rows: int, checksum: int) -> bool:
+    return len(pixels) == rows and zlib.crc32(np.ascontiguousarray(pixels).data) == checksum
 
 
 def _read_json(path: pathlib.Path) -> dict | None:

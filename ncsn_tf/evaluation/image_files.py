@@ -18,11 +18,13 @@ class ImagesError(EvaluationError):
     """Images of which no meaningful number can be made."""
 
 
-def read(path: str | pathlib.Path) -> np.ndarray:
-    """Reads images from a folder (every image file in it and below, all of one size), an `.npz` or an `.npy`.
+def read(path: str | pathlib.Path, fit: tuple[int, int, int] | None = None) -> np.ndarray:
+    """Reads images from a folder (every image file in it and below), a picture, an `.npz` or an `.npy`.
 
     Args:
       path: the folder or file. Arrays are [N, H, W, C], C 1 or 3, or grey [N, H, W]: bytes, or floats from 0 to 1.
+      fit: (H, W, C) to which the pictures of a folder or file are cut, resized and converted; None takes them as they
+        are, all of one size. Arrays are always taken as they are.
 
     Returns:
       uint8 [N, H, W, C].
@@ -33,10 +35,13 @@ def read(path: str | pathlib.Path) -> np.ndarray:
       ValueError: for images that cannot be decoded or differ in size.
     """
     path = pathlib.Path(path).expanduser()
+    preparation = Preparation() if fit is None else Preparation(image_size=fit[:2], channels=fit[2])
     if path.is_dir():
-        return folder.read_all(str(path), Preparation())
+        return folder.read_all(str(path), preparation)
     if not path.is_file():
-        raise ImagesError(f"There are no images {path}: neither a folder of images nor an .npz or .npy file.")
+        raise ImagesError(f"There are no images {path}: neither a folder of images nor a picture, .npz or .npy file.")
+    if path.suffix.lower() in folder.SUFFIXES:
+        return folder.read_files([str(path)], preparation, str(path))
     try:
         loaded = np.load(path, allow_pickle=False)
         array = loaded if isinstance(loaded, np.ndarray) else _chosen(loaded, path)
@@ -61,6 +66,10 @@ def as_bytes(images: np.ndarray) -> np.ndarray:
     Raises:
       ImagesError: for other shapes and for values in another range, which must not be guessed.
     """
+    if images.ndim == 3 and {images.shape[0], images.shape[-1]} & {1, 3}:
+        raise ImagesError(
+            f"An array {images.shape} may be one image or many grey ones. Give [N, H, W, C], with N or C of 1."
+        )
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.size == 0:
@@ -115,6 +124,8 @@ def check(images: np.ndarray) -> list[str]:
             f"All {count} images are of one colour each. What made them has diverged or was read wrongly."
         )
     found = []
+    if (largest := int(images.max())) < 128:
+        found.append(f"no value is above {largest} of 255: were the images scaled twice, or not at all?")
     if constant:
         found.append(f"{constant} of {count} images are of one colour each")
     if distinct < 0.99 * count:

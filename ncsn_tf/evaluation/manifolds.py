@@ -13,9 +13,11 @@ from ncsn_tf.evaluation import neighbours
 class PrecisionRecall:
     """Two shares, each of one set's points that lie on the other's manifold.
 
-    The errors are binomial, sqrt(p (1 - p) / n), n being the points whose share it is: given the set that spans the
-    manifold, its points being independent, each falls on it or not with one probability. They say nothing of how the
-    share would change with another draw of the set that spans, and they are 0 where the share is 0 or 1.
+    The errors are binomial, n being the points whose share it is: given the set that spans the manifold, its points
+    being independent, each falls on it or not with one probability. So that a share of 0 or 1 does not come with an
+    error of 0, two points on the manifold and two off it are added for the error alone (Agresti & Coull 1998):
+    sqrt(q (1 - q) / (n + 4)) with q = (n p + 2) / (n + 4). They say nothing of how the share would change with another
+    draw of the set that spans.
 
     Attributes:
       precision: the share of samples within the reference's manifold, 0 to 1.
@@ -143,4 +145,5 @@ def _in_a_ball(queries: np.ndarray, points: np.ndarray, radius: np.ndarray, row:
 
 
 def _binomial_error(share: float, count: int) -> float:
-    return math.sqrt(share * (1.0 - share) / count)
+    smoothed = (count * share + 2.0) / (count + 4.0)
+    return math.sqrt(smoothed * (1.0 - smoothed) / (count + 4.0))

@@ -162,10 +162,12 @@ def _kid(features: Features, reference: Reference) -> list[Measurement]:
     counts = len(features), len(real)
     if min(counts) < 2 * _PARTS:
         raise _Absent(f"{counts[0]} samples and {counts[1]} images do not give 2 of each to {_PARTS} blocks")
-    # The literature's blocks of 1,000 where there are that many, but always enough blocks for a standard error.
+    # The literature's blocks of 1,000 where there are that many, but always enough blocks for a standard error. Of a
+    # reference that is larger than the blocks can hold, as many images are taken as they can, chosen once and for all.
     blocks = max(_PARTS, math.ceil(min(counts) / _KERNEL_BLOCK))
-    value, error = scores.kernel_distance(features.pooled, real, math.ceil(max(counts) / blocks))
-    return [Measurement("kid", value, *counts, standard_error=error)]
+    ours, theirs = (_some(rows, min(len(rows), blocks * _KERNEL_BLOCK)) for rows in (features.pooled, real))
+    value, error = scores.kernel_distance(ours, theirs, blocks)
+    return [Measurement("kid", value, len(ours), len(theirs), standard_error=error)]
 
 
 def _precision_recall(features: Features, reference: Reference) -> list[Measurement]:

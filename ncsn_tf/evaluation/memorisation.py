@@ -80,10 +80,10 @@ class Comparison:
 
             variance = var(V) / M + var(W) / H,   variances unbiased.
 
-        It takes samples and held-out images to be independent draws. It is 0 where the two sets of distances do not
-        overlap, which is not certainty, and None with fewer than two samples or held-out images.
+        It takes samples and held-out images to be independent draws. It is None where the two sets of distances do not
+        overlap, of which the formula makes 0, and with fewer than two samples or held-out images.
         """
-        if min(len(self.sample_distances), len(self.held_out_distances)) < 2:
+        if min(len(self.sample_distances), len(self.held_out_distances)) < 2 or self.probability_nearer in (0.0, 1.0):
             return None
         return math.sqrt(sum(np.var(shares, ddof=1) / len(shares) for shares in self._placements()))
 

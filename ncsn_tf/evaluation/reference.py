@@ -59,7 +59,11 @@ class Reference:
         write_npz_arrays(path, arrays)
 
     def check(
-        self, network: FeatureNetwork, shape: tuple[int, int, int], dataset: Mapping[str, Any] | None
+        self,
+        network: FeatureNetwork,
+        shape: tuple[int, int, int],
+        dataset: Mapping[str, Any] | None,
+        preparation: Mapping[str, Any] | None = None,
     ) -> list[str]:
         """Refuses statistics of other images or of another network than the samples'.
 
@@ -67,6 +71,7 @@ class Reference:
           network: the feature network of the samples.
           shape: (H, W, C) of the samples.
           dataset: the model's training images, as `ImageSource.describe` says; None if there is no model to ask.
+          preparation: how these were cropped, resized and converted; None likewise.
 
         Returns:
           Warnings.
@@ -74,6 +79,12 @@ class Reference:
         Raises:
           ReferenceError: naming what differs, got and expected.
         """
+        width = len(self.moments.mean)
+        if width != network.width:
+            raise ReferenceError(
+                f"The reference statistics have {width} features, the {network.kind} of the samples has "
+                f"{network.width}: they were made with another feature network."
+            )
         if self.about is None:
             return [
                 "the reference statistics say neither of which images nor by which network they were made: the "
@@ -104,9 +115,15 @@ class Reference:
                 f"The reference statistics are of {real['name']}, the model was trained on {dataset['name']}. "
                 "Make statistics of its data with launch.reference_statistics."
             )
+        prepared = self.about.get("preparation")
+        if preparation is not None and prepared is not None and dict(prepared) != dict(preparation):
+            raise ReferenceError(
+                f"The reference images were prepared otherwise ({prepared}) than the model's ({dict(preparation)}): a "
+                "distance would measure that. Make statistics of its data with launch.reference_statistics."
+            )
         return [
-            f"the reference statistics are of {real['images']} images of {real['name']} ({self.about['split']}), the "
-            f"model was trained on {dataset['images']}"
+            f"the reference statistics are of {real['images']} images of {real['name']} ({self.about['split']}, "
+            f"checksum {real['checksum']}), the model was trained on {dataset['images']} of {dataset['checksum']}"
         ]
 
 
@@ -168,11 +185,10 @@ def load(path: str | pathlib.Path) -> Reference:
     try:
         about = json.loads(str(arrays["about"])) if "about" in arrays else None
         count = int(arrays.get("count", UNKNOWN))
-        sigma = np.asarray(arrays["sigma"], np.float64)
-        moments = Moments(count, arrays["mu"], sigma)
-        smallest = float(np.diagonal(sigma).min(initial=0.0))
-        if smallest < 0.0:
-            raise ValueError(f"sigma has a negative variance, {smallest:.3g}")
+        moments = Moments(count, _real(arrays["mu"], "mu"), _symmetric(_real(arrays["sigma"], "sigma")))
+        spectrum = np.linalg.eigvalsh(moments.covariance)
+        if spectrum[0] < -1e-6 * max(spectrum[-1], 0.0) or spectrum[-1] < 0.0:
+            raise ValueError(f"sigma is no covariance: its eigenvalues go from {spectrum[0]:.3g} to {spectrum[-1]:.3g}")
         if about is not None:
             _check_about(about)
     except (ValueError, TypeError, KeyError) as error:
@@ -186,6 +202,20 @@ def load(path: str | pathlib.Path) -> Reference:
         if features.dtype.kind != "f" or not np.isfinite(features).all():
             raise ReferenceError(f"{path}: features are finite floats. Received: {features.dtype}, or NaN among them.")
     return Reference(moments, features, about)
+
+
+def _real(values: np.ndarray, name: str) -> np.ndarray:
+    if values.dtype.kind not in "fiu":
+        raise ValueError(f"{name} holds real numbers; these are {values.dtype}")
+    return values.astype(np.float64)
+
+
+def _symmetric(sigma: np.ndarray) -> np.ndarray:
+    """Evens out what the roundings of a program in float32 leave between the two halves; more is refused later."""
+    if sigma.ndim != 2 or sigma.shape[0] != sigma.shape[1]:
+        return sigma
+    asymmetry = np.abs(sigma - sigma.T).max(initial=0.0)
+    return (sigma + sigma.T) / 2.0 if asymmetry < 1e-5 * np.abs(sigma).max(initial=0.0) else sigma
 
 
 def _check_about(about: dict[str, Any]) -> None:

@@ -10,7 +10,8 @@ import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Callable, Collection, Mapping
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ Progress = Callable[[str, int], object]
 """Told what is being done and the number of images just done, 0 where images are not what counts."""
 _SHOWN = 10
 """How many of the most suspicious samples the picture shows."""
+_NEIGHBOURS = 5
+"""And how many training images beside each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Report:
                 "images": self.held_out.images,
                 "sigmas": self.held_out.sigmas.tolist(),
                 "by_level": self.held_out.means.tolist(),
-                "standard_errors": self.held_out.standard_errors.tolist(),
+                "standard_errors": self.held_out.standard_errors.tolist() if self.held_out.images > 1 else None,
             }
         return content
 
@@ -99,10 +102,14 @@ class Judge:
       network: the feature network.
       reference: the statistics of real images, by that network.
       dataset: what the model was trained on, as `ImageSource.describe` says; None if nobody knows.
+      preparation: how these images were cropped, resized and converted; None likewise.
       shape: (H, W, C) of the samples.
       train: the training images, for the check for copies; None to leave that out.
       held_out: images that were not trained on, its yardstick.
       batch_size: images at a time that the feature network sees.
+
+    Attributes:
+      kind: the feature network's.
 
     Raises:
       ReferenceError: if the reference is not of the model's data and network.
@@ -116,12 +123,20 @@ class Judge:
         *,
         shape: tuple[int, int, int],
         dataset: Mapping[str, Any] | None = None,
+        preparation: Mapping[str, Any] | None = None,
         train: ImageSource | None = None,
         held_out: ImageSource | None = None,
         batch_size: int = 100,
     ):
         network.check_shape(shape)
-        self._warnings = reference.check(network, shape, dataset)
+        self._warnings = reference.check(network, shape, dataset, preparation)
+        if dataset is not None and network.data_name not in (None, dataset["name"]):
+            self._warnings.append(
+                f"the classifier was trained on {network.data_name}, the samples are compared with {dataset['name']}"
+            )
+        if train is None:
+            self._warnings.append("no copies are looked for: there are no training images, only their statistics")
+        self.kind = network.kind
         self._network = network
         self._reference = reference
         self._shape = shape
@@ -136,6 +151,7 @@ class Judge:
         *,
         metrics: Collection[str] = measure.NAMES,
         held_out: HeldOutLoss | None = None,
+        doubts: Sequence[str] = (),
         progress: Progress = lambda what, rows: None,
     ) -> Report:
         """Measures samples; writes the pictures of the check for copies into `output`, if one is given.
@@ -145,6 +161,7 @@ class Judge:
           output: an existing folder; without it no copies are looked for.
           metrics: which to measure, of `measure.NAMES`.
           held_out: the held-out loss of the model, to go into the report.
+          doubts: what is known already to speak against the samples, to go into the report.
           progress: told what is done.
 
         Raises:
@@ -163,7 +180,7 @@ class Judge:
         copies = {}
         if output is not None and self._images is not None:
             copies = self._copies(samples, features.pooled, output, *self._images, progress)
-        return Report(measurements, absent, self._warnings + found, copies, held_out)
+        return Report(measurements, absent, [*self._warnings, *doubts, *found], copies, held_out)
 
     def about(self) -> dict[str, Any]:
         """The feature network and the reference, as plain values."""
@@ -193,7 +210,11 @@ class Judge:
         progress("nearest training images", 0)
         real, unseen = self._real_features
         copies = memorisation.compare(
-            samples, train.images, held_out.images, memorisation.Features(features, real, unseen)
+            samples,
+            train.images,
+            held_out.images,
+            memorisation.Features(features, real, unseen),
+            k=min(_NEIGHBOURS, len(train)),
         )
         for space, nearest in copies.items():
             memorisation.save_neighbours(
@@ -246,8 +267,11 @@ def write(output: pathlib.Path, report: Report, about: Mapping[str, Any]) -> pat
 
 def write_scalars(directory: pathlib.Path, step: int, report: Report) -> None:
     """Adds the report's numbers to TensorBoard's curves at a training step, under `evaluation/`."""
-    writer = tf.summary.create_file_writer(str(directory))
-    with writer.as_default(step):
-        for name, value in report.scalars().items():
-            tf.summary.scalar(f"evaluation/{name}", value)
-    writer.close()
+    try:
+        writer = tf.summary.create_file_writer(str(directory))
+        with writer.as_default(step):
+            for name, value in report.scalars().items():
+                tf.summary.scalar(f"evaluation/{name}", value)
+        writer.close()
+    except tf.errors.OpError as error:  # the numbers are in results.json; a lost curve is no lost measurement
+        warnings.warn(f"TensorBoard's curves could not be written to {directory}: {error.message}", stacklevel=2)

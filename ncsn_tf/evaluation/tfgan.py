@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import math
 import os
 import sys
 import types
@@ -51,8 +52,8 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     """The Frechet distance of two sets of features, from their moments, by TF-GAN's square root in float64.
 
     |m_a - m_b|^2 + tr(S_a + S_b) - 2 tr (S_a S_b)^(1/2) (Heusel et al. 2017, equation 6). It takes two singular value
-    decompositions; `frechet.Reference` gives the same number sooner. TF-GAN leaves singular values below 1e-10 without
-    a root, so features of tiny scale, of variances near that, should be scaled up first.
+    decompositions; `frechet.Reference` gives the same number sooner. TF-GAN takes no root of singular values of the
+    product below 1e-10, so the covariances are brought to the scale of 1 for it, and the root is brought back.
 
     Args:
       a: moments of D features.
@@ -70,9 +71,13 @@ def frechet_distance(a: Moments, b: Moments) -> float:
             "A distance needs as many features on both sides: take both from one network. "
             f"Received: {len(a.mean)} and {len(b.mean)} features."
         )
-    root = _classifier_metrics().trace_sqrt_product(tf.constant(a.covariance), tf.constant(b.covariance))
+    scales = [max(float(np.abs(side.covariance).max()), np.finfo(np.float64).tiny) for side in (a, b)]
+    root = _classifier_metrics().trace_sqrt_product(
+        *(tf.constant(side.covariance / scale) for side, scale in zip((a, b), scales, strict=True))
+    )
     shift = a.mean - b.mean
-    return float(shift @ shift + np.trace(a.covariance) + np.trace(b.covariance) - 2.0 * float(root))
+    together = float(root) * math.sqrt(scales[0]) * math.sqrt(scales[1])
+    return float(shift @ shift + np.trace(a.covariance) + np.trace(b.covariance) - 2.0 * together)
 
 
 def kernel_distance(features: np.ndarray, reference: np.ndarray, block_size: int) -> tuple[float, float]:

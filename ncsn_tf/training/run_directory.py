@@ -11,14 +11,11 @@ DIR/samples/           grids made during training
 
 import contextlib
 import datetime
-import fcntl
 import importlib.metadata
 import json
-import os
 import pathlib
 import platform
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -58,29 +55,38 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Makes the directory and holds it for this process, which may then write into it.
-
-        The operating system holds the lock and drops it when the process ends, however it ends. On a network file
-        system that does not pass locks on, it keeps out the jobs of the same machine only.
+        """Makes the directory and holds it for this process, which may then write into it; see `files.locked`.
 
         Raises:
           RunDirectoryError: if another process holds it, or it cannot be made.
         """
         self._refuse_file()
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "lock", "a+", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                lock.seek(0)
-                holder = lock.read().strip() or "unknown"
-                raise RunDirectoryError(
-                    f"Another job trains in {self.path} ({holder}). Wait for its end, or give another --workdir."
-                ) from error
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()} since {_now()}\n")
-            lock.flush()
+
+        def refusal(holder: str) -> RunDirectoryError:
+            return RunDirectoryError(
+                f"Another job trains in {self.path} ({holder}). Wait for its end, or give another --workdir."
+            )
+
+        with files.locked(self.path / "lock", refusal):
             yield
+
+    def check_images(self, found: Mapping[str, Any]) -> None:
+        """Refuses training images other than those that the run was trained on, where it is known which they were.
+
+        Args:
+          found: the images that are there now, as `ImageSource.describe` says.
+
+        Raises:
+          RunDirectoryError: naming what differs.
+        """
+        trained_on = self._read(self._dataset)
+        if trained_on.get("checksum") not in (None, found["checksum"]):
+            raise RunDirectoryError(
+                f"{self.path} holds a run on {trained_on.get('images')} images of checksum {trained_on['checksum']}; "
+                f"{found['name']} now has {found['images']} of checksum {found['checksum']}. Give another --workdir, "
+                "or the images that it was started with."
+            )
 
     def _refuse_file(self) -> None:
         if self.path.exists() and not self.path.is_dir():
@@ -118,13 +124,7 @@ class RunDirectory:
             raise RunDirectoryError(
                 f"{self.path} holds a run on images {self.shape()}. Received: {tuple(dataset['shape'])}."
             )
-        trained_on = self._read(self._dataset)
-        if trained_on.get("checksum") not in (None, dataset["checksum"]):
-            raise RunDirectoryError(
-                f"{self.path} holds a run on {trained_on.get('images')} images of checksum {trained_on['checksum']}; "
-                f"{dataset['name']} now has {dataset['images']} of checksum {dataset['checksum']}, and an order of "
-                "its own. Give another --workdir, or the images that it was started with."
-            )
+        self.check_images(dataset)
 
     def open(self, config: dict, dataset: Mapping[str, Any], devices: str) -> None:
         """Makes the directory, or goes on with it, after `check`.
