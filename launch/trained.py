@@ -8,7 +8,7 @@ from absl import flags
 from launch import sampling
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "Where to write; by default a folder in the run's directory.")
+OUTPUT = flags.DEFINE_string("output", None, "Where to write; by default a folder in the run's directory.")
 _CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "The checkpoint's step; by default the newest.")
 SEED = flags.DEFINE_integer("seed", 0, "Of all that is drawn: row i depends on (seed, i) alone.", 0, 2**31 - 1)
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Load everything, draw nothing, write nothing.")
@@ -26,7 +26,7 @@ def open_run() -> Any:
 
 def output(run: Any, kind: str) -> pathlib.Path:
     """Where results go: --output, or WORKDIR/KIND/step_N_seed_S."""
-    return pathlib.Path(_OUTPUT.value or run.directory.path / kind / f"step_{run.step:08d}_seed_{SEED.value}")
+    return pathlib.Path(OUTPUT.value or run.directory.path / kind / f"step_{run.step:08d}_seed_{SEED.value}")
 
 
 def prepare(folder: pathlib.Path) -> bool:

@@ -136,6 +136,11 @@ class Builder:
         options = dataclasses.asdict(self._data)
         return {name: options[name] for name in ("image_size", "center_crop", "channels")}
 
+    @property
+    def data_name(self) -> str:
+        """The dataset's name or path."""
+        return self._data.name
+
     def forbid_download(self) -> None:
         """Makes `load_images` read what is prepared and nothing else, for a dry run."""
         self._data = dataclasses.replace(self._data, download=False)
