@@ -27,18 +27,8 @@ def main() -> None:
         if trained.DRY_RUN.value:
             print(f"Dry run: would write into {folder}")
             return
-        model = export.ServedModel(
-            run.network,
-            builder.sde,
-            builder.times,
-            sampler=builder.sampler_options,
-            sampler_times=builder.sampler_times,
-            prior=builder.prior(),
-            shape=run.shape,
-            dtype=_DTYPE.value,
-        )
         about = {
-            "dataset": run.builder.data_name,
+            "dataset": builder.data_name,
             "image": {"shape": run.shape, "range": [0.0, 1.0]},
             "sigmas": builder.sigmas.tolist(),
             "step": run.step,
@@ -47,7 +37,7 @@ def main() -> None:
             **trained.record(run),
         }
         begun = time.perf_counter()
-        path = export.save(model, folder, about, _VERSION.value)
+        path = export.save(run.served_model(_DTYPE.value), folder, about, _VERSION.value)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     print(f"{size / 2**20:.1f} MiB in {time.perf_counter() - begun:.0f} s\nSavedModel: {path}")
 

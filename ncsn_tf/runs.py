@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import build, files
+from ncsn_tf import build, export, files
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.images import ImageSource
 from ncsn_tf.evaluation import generation, held_out, measure, report
@@ -227,6 +227,19 @@ class TrainedRun:
             return None
         values = store.done * math.prod(self.shape)
         return DrawnSamples(store.finish(num_samples), store.evaluations, store.wild / values)
+
+    def served_model(self, dtype: str = "float32") -> export.ServedModel:
+        """The loaded weights and the sampler as functions of tensors alone, to be exported; `dtype` is the weights'."""
+        return export.ServedModel(
+            self.network,
+            self.builder.sde,
+            self.builder.times,
+            sampler=self.builder.sampler_options,
+            sampler_times=self.builder.sampler_times,
+            prior=self.builder.prior(),
+            shape=self.shape,
+            dtype=dtype,
+        )
 
     def held_out_loss(self, source: ImageSource, limit: int, seed: int = 0) -> held_out.HeldOutLoss:
         """The denoising loss on the first `limit` held-out images, at every level, over all replicas."""

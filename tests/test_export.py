@@ -41,23 +41,9 @@ def run(tmp_path_factory):
     return opened
 
 
-def served(run, dtype="float32"):
-    builder = run.builder
-    return export.ServedModel(
-        run.network,
-        builder.sde,
-        builder.times,
-        sampler=builder.sampler_options,
-        sampler_times=builder.sampler_times,
-        prior=builder.prior(),
-        shape=run.shape,
-        dtype=dtype,
-    )
-
-
 @pytest.fixture(scope="module")
 def path(run, tmp_path_factory):
-    return export.save(served(run), tmp_path_factory.mktemp("served"), {"dataset": "digits"})
+    return export.save(run.served_model(), tmp_path_factory.mktemp("served"), {"dataset": "digits"})
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +243,7 @@ def test_versions_are_numbered_and_never_half_there(run, path, monkeypatch):
     assert [child.name for child in folder.iterdir()] == ["1"] and path.name == "1"
     assert os.stat(path).st_mode & 0o055 == 0o055, "a server is another user"
     with pytest.raises(ExportError, match="not there yet. Received: 1"):
-        export.save(served(run), folder, {}, version=1)
+        export.save(run.served_model(), folder, {}, version=1)
 
     def fail(*_, **__):
         raise KeyboardInterrupt
@@ -266,7 +252,7 @@ def test_versions_are_numbered_and_never_half_there(run, path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, fail)
             with pytest.raises(KeyboardInterrupt):
-                export.save(served(run), folder, {})
+                export.save(run.served_model(), folder, {})
         assert [child.name for child in folder.iterdir()] == ["1"]
 
 
@@ -288,9 +274,9 @@ def test_what_was_exported_is_checked_on_load(path, tmp_path):
 
 
 def test_weights_in_bfloat16_take_half_the_bytes(run, signatures, tmp_path):
-    half = export.save(served(run, "bfloat16"), tmp_path, {})
-    full = served(run)
-    assert {variable.dtype for variable in served(run, "bfloat16").stored} == {tf.bfloat16}
+    half = export.save(run.served_model("bfloat16"), tmp_path, {})
+    full = run.served_model()
+    assert {variable.dtype for variable in run.served_model("bfloat16").stored} == {tf.bfloat16}
     loaded, _ = export.load(half)
     x = {"x": tf.constant(IMAGES), "sigma": SIGMA}
     found, exact = (one["score"](**x)["score"].numpy() for one in (loaded.signatures, signatures))
@@ -299,7 +285,7 @@ def test_weights_in_bfloat16_take_half_the_bytes(run, signatures, tmp_path):
     for variable, weight in zip(full.stored, run.network.weights, strict=True):
         np.testing.assert_array_equal(variable, weight)
     with pytest.raises(ValueError, match="float32 or bfloat16"):
-        served(run, "float16")
+        run.served_model("float16")
 
 
 def test_the_launcher_exports_the_newest_weights(run, signatures, tmp_path):

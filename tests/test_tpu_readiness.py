@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from ncsn_tf import build, defaults, seeds
+from ncsn_tf.conditional import inpainting, interpolation
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.images import ImageSource
 from ncsn_tf.evaluation import held_out
@@ -95,6 +96,22 @@ def block_of_samples():
     return blocks._draw, [tf.constant(1)]
 
 
+def inpainting_level():
+    """A level of inpainting, and of a path between two samples."""
+    trainer = tiny.make()
+    rows = tf.constant(np.arange(8).reshape(4, 2), tf.int32)
+    known = tf.constant(np.arange(64).reshape(4, *tiny.SHAPE) % 2 == 0)
+    step = langevin.Langevin(langevin.annealed(tiny.SDE, 2e-5), interpolation.noise(2))
+    sampler = driver.Sampler(
+        step,
+        trainer.score_model.score,
+        driver.dwell(tiny.TIMES, 3),
+        condition=inpainting.condition(tiny.SDE),
+    )
+    prior = interpolation.uniform_prior(2)
+    return lambda rows: sampler.in_graph(prior(rows, tiny.SHAPE), rows, (tf.zeros([4, *tiny.SHAPE]), known))[0], [rows]
+
+
 def loss_by_level():
     trainer = tiny.make()
     batch = next(iter(pipeline.evaluation_batches(tiny.SOURCE, batch_size=8)))
@@ -111,6 +128,7 @@ STEPS = {
     "check weights": probing_step,
     "sample and denoise": sampling,
     "samples to evaluate": block_of_samples,
+    "inpaint and interpolate": inpainting_level,
     "held-out loss by level": loss_by_level,
 }
 
