@@ -9,7 +9,6 @@ Writes to --output (by default a folder under the run's samples/):
   about.json       checkpoint, seed, sampler, evaluations of the score, seconds, versions
 """
 
-import dataclasses
 import json
 import math
 import pathlib
@@ -18,15 +17,10 @@ import time
 import numpy as np
 from absl import flags
 
-from launch import cli, sampling
+from launch import cli, trained
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "Where to write; by default WORKDIR/samples/step_N_seed_S.")
-_CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "The checkpoint's step; by default the newest.")
-_SEED = flags.DEFINE_integer("seed", 0, "Sample i depends on (seed, i) alone.", 0, 2**31 - 1)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 100, "How many samples to draw.", 1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "How many at a time; bounds the memory.", 1)
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Load everything, draw nothing, write nothing.")
 
 _GRID = 100
 _TRAJECTORY = 10
@@ -35,35 +29,22 @@ _TRAJECTORY = 10
 
 def main() -> None:
     """Draws samples."""
-    from ncsn_tf import files, pictures, runs
-    from ncsn_tf.training import strategy
-    from ncsn_tf.training.run_directory import RunDirectory, environment
+    from ncsn_tf import files, pictures
 
     with cli.user_mistakes():
-        trained = runs.TrainedRun(RunDirectory(_WORKDIR.value), sampler=sampling.changes())
-        trained.load(_CHECKPOINT.value)
-        name = f"step_{trained.step:08d}_seed_{_SEED.value}"
-        output = pathlib.Path(_OUTPUT.value or trained.directory.samples / name)
-        record = environment(strategy.describe(strategy.create("one_device")))
-        if not _DRY_RUN.value:
-            output.mkdir(parents=True, exist_ok=True)
-            (output / "about.json").unlink(missing_ok=True)  # it would speak of other samples until these are there
-    print(f"{_NUM_SAMPLES.value} samples {trained.shape} from step {trained.step} of {trained.directory.path}")
-    if _DRY_RUN.value:
-        print(f"Dry run: would write into {output}")
-        return
-
+        run = trained.open_run()
+        output = trained.output(run, "samples")
+        print(f"{_NUM_SAMPLES.value} samples {run.shape} from step {run.step} of {run.directory.path}")
+        if not trained.prepare(output):
+            return
     begun = time.perf_counter()
-    grid, trajectory, evaluations = _draw(trained, output / "samples.npz")
+    grid, trajectory, evaluations = _draw(run, output / "samples.npz")
     about = {
-        "checkpoint": trained.checkpoint,
-        "seed": _SEED.value,
         "num_samples": _NUM_SAMPLES.value,
         "batch_size": _BATCH_SIZE.value,
-        "sampler": dataclasses.asdict(trained.builder.sampler_options),
         "score_evaluations_per_sample": evaluations,
         "seconds": round(time.perf_counter() - begun, 1),
-        **record,
+        **trained.record(run),
     }
     pictures.save_grid(output / "grid.png", grid)
     pictures.save_trajectory(output / "trajectory.png", trajectory)
@@ -73,7 +54,7 @@ def main() -> None:
     print(f"Pictures and arrays: {output}")
 
 
-def _draw(trained, path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, int]:
+def _draw(run, path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, int]:
     """Draws all samples into an .npz, batch by batch.
 
     Returns the first samples, the first few's trajectory (both uint8) and the evaluations that a sample took.
@@ -99,8 +80,8 @@ def _draw(trained, path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, int]:
 
     def arrays():
         nonlocal evaluations, outside
-        options = {"run_seed": _SEED.value, "num_samples": count, "batch_size": batch_size, "on_frame": look}
-        for samples in driver.generate(trained.sampler, trained.builder.prior(), trained.shape, **options):
+        options = {"run_seed": trained.SEED.value, "num_samples": count, "batch_size": batch_size, "on_frame": look}
+        for samples in driver.generate(run.sampler, run.builder.prior(), run.shape, **options):
             values = samples.x.numpy()
             pixels = pipeline.to_uint8(values)
             first.append(pixels[: max(0, _GRID - sum(map(len, first)))])
@@ -108,9 +89,9 @@ def _draw(trained, path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, int]:
             outside += int(np.sum(np.abs(values - 0.5) > 1.5))
             yield {"samples": pixels, "samples_float": values}
 
-    with progress_bar(-(-count // batch_size) * trained.sampler.segments, "level") as bar:
+    with progress_bar(-(-count // batch_size) * run.sampler.segments, "level") as bar:
         files.write_npz(path, count, arrays())
-    if outside > 0.01 * count * math.prod(trained.shape):
+    if outside > 0.01 * count * math.prod(run.shape):
         print("Warning: over 1 % of the values lie outside [-1, 2]; the step size is probably too large.")
     trajectory = np.stack([np.concatenate(frames[level]) for level in sorted(frames)])
     return np.concatenate(first), trajectory, evaluations

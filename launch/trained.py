@@ -1,5 +1,6 @@
 """The flags of launchers that open a trained run; import it to have them."""
 
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -41,8 +42,6 @@ def prepare(folder: pathlib.Path) -> bool:
 
 def record(run: Any) -> dict[str, Any]:
     """What is needed to repeat what was drawn."""
-    import dataclasses
-
     from ncsn_tf.training import strategy
     from ncsn_tf.training.run_directory import environment
 

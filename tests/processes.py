@@ -18,6 +18,43 @@ def free_ports(count):
         return [server.getsockname()[1] for server in listening]
 
 
+def outcomes(folder: pathlib.Path, cases, environment=()):
+    """What launchers say to many command lines, in one process a launcher; see `tests.forked`.
+
+    Args:
+      folder: for what the launchers say.
+      cases: (verb, arguments) by name.
+      environment: what is added to the environment, a mapping.
+
+    Returns:
+      (exit code, standard error) by name.
+    """
+    found = {}
+    for verb in sorted({verb for verb, _ in cases.values()}):
+        names = [name for name, (other, _) in cases.items() if other == verb]
+        asked = [
+            {
+                "arguments": [str(argument) for argument in cases[name][1]],
+                "environment": dict(environment),
+                "errors": str(folder / f"{verb}_{number}.txt"),
+            }
+            for number, name in enumerate(names)
+        ]
+        result = subprocess.run(
+            [sys.executable, "-m", "tests.forked", verb],
+            cwd=ROOT,
+            input=json.dumps(asked),
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
+        assert result.returncode == 0, result.stderr[-2000:]
+        codes = json.loads(result.stdout.splitlines()[-1])
+        for name, code, case in zip(names, codes, asked, strict=True):
+            found[name] = code, pathlib.Path(case["errors"]).read_text(encoding="utf-8")
+    return found
+
+
 class Processes:
     """The workers of a training, one or several; each one's output goes to a file."""
 

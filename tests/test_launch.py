@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.processes import ROOT, free_ports
+from tests.processes import ROOT, free_ports, outcomes
 
 TINY = [
     "--config=configs/digits.py",
@@ -262,12 +262,26 @@ MISTAKES = {
 }
 
 
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mistakes")
+    cases = {}
+    for name, (verb, arguments, _) in MISTAKES.items():
+        arguments = [argument.replace("DIR", str(folder)) for argument in arguments]
+        common = "output" if verb == "reproduce" else "workdir"
+        cases[name] = verb, [*arguments, f"--{common}={folder / 'run'}"]
+    return outcomes(folder, cases)
+
+
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_ends_with_code_2_and_one_line(name, tmp_path):
-    verb, arguments, said = MISTAKES[name]
-    arguments = [argument.replace("DIR", str(tmp_path)) for argument in arguments]
-    common = "output" if verb == "reproduce" else "workdir"
-    result = launch(verb, *arguments, f"--{common}={tmp_path / 'run'}")
-    lines = result.stderr.strip().splitlines()
-    assert result.returncode == 2, result.stderr
-    assert len(lines) == 1 and lines[0].startswith("error: ") and said in lines[0], result.stderr
+def test_a_mistake_ends_with_code_2_and_one_line(name, said):
+    code, errors = said[name]
+    lines = errors.strip().splitlines()
+    assert code == 2, errors
+    assert len(lines) == 1 and lines[0].startswith("error: ") and MISTAKES[name][2] in lines[0], errors
+
+
+def test_a_program_that_ends_in_a_mistake_says_that_alone(tmp_path):
+    result = launch("train", "--config=configs/digits.py", "--config.optim.lerning_rate=1", f"--workdir={tmp_path}")
+    assert result.returncode == 2
+    assert len(result.stderr.strip().splitlines()) == 1 and "learning_rate" in result.stderr

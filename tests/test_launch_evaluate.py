@@ -1,7 +1,6 @@
 """The launchers of evaluation as a person runs them: processes, exit codes, files; a kill, two devices, mistakes."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from ncsn_tf import build
 from ncsn_tf.data import images
 from ncsn_tf.evaluation import classifier
 from tests import tiny
-from tests.processes import ROOT
+from tests.processes import ROOT, outcomes
 
 # NCSN takes a quarter of a minute to trace, several times over; what a command does around it is the same.
 STAND_IN = "from tests import tiny; from ncsn_tf import build; build._NETWORKS['ncsn'] = tiny.StandIn; "
@@ -148,20 +147,20 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_ends_with_code_2_and_one_line(name, folder, tmp_path):
-    verb, arguments, said = MISTAKES[name]
-    arguments = [argument.replace("FOLDER", str(folder)).replace("DIR", str(tmp_path)) for argument in arguments]
+@pytest.fixture(scope="module")
+def said(folder, tmp_path_factory):
+    place = tmp_path_factory.mktemp("mistakes")
+    cases = {}
+    for name, (verb, arguments, _) in MISTAKES.items():
+        filled = [argument.replace("FOLDER", str(folder)).replace("DIR", str(place)) for argument in arguments]
+        cases[name] = verb, filled
     # The way out is turned to an address where nobody listens, whatever the machine's network.
-    environment = {**os.environ, "NCSN_TF_CACHE": str(tmp_path / "cache"), "https_proxy": "http://127.0.0.1:9"}
-    result = subprocess.run(
-        [sys.executable, "-m", f"launch.{verb}", *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    lines = [line for line in result.stderr.strip().splitlines() if not line.startswith("warning: ")]
-    assert result.returncode == 2, result.stderr
-    assert len(lines) == 1 and lines[0].startswith("error: ") and said in lines[0], result.stderr
+    return outcomes(place, cases, {"NCSN_TF_CACHE": str(place / "cache"), "https_proxy": "http://127.0.0.1:9"})
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_ends_with_code_2_and_one_line(name, said):
+    code, errors = said[name]
+    lines = [line for line in errors.strip().splitlines() if not line.startswith("warning: ")]
+    assert code == 2, errors
+    assert len(lines) == 1 and lines[0].startswith("error: ") and MISTAKES[name][2] in lines[0], errors

@@ -214,7 +214,8 @@ def _symmetric(sigma: np.ndarray) -> np.ndarray:
     """Evens out what the roundings of a program in float32 leave between the two halves; more is refused later."""
     if sigma.ndim != 2 or sigma.shape[0] != sigma.shape[1]:
         return sigma
-    asymmetry = np.abs(sigma - sigma.T).max(initial=0.0)
+    with np.errstate(invalid="ignore"):  # of infinite values, which are refused later
+        asymmetry = np.abs(sigma - sigma.T).max(initial=0.0)
     return (sigma + sigma.T) / 2.0 if asymmetry < 1e-5 * np.abs(sigma).max(initial=0.0) else sigma
 
 
