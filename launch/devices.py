@@ -1,6 +1,11 @@
 """The flags that say which devices and machines to use; import it to have them."""
 
+import contextlib
+from collections.abc import Iterator
+
 from absl import flags
+
+from launch import cli
 
 _STRATEGY = flags.DEFINE_enum(
     "strategy",
@@ -40,3 +45,28 @@ def strategy():
         logical_devices=_LOGICAL_DEVICES.value,
         timeout=_TIMEOUT.value,
     )
+
+
+@contextlib.contextmanager
+def evaluating() -> Iterator:
+    """Yields the strategy of the flags; what goes wrong within ends the program with one line and its code."""
+    from ncsn_tf.evaluation import EvaluationError
+    from ncsn_tf.evaluation.generation import DivergedError
+    from ncsn_tf.training import strategy as strategies
+    from ncsn_tf.training.checkpoints import CheckpointError
+    from ncsn_tf.training.rendezvous import AbsentWorkersError
+
+    made = None
+    try:
+        with cli.user_mistakes():
+            made = strategy()
+        yield made
+    except (AbsentWorkersError, DivergedError) as error:
+        cli.fail(error, cli.FAILURE)
+    except (EvaluationError, CheckpointError, OSError):
+        with cli.user_mistakes():
+            raise
+    except strategies.LOST_PEER_ERRORS:
+        if made is None or strategies.place(made)[1] == 1:
+            raise
+        cli.fail("Another worker is gone: its log may say why. The same command, on all, goes on.", cli.STOPPED)

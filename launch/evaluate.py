@@ -37,30 +37,13 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check the flags, the run and the
 
 def main() -> None:
     """Judges."""
-    from ncsn_tf.evaluation import EvaluationError
-    from ncsn_tf.evaluation.generation import DivergedError
-    from ncsn_tf.training import strategy as strategies
-    from ncsn_tf.training.checkpoints import CheckpointError
-    from ncsn_tf.training.rendezvous import AbsentWorkersError
-
-    strategy = None
-    try:
-        with cli.user_mistakes():
-            _check_flags()
-            strategy = devices.strategy()
+    with cli.user_mistakes():
+        _check_flags()
+    with devices.evaluating() as strategy:
         if _SAMPLES.value is not None:
             _judge_images()
         else:
             _judge_run(strategy)
-    except (AbsentWorkersError, DivergedError) as error:
-        cli.fail(error, cli.FAILURE)
-    except (EvaluationError, CheckpointError, OSError):
-        with cli.user_mistakes():
-            raise
-    except strategies.LOST_PEER_ERRORS:
-        if strategy is None or strategies.place(strategy)[1] == 1:
-            raise
-        cli.fail("Another worker is gone: its log may say why. The same command, on all, goes on.", cli.STOPPED)
 
 
 def _check_flags() -> None:

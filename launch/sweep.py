@@ -31,24 +31,8 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check the flags, the run and the
 
 def main() -> None:
     """Judges every combination."""
-    from ncsn_tf.evaluation import EvaluationError
-    from ncsn_tf.training import strategy as strategies
-    from ncsn_tf.training.rendezvous import AbsentWorkersError
-
-    strategy = None
-    try:
-        with cli.user_mistakes():
-            strategy = devices.strategy()
+    with devices.evaluating() as strategy:
         _sweep(strategy)
-    except AbsentWorkersError as error:
-        cli.fail(error, cli.FAILURE)
-    except (EvaluationError, OSError):
-        with cli.user_mistakes():
-            raise
-    except strategies.LOST_PEER_ERRORS:
-        if strategy is None or strategies.place(strategy)[1] == 1:
-            raise
-        cli.fail("Another worker is gone: its log may say why. The same command, on all, goes on.", cli.STOPPED)
 
 
 def _sweep(strategy) -> None:

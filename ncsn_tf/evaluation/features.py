@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf.evaluation import EvaluationError
+from ncsn_tf.evaluation import EvaluationError, tfgan
 
 INCEPTION = "inception"
 CLASSIFIER = "classifier"
@@ -87,7 +87,7 @@ class FeatureNetwork:
         self._accuracy: float | None = about.get("held_out_accuracy")
         self.fingerprint = _fingerprint(self.path)
         try:
-            with _quietly():
+            with tfgan.without_warnings():
                 self._model = tf.saved_model.load(str(self.path))
         except (OSError, ValueError, tf.errors.OpError) as error:
             reason = " ".join(str(error).split())[:200]
@@ -302,15 +302,3 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Loading an old SavedModel logs a line for each of its functions."""
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel("ERROR")
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

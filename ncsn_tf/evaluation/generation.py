@@ -5,7 +5,7 @@ alone, so its bits do not depend on how many replicas there are nor on when the 
 blocks at a time. What is done lies in two files until all of it is:
 
 samples.raw     the bytes of the images, block after block
-samples.json    the plan (checkpoint, seed, sampler), how many images are done, and their CRC-32
+samples.json    the plan (checkpoint, seed, sampler), how many images are done, their CRC-32, and what they cost
 
 and then in `samples.npz` (`samples`, uint8 [N, H, W, C]) beside samples.json. Asking for more samples later goes on
 from there.

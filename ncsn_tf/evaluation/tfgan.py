@@ -100,7 +100,7 @@ def kernel_distance(features: np.ndarray, reference: np.ndarray, block_size: int
     """
     both = tf.constant(features, tf.float64), tf.constant(reference, tf.float64)
     metrics = _classifier_metrics()
-    with _no_warnings_of_tensorflow():
+    with without_warnings():
         value, error = metrics.kernel_classifier_distance_and_std_from_activations(*both, max_block_size=block_size)
     return float(value), float(error)
 
@@ -144,8 +144,12 @@ def _modules_of_tfgan() -> dict[str, types.ModuleType]:
 
 
 @contextlib.contextmanager
-def _no_warnings_of_tensorflow() -> Iterator[None]:
-    """TF-GAN calls `tf.map_fn` by arguments that have since got other names, of which TensorFlow warns its user."""
+def without_warnings() -> Iterator[None]:
+    """Keeps TensorFlow from warning of what its user cannot change.
+
+    TF-GAN calls `tf.map_fn` by arguments that have since got other names; an old SavedModel, such as its Inception,
+    logs a line for each of its functions as it is loaded.
+    """
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel("ERROR")
