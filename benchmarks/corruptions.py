@@ -25,7 +25,8 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-from launch import cli, data, judging
+from launch.flags import cli, data
+from launch.flags import evaluator as judging
 
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "At most so many held-out images; by default all.", 2)
 _NUM_REFERENCE = flags.DEFINE_integer("num_reference", None, "At most so many training images; by default all.", 20)

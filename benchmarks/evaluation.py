@@ -33,7 +33,7 @@ from collections.abc import Callable
 import numpy as np
 from absl import flags
 
-from launch import cli
+from launch.flags import cli
 
 _ROWS = flags.DEFINE_integer("rows", 50_000, "Rows of features and of logits on either side.", 20)
 _WIDTH = flags.DEFINE_integer("width", 2048, "Features a row.", 2)

@@ -16,7 +16,7 @@ import time
 from absl import flags
 from ml_collections import config_flags
 
-from launch import cli
+from launch.flags import cli
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration to measure.")
 flags.mark_flag_as_required("config")
@@ -31,10 +31,10 @@ def main() -> None:
     import tensorflow as tf
 
     from benchmarks import measure
-    from ncsn_tf import export
-    from ncsn_tf import seeds as random
+    from ncsn_tf import random
     from ncsn_tf.samplers import driver
     from ncsn_tf.score import ScoreModel
+    from ncsn_tf.serving import export
 
     config = _CONFIG.value.to_dict()
     config["sampler"] |= {"jit_compile": False, "steps_per_level": _STEPS.value}

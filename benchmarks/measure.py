@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from ncsn_tf import build
+from ncsn_tf.config import build
 from ncsn_tf.data.images import ImageSource
 from ncsn_tf.networks import layers
 

@@ -34,7 +34,7 @@ from unittest import mock
 
 from absl import flags
 
-from launch import cli
+from launch.flags import cli
 
 _WHAT = flags.DEFINE_enum("what", "time", ["time", "memory", "variance"], "What to measure.")
 _MODEL = flags.DEFINE_enum("model", "ncsn", ["ncsn", "mlp"], "The score network; for the variance always the MLP.")
@@ -148,21 +148,21 @@ def batch_of(shape: tuple[int, ...], batch: int):
     """The arguments of a step: x, t, z and v."""
     import tensorflow as tf
 
-    from ncsn_tf import seeds
+    from ncsn_tf import random
 
-    rows = seeds.per_example(seeds.seed(0), tf.range(batch))
-    x, z = (seeds.normal(seeds.fold_each(rows, n), shape) for n in (1, 2))
-    return x, tf.cast(tf.range(batch) % 10, tf.float32) / 9.0, z, seeds.normal(rows, (_SLICES, *shape))
+    rows = random.per_example(random.seed(0), tf.range(batch))
+    x, z = (random.normal(random.fold_each(rows, n), shape) for n in (1, 2))
+    return x, tf.cast(tf.range(batch) % 10, tf.float32) / 9.0, z, random.normal(rows, (_SLICES, *shape))
 
 
 def compiled_step(shape: tuple[int, ...], batch: int | None, loss: Callable) -> Callable:
     """step(x, t, z, v) -> [2], the loss and its gradient's norm, so that whoever waits for it waits for all."""
     import tensorflow as tf
 
-    from ncsn_tf import noise, sde
+    from ncsn_tf import sde, times
 
     ve = sde.VE(1.0, 0.01)
-    network, score_fn = model(shape, ve, noise.uniform_times(10))
+    network, score_fn = model(shape, ve, times.uniform(10))
 
     def step(x, t, z, v):
         value, *gradients = loss_and_gradients(network, loss, score_fn, ve, x, t, z, v)
@@ -236,7 +236,7 @@ def fitted(mixture, ve, grid):
     import keras
     import tensorflow as tf
 
-    from ncsn_tf import objectives, seeds
+    from ncsn_tf import objectives, random
 
     network, score_fn = model(mixture.shape, ve, grid)
     optimizer = keras.optimizers.Adam(1e-3)
@@ -244,8 +244,8 @@ def fitted(mixture, ve, grid):
 
     @tf.function(autograph=False)
     def train(number):
-        rows = seeds.fold_each(seeds.per_example(seeds.seed(1), tf.range(512)), number)
-        x, z = mixture.sample(rows), seeds.normal(seeds.fold_each(rows, 9), mixture.shape)
+        rows = random.fold_each(random.per_example(random.seed(1), tf.range(512)), number)
+        x, z = mixture.sample(rows), random.normal(random.fold_each(rows, 9), mixture.shape)
         t = tf.gather(tf.constant(grid), tf.range(512) % len(grid))
         _, *gradients = loss_and_gradients(network, objectives.annealed_denoising, score_fn, ve, x, t, z)
         optimizer.apply(gradients, network.trainable_variables)
@@ -260,8 +260,8 @@ def report_variance(shape: tuple[int, ...], batch: int) -> None:
     import numpy as np
     import tensorflow as tf
 
-    from ncsn_tf import sde, seeds
-    from ncsn_tf.data import toy
+    from ncsn_tf import random, sde
+    from ncsn_tf.densities import toy
 
     sigmas = np.array(sorted(map(float, _SIGMAS.value), reverse=True))
     ve = sde.VE(1.01 * sigmas[0], 0.99 * sigmas[-1])
@@ -269,16 +269,18 @@ def report_variance(shape: tuple[int, ...], batch: int) -> None:
     mean = np.full(shape, 5.0 * math.sqrt(2.0 / shape[0]))  # as far apart as the two modes of the plane
     mixture = toy.Mixture(np.array([0.2, 0.8]), np.stack([-mean, mean]))
     network, score_fn = fitted(mixture, ve, grid)
-    spherical = functools.partial(seeds.spherical, event_rank=1)
-    laws = {"normal": seeds.normal, "rademacher": seeds.rademacher, "spherical": spherical}
-    rows = seeds.per_example(seeds.seed(2), tf.range(batch))
+    spherical = functools.partial(random.spherical, event_rank=1)
+    laws = {"normal": random.normal, "rademacher": random.rademacher, "spherical": spherical}
+    rows = random.per_example(random.seed(2), tf.range(batch))
 
     @tf.function(autograph=False)
     def draw(number):
-        again = seeds.fold_each(rows, number)
+        again = random.fold_each(rows, number)
         x = mixture.sample(again if _FRESH.value else rows)
-        v = {name: law(seeds.fold_each(again, 10 + n), (_SLICES, *shape)) for n, (name, law) in enumerate(laws.items())}
-        return x, seeds.normal(seeds.fold_each(again, 9), shape), v
+        v = {
+            name: law(random.fold_each(again, 10 + n), (_SLICES, *shape)) for n, (name, law) in enumerate(laws.items())
+        }
+        return x, random.normal(random.fold_each(again, 9), shape), v
 
     def gradient_of(loss):
         def gradient(*arguments):

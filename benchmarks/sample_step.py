@@ -12,7 +12,7 @@ import time
 from absl import flags
 from ml_collections import config_flags
 
-from launch import cli
+from launch.flags import cli
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration to measure.")
 flags.mark_flag_as_required("config")
@@ -26,7 +26,7 @@ def main() -> None:
     import tensorflow as tf
 
     from benchmarks import measure
-    from ncsn_tf import seeds
+    from ncsn_tf import random
     from ncsn_tf.samplers import driver, langevin
     from ncsn_tf.score import ScoreModel
 
@@ -39,7 +39,7 @@ def main() -> None:
         driver.dwell(builder.times[:1], _STEPS.value),
         jit_compile=builder.sampler_options.jit_compile,
     )
-    rows = seeds.per_example(seeds.seed(0), tf.range(batch))
+    rows = random.per_example(random.seed(0), tf.range(batch))
     x = driver.uniform_prior(rows, source.shape)
     begun = time.perf_counter()
     sampler(x, rows).x.numpy()

@@ -27,7 +27,7 @@ import time
 from absl import flags
 from ml_collections import config_flags
 
-from launch import cli, devices
+from launch.flags import cli, devices
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration to measure.")
 flags.mark_flag_as_required("config")

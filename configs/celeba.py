@@ -6,7 +6,7 @@ Time:     not measured.
 Result:   not measured. The paper reports no score for CelebA.
 """
 
-from ncsn_tf import defaults
+from ncsn_tf.config import defaults
 
 
 def get_config():

@@ -6,7 +6,7 @@ Time:     not measured.
 Result:   not measured. The paper reports an Inception score of 8.87 and an FID of 25.32.
 """
 
-from ncsn_tf import defaults
+from ncsn_tf.config import defaults
 
 
 def get_config():

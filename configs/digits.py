@@ -14,7 +14,7 @@ Result:   held-out loss of the averaged weights 13.4, 11.6, 10.7, 10.2 an image 
           every level 10.72.
 """
 
-from ncsn_tf import defaults
+from ncsn_tf.config import defaults
 
 
 def get_config():

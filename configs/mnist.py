@@ -15,7 +15,7 @@ Result:   held-out loss of the averaged weights 56.6, 37.8, 33.5, 32.2, 31.6, 31
           docs/mnist_grid.png shows the first 64 of the samples. They took two hours, with other work on the cores.
 """
 
-from ncsn_tf import defaults
+from ncsn_tf.config import defaults
 
 
 def get_config():

@@ -13,7 +13,8 @@ import time
 import numpy as np
 from absl import flags
 
-from launch import cli, trained
+from launch.flags import cli
+from launch.flags import run as trained
 
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 16, "How many held-out images, the first ones.", 2)
 _SHOWN = 4
@@ -22,8 +23,8 @@ _SHOWN = 4
 def main() -> None:
     """Denoises images at every level."""
     from ncsn_tf import files, pictures
-    from ncsn_tf.conditional import denoising
     from ncsn_tf.data import pipeline
+    from ncsn_tf.guidance import denoising
     from ncsn_tf.training.summaries import progress_bar
 
     with cli.user_mistakes():

@@ -21,7 +21,9 @@ import warnings
 
 from absl import flags
 
-from launch import cli, data, devices, judging, sampling
+from launch.flags import cli, data, devices
+from launch.flags import evaluator as judging
+from launch.flags import sampler as sampling
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.")
 _SAMPLES = flags.DEFINE_string("samples", None, "Images to judge: a folder, an .npz or an .npy.")
@@ -77,7 +79,7 @@ def _is_step(text: str) -> bool:
 
 def _judge_images() -> None:
     """Judges images of any program."""
-    from ncsn_tf import build
+    from ncsn_tf.config import build
     from ncsn_tf.data.names import DIGITS
     from ncsn_tf.evaluation import features, image_files, report
     from ncsn_tf.training.run_directory import RunDirectory, environment
@@ -113,10 +115,10 @@ def _judge_images() -> None:
 def _judge_run(strategy) -> None:
     """Judges the samples of a run's checkpoints."""
     from ncsn_tf import runs
+    from ncsn_tf.cluster import strategies
     from ncsn_tf.evaluation import report
     from ncsn_tf.evaluation.generation import DivergedError
     from ncsn_tf.evaluation.image_files import ImagesError
-    from ncsn_tf.training import strategy as strategies
     from ncsn_tf.training.run_directory import RunDirectory
 
     with cli.user_mistakes():

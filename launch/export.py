@@ -9,7 +9,8 @@ import time
 
 from absl import flags
 
-from launch import cli, trained
+from launch.flags import cli
+from launch.flags import run as trained
 
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "In what the weights are stored.")
 _VERSION = flags.DEFINE_integer("version", None, "The version's number; by default the next.", 1)
@@ -17,7 +18,7 @@ _VERSION = flags.DEFINE_integer("version", None, "The version's number; by defau
 
 def main() -> None:
     """Exports."""
-    from ncsn_tf import export
+    from ncsn_tf.serving import export
 
     with cli.user_mistakes():
         run = trained.open_run()

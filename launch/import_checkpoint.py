@@ -10,7 +10,7 @@ from the tensors. Needs torch: pip install 'ncsn_tf[torch]'.
 from absl import flags
 from ml_collections import config_flags
 
-from launch import cli
+from launch.flags import cli
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration that the checkpoint was trained with.")
 flags.mark_flag_as_required("config")
@@ -22,14 +22,15 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Read and check everything, write
 
 def main() -> None:
     """Imports a checkpoint."""
-    from ncsn_tf import build, interop
-    from ncsn_tf.training import strategy
+    from ncsn_tf.cluster import strategies
+    from ncsn_tf.config import build
+    from ncsn_tf.interop import ncsn
     from ncsn_tf.training.checkpoints import Checkpoints
     from ncsn_tf.training.run_directory import RunDirectory
 
     with cli.user_mistakes():
         height, width = _size(_IMAGE_SIZE.value)
-        official = interop.ncsn_from_torch(_CHECKPOINT.value)
+        official = ncsn.ncsn_from_torch(_CHECKPOINT.value)
         config = _CONFIG.value.to_dict()
         config["network"] |= {"name": "ncsn", "filters": official.filters}
         config["noise"]["num_levels"] = official.num_levels
@@ -38,7 +39,7 @@ def main() -> None:
         if directory.path.exists() and any(directory.path.iterdir()):
             raise ValueError(f"{directory.path} is not empty. Give a --workdir that is not there yet.")
         shape = (height, width, official.channels)
-        trainer = builder.trainer(strategy.create("one_device"), shape)
+        trainer = builder.trainer(strategies.create("one_device"), shape)
         for network in (trainer.network, trainer.average):
             network.set_weights(official.get_weights())
     print(

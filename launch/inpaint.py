@@ -13,7 +13,8 @@ import time
 import numpy as np
 from absl import flags
 
-from launch import cli, trained
+from launch.flags import cli
+from launch.flags import run as trained
 
 _IMAGES = flags.DEFINE_string(
     "images", "held_out", "held_out or train, of the run's data; or a folder of images, one picture, an .npz or .npy."
@@ -33,8 +34,8 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "How many completions at a
 def main() -> None:
     """Completes images."""
     from ncsn_tf import files, pictures
-    from ncsn_tf.conditional import inpainting, masks, seams
     from ncsn_tf.data import pipeline
+    from ncsn_tf.guidance import inpainting, masks, seams
     from ncsn_tf.training.summaries import progress_bar
 
     with cli.user_mistakes():

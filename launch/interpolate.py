@@ -13,7 +13,8 @@ import time
 import numpy as np
 from absl import flags
 
-from launch import cli, trained
+from launch.flags import cli
+from launch.flags import run as trained
 
 _PATHS = flags.DEFINE_integer("num_paths", 8, "How many paths.", 1)
 _POINTS = flags.DEFINE_integer("points", 8, "How many samples a path, both ends with it.", 2)
@@ -22,8 +23,8 @@ _POINTS = flags.DEFINE_integer("points", 8, "How many samples a path, both ends 
 def main() -> None:
     """Draws paths."""
     from ncsn_tf import files, pictures
-    from ncsn_tf.conditional import interpolation
     from ncsn_tf.data import pipeline
+    from ncsn_tf.guidance import interpolation
     from ncsn_tf.training.summaries import progress_bar
 
     with cli.user_mistakes():

@@ -11,7 +11,8 @@ import tempfile
 
 from absl import flags
 
-from launch import cli, data, judging
+from launch.flags import cli, data
+from launch.flags import evaluator as judging
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run whose training images are meant, in place of --data_name.")
 _SPLIT = flags.DEFINE_string("split", "train", "train, held_out, or a part of one: train[:10000].")
@@ -23,10 +24,9 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Read the flags, the data and the
 
 def main() -> None:
     """Computes statistics."""
-    from ncsn_tf import build
+    from ncsn_tf.config import build
     from ncsn_tf.data.names import DIGITS
-    from ncsn_tf.evaluation import features
-    from ncsn_tf.evaluation import reference as references
+    from ncsn_tf.evaluation import features, references
     from ncsn_tf.training.run_directory import RunDirectory
 
     with cli.user_mistakes():

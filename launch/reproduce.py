@@ -21,7 +21,7 @@ from typing import Any
 
 from absl import flags
 
-from launch import cli
+from launch.flags import cli
 
 _PAPERS = ("song_ermon_2019", "hyvarinen_2005")
 _PAPER = flags.DEFINE_enum("paper", _PAPERS[0], _PAPERS, "The paper.")

@@ -17,7 +17,8 @@ import time
 import numpy as np
 from absl import flags
 
-from launch import cli, trained
+from launch.flags import cli
+from launch.flags import run as trained
 
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 100, "How many samples to draw.", 1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "How many at a time; bounds the memory.", 1)

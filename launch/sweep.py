@@ -9,7 +9,8 @@ import pathlib
 
 from absl import flags
 
-from launch import cli, devices, judging
+from launch.flags import cli, devices
+from launch.flags import evaluator as judging
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Where to write; by default WORKDIR/evaluation/sweep_step_N_seed_S.")
@@ -37,8 +38,8 @@ def main() -> None:
 
 def _sweep(strategy) -> None:
     from ncsn_tf import runs, sweep
+    from ncsn_tf.cluster import strategies
     from ncsn_tf.evaluation import measure
-    from ncsn_tf.training import strategy as strategies
     from ncsn_tf.training.run_directory import RunDirectory
 
     with cli.user_mistakes():

@@ -17,7 +17,7 @@ import types
 from absl import flags
 from ml_collections import config_flags
 
-from launch import cli, devices
+from launch.flags import cli, devices
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "For example configs/digits.py; by default the run's own.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory; made if need be.", required=True)
@@ -30,8 +30,8 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Build everything, take no step, 
 
 def main() -> None:
     """Trains."""
-    from ncsn_tf.training import strategy as strategies
-    from ncsn_tf.training.rendezvous import AbsentWorkersError
+    from ncsn_tf.cluster import strategies
+    from ncsn_tf.cluster.rendezvous import AbsentWorkersError
 
     strategy = None
     try:
@@ -49,9 +49,9 @@ def main() -> None:
 
 
 def _train(strategy) -> None:
-    from ncsn_tf import sections
+    from ncsn_tf.cluster import strategies
+    from ncsn_tf.config import sections
     from ncsn_tf.training import preemption
-    from ncsn_tf.training import strategy as strategies
 
     with contextlib.ExitStack() as held:
         with contextlib.ExitStack() as starting:
@@ -86,7 +86,7 @@ def _end_together(strategy, code: int) -> None:
 
     A worker that only left would be taken for lost, and an orchestrator would start again what fails again.
     """
-    from ncsn_tf.training import strategy as strategies
+    from ncsn_tf.cluster import strategies
 
     failures = (cli.FAILURE, cli.USER_MISTAKE)
     for other, theirs in enumerate(strategies.exchange_codes(strategy, code)):
@@ -96,9 +96,9 @@ def _end_together(strategy, code: int) -> None:
 
 def _read(strategy, held: contextlib.ExitStack) -> types.SimpleNamespace:
     """What is trained and where, checked before anything is written; the chief holds the directory from here on."""
-    from ncsn_tf import build
+    from ncsn_tf.cluster import strategies
+    from ncsn_tf.config import build
     from ncsn_tf.training import preemption
-    from ncsn_tf.training import strategy as strategies
     from ncsn_tf.training.run_directory import RunDirectory
 
     chief = strategies.is_chief(strategy)
@@ -123,9 +123,9 @@ def _read(strategy, held: contextlib.ExitStack) -> types.SimpleNamespace:
 
 def _fit(job: types.SimpleNamespace, trainer, held_out_loss, held: contextlib.ExitStack) -> None:
     """Trains to the end, or ends the program with the code that says why not."""
+    from ncsn_tf.cluster import strategies
     from ncsn_tf.data import pipeline
     from ncsn_tf.training import loop, preemption
-    from ncsn_tf.training import strategy as strategies
     from ncsn_tf.training.checkpoints import Checkpoints, CheckpointWriteError
     from ncsn_tf.training.summaries import Record
     from ncsn_tf.training.trainer import NonFiniteLossError

@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import flags
 
-from launch import cli
+from launch.flags import cli
 
 _DATA_NAME = flags.DEFINE_string("data_name", None, "'digits', or a TFDS dataset with labels.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "The folder to make.", required=True)

@@ -105,7 +105,7 @@ def sliced(
       score_fn: the score function, (x [B, ...], t [B]) -> [B, ...].
       x: [B, ...], examples of the density whose score is wanted.
       t: [B], a time for each.
-      v: [B, M, ...], M slices for each example; `seeds.normal`, `seeds.rademacher` and `seeds.spherical` draw them.
+      v: [B, M, ...], M slices for each example; `random.normal`, `random.rademacher` and `random.spherical` draw them.
       variance_reduced: whether to use the second form.
 
     Returns:

@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import build, export, files
+from ncsn_tf import files
+from ncsn_tf.cluster import strategies
+from ncsn_tf.config import build
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.images import ImageSource
 from ncsn_tf.evaluation import generation, held_out, measure, report
 from ncsn_tf.evaluation.report import Judge
 from ncsn_tf.score import ScoreModel
+from ncsn_tf.serving import export
 from ncsn_tf.training import checkpoints
-from ncsn_tf.training import strategy as strategies
 from ncsn_tf.training.run_directory import RunDirectory, environment
 
 _WILD = 0.01

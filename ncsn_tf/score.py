@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import noise
+from ncsn_tf import times
 from ncsn_tf.sde import VE
 
 ScoreFunction = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -43,7 +43,7 @@ class ScoreModel:
     divide_by_sigma: bool = False
 
     def __post_init__(self):
-        noise.check_times(self.times)
+        times.check(self.times)
 
     def level(self, t: tf.Tensor) -> tf.Tensor:
         """The index of the grid's time nearest to t, int32 [B]."""

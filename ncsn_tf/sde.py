@@ -8,7 +8,7 @@ import math
 
 import tensorflow as tf
 
-from ncsn_tf import seeds as random
+from ncsn_tf import random
 
 
 @dataclasses.dataclass(frozen=True)

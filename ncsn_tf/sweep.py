@@ -20,12 +20,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ncsn_tf import files, runs
+from ncsn_tf.cluster import strategies
 from ncsn_tf.evaluation import EvaluationError, measure, report
 from ncsn_tf.evaluation.generation import DivergedError
 from ncsn_tf.evaluation.image_files import ImagesError
 from ncsn_tf.evaluation.report import Judge
 from ncsn_tf.runs import TrainedRun
-from ncsn_tf.training import strategy as strategies
 
 _LARGER_IS_BETTER = ("score", "precision", "recall")
 _FAILED = "failed"

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncsn_tf import noise, objectives, seeds
+from ncsn_tf import objectives, random, times
 from ncsn_tf.networks.mlp import MLP
 from ncsn_tf.networks.ncsn import NCSN
 from ncsn_tf.score import EnergyModel, ScoreModel
 from ncsn_tf.sde import VE
-from tests.oracles import Gaussian
+from tests.support.oracles import Gaussian
 
 SDE = VE(1.0, 0.01)
 DATA = Gaussian(0.4, 0.3)
@@ -28,8 +28,8 @@ def sigma_of(t):
 
 
 def draws(count, shape, seed=0):
-    rows = seeds.per_example(seeds.seed(seed), tf.range(count))
-    return seeds.normal(seeds.fold_each(rows, 1), shape), seeds.normal(seeds.fold_each(rows, 2), shape)
+    rows = random.per_example(random.seed(seed), tf.range(count))
+    return random.normal(random.fold_each(rows, 1), shape), random.normal(random.fold_each(rows, 2), shape)
 
 
 def wavy(x, t):
@@ -84,7 +84,7 @@ def test_all_signs_as_slices_give_the_exact_loss(variance_reduced):
 
 @pytest.mark.parametrize(
     "draw",
-    [seeds.normal, seeds.rademacher, lambda rows, shape: seeds.spherical(rows, shape, event_rank=1)],
+    [random.normal, random.rademacher, lambda rows, shape: random.spherical(rows, shape, event_rank=1)],
     ids=["normal", "rademacher", "spherical"],
 )
 @pytest.mark.parametrize("variance_reduced", [False, True])
@@ -92,7 +92,7 @@ def test_random_slices_give_the_exact_loss_on_average(draw, variance_reduced):
     count = 20_000
     x = tf.repeat(draws(1, (5,))[0], count, axis=0)
     t = tf.fill([count], 0.5)
-    v = draw(seeds.per_example(seeds.seed(4), tf.range(count)), (2, 5))
+    v = draw(random.per_example(random.seed(4), tf.range(count)), (2, 5))
     losses = objectives.sliced(wavy, x, t, v, variance_reduced=variance_reduced).numpy()
     error = losses.std() / np.sqrt(count)
     assert abs(losses.mean() - float(objectives.exact(wavy, x[:1], t[:1])[0])) < 4 * error
@@ -257,7 +257,7 @@ def test_parameter_gradients_agree_with_finite_differences(kind, name, request):
     objective = ONE_BY_ONE if (kind, name) == ("ncsn", "exact_swept") else CASES[name]
     shape = ((2, 1, 1) if name == "exact_swept" else (3, 2, 1)) if kind == "ncsn" else (3,)
     adapter = ScoreModel if kind == "ncsn" else EnergyModel
-    score_fn = adapter(network, SDE, noise.uniform_times(3)).score
+    score_fn = adapter(network, SDE, times.uniform(3)).score
     x, z = (tf.cast(part, tf.float64) for part in draws(2, shape))
     v = tf.cast(draws(2, (1, *shape), seed=6)[0], tf.float64)
     t = tf.constant([1.0, 0.5])
@@ -285,7 +285,7 @@ def test_parameter_gradients_agree_with_finite_differences(kind, name, request):
 def test_several_slices_one_by_one_have_their_gradient_through_ncsn(ncsn, monkeypatch):
     """The loop over slices, which larger images take, is the mean of its slices in gradient too."""
     monkeypatch.setattr(objectives, "_FEW_DIMENSIONS", 0)
-    score_fn = ScoreModel(ncsn, SDE, noise.uniform_times(3)).score
+    score_fn = ScoreModel(ncsn, SDE, times.uniform(3)).score
     x = tf.cast(draws(2, (3, 2, 1))[0], tf.float64)
     v = tf.cast(draws(2, (2, 3, 2, 1), seed=6)[0], tf.float64)
     t = tf.constant([1.0, 0.5])
@@ -307,7 +307,7 @@ def test_compiled_losses_and_gradients_are_the_eager_ones(name, jit_compile):
     keras.utils.set_random_seed(4)
     network = MLP(6, num_levels=3, width=8)
     network.build((None, 6), (None,))
-    score_fn = ScoreModel(network, SDE, noise.uniform_times(3), centred=False).score
+    score_fn = ScoreModel(network, SDE, times.uniform(3), centred=False).score
     x, z = draws(3, (6,))
     v, _ = draws(3, (2, 6), seed=6)
     t = tf.constant([1.0, 0.5, 0.0])

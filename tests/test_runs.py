@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncsn_tf import build, files, runs, sweep
+from ncsn_tf import files, runs, sweep
+from ncsn_tf.config import build
 from ncsn_tf.data import images, pipeline
 from ncsn_tf.evaluation import EvaluationError, classifier, features, report
 from ncsn_tf.evaluation.generation import PlanError
 from ncsn_tf.samplers import driver
 from ncsn_tf.training.checkpoints import CheckpointError
 from ncsn_tf.training.run_directory import RunDirectory
-from tests import tiny
+from tests.support import tiny
 
 TRAIN, HELD_OUT = images.load("digits", "train"), images.load("digits", "held_out")
 

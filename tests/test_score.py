@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncsn_tf import noise
+from ncsn_tf import times
 from ncsn_tf.score import EnergyModel, ScoreModel, denoise, from_energy
 from ncsn_tf.sde import VE
-from tests.oracles import Gaussian
+from tests.support.oracles import Gaussian
 
 SDE = VE(1.0, 0.01)
-TIMES = noise.uniform_times(10)
+TIMES = times.uniform(10)
 
 
 def test_the_network_is_conditioned_on_the_nearest_level_and_sees_centred_images():
@@ -36,7 +36,7 @@ def test_an_output_may_be_divided_by_sigma():
 
 
 def test_every_level_finds_itself():
-    levels = ScoreModel(lambda x, level: x, SDE, noise.uniform_times(232)).level(tf.constant(noise.uniform_times(232)))
+    levels = ScoreModel(lambda x, level: x, SDE, times.uniform(232)).level(tf.constant(times.uniform(232)))
     np.testing.assert_array_equal(levels, np.arange(232))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncsn_tf import seeds
+from ncsn_tf import random
 from ncsn_tf.sde import VE
 
 SDE = VE(sigma_max=50.0, sigma_min=0.01)
@@ -34,7 +34,7 @@ def test_time_inverts_marginal():
 
 
 def test_prior_has_its_density():
-    x = SDE.prior_sample(seeds.per_example(seeds.seed(0), tf.range(20_000)), (3,))
+    x = SDE.prior_sample(random.per_example(random.seed(0), tf.range(20_000)), (3,))
     values = x.numpy().astype(np.float64)
     assert abs(values.std() / 50.0 - 1) < 4 / np.sqrt(2 * values.size)
     expected = -0.5 * (values**2).sum(1) / 2500.0 - 1.5 * np.log(2 * np.pi * 2500.0)

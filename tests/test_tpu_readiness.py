@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncsn_tf import build, defaults, seeds
-from ncsn_tf.conditional import inpainting, interpolation
+from ncsn_tf import random
+from ncsn_tf.config import build, defaults
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.images import ImageSource
 from ncsn_tf.evaluation import held_out
 from ncsn_tf.evaluation.generation import BlockSampler
+from ncsn_tf.guidance import inpainting, interpolation
 from ncsn_tf.samplers import driver, langevin
 from ncsn_tf.score import denoise
-from ncsn_tf.training.optimizer import LossScale, SkippingAdam
-from tests import tiny
+from ncsn_tf.training.optimizers import LossScale, SkippingAdam
+from tests.support import tiny
 
 # Shapes that TensorFlow computes from constants while it compiles: in the loops of its vectorized_map, of broadcasts.
 CONSTANT_AFTER_ALL = re.compile(r"/pfor/|/BroadcastGradientArgs$|^PartitionedCall")
@@ -42,7 +43,7 @@ def sliced_training_step():
 
     return training_step(
         objective=lambda f, x, t, z, v: objectives.annealed_sliced(f, tiny.SDE, x, t, z, v),
-        draw_slices=lambda rows, shape: seeds.rademacher(rows, (2, *shape)),
+        draw_slices=lambda rows, shape: random.rademacher(rows, (2, *shape)),
     )
 
 
@@ -115,7 +116,7 @@ def inpainting_level():
 def loss_by_level():
     trainer = tiny.make()
     batch = next(iter(pipeline.evaluation_batches(tiny.SOURCE, batch_size=8)))
-    measured = trainer.score_model.score, tiny.SDE, tiny.TIMES, seeds.seed(0)
+    measured = trainer.score_model.score, tiny.SDE, tiny.TIMES, random.seed(0)
     return lambda batch: held_out.sums_by_level(*measured, batch), [batch]
 
 

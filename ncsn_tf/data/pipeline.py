@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import seeds
+from ncsn_tf import random
 from ncsn_tf.data.images import ImageSource
 
 _SHUFFLE_PASSES = 2
@@ -67,24 +67,24 @@ def training_batches(
     # graph they would meet the 2 GiB limit of a serialised graph, and on an accelerator they would fill its memory.
     images = source.tensor
     with tf.init_scope(), tf.device("CPU:0"):
-        root = seeds.seed(seed)
-        order_seed = seeds.fold(root, seeds.Stream.DATA_ORDER)
-        noise_seed = seeds.fold(root, seeds.Stream.DEQUANTIZATION)
-        flip_seed = seeds.fold(root, seeds.Stream.FLIP)
+        root = random.seed(seed)
+        order_seed = random.fold(root, random.Stream.DATA_ORDER)
+        noise_seed = random.fold(root, random.Stream.DEQUANTIZATION)
+        flip_seed = random.fold(root, random.Stream.FLIP)
 
     def batch(element: tf.Tensor) -> dict[str, tf.Tensor]:
         replica = pipeline_id * local_replicas + tf.math.floormod(element, local_replicas)
         first = element // local_replicas * global_batch_size + replica * batch_size
         positions = first + tf.range(batch_size, dtype=tf.int64)
         epochs = positions // count
-        indices = _permute(tf.math.floormod(positions, count), seeds.per_example(order_seed, epochs), count)
+        indices = _permute(tf.math.floormod(positions, count), random.per_example(order_seed, epochs), count)
         example = tf.cast(tf.math.floormod(epochs * count + indices, 2**31), tf.int32)
         pixels = tf.gather(images, indices)
         if random_flip:
-            mirrored = seeds.uniform(seeds.per_example(flip_seed, example)) < 0.5
+            mirrored = random.uniform(random.per_example(flip_seed, example)) < 0.5
             pixels = tf.where(mirrored[:, None, None, None], tf.reverse(pixels, [2]), pixels)
         if dequantize:
-            image = _dequantized(pixels, seeds.per_example(noise_seed, example), source.shape)
+            image = _dequantized(pixels, random.per_example(noise_seed, example), source.shape)
         else:
             image = _centred(pixels)
         return {"image": tf.ensure_shape(image, (batch_size, *source.shape)), "example": example}
@@ -181,7 +181,7 @@ def _permute(index: tf.Tensor, keys: tf.Tensor, count: int) -> tf.Tensor:
     to 65,536 images: keyed by the epoch's seed it would know 256 permutations only (measured). Its three words are
     therefore all drawn, and offsets and a second pass make the number of permutations far larger than any run's epochs.
     """
-    draws = seeds.uniform(keys, (_SHUFFLE_PASSES * _KEY_WORDS,))
+    draws = random.uniform(keys, (_SHUFFLE_PASSES * _KEY_WORDS,))
     words = tf.cast(draws * 2.0**24, tf.int32)
     for words_of_pass in tf.split(words, _SHUFFLE_PASSES, axis=1):
         offset = tf.cast(words_of_pass[:, 0], tf.int64)
@@ -198,7 +198,7 @@ def _permute(index: tf.Tensor, keys: tf.Tensor, count: int) -> tf.Tensor:
 def _dequantized(pixels: tf.Tensor, keys: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
     """(x + u) / 256, exactly within [x / 256, (x + 1) / 256)."""
     # With u cut to 16 bits the sum fits the 24 bits of a float32; with more, 255 + u could round up to 256.
-    noise = tf.floor(seeds.uniform(keys, shape) * 2.0**16) * 2.0**-16
+    noise = tf.floor(random.uniform(keys, shape) * 2.0**16) * 2.0**-16
     return (tf.cast(pixels, tf.float32) + noise) * (1.0 / 256.0)
 
 

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import files, seeds
+from ncsn_tf import files, random
 from ncsn_tf.data import images as image_data
 from ncsn_tf.data import labels as label_data
 from ncsn_tf.data import pipeline
@@ -121,12 +121,12 @@ def _batches(source: image_data.ImageSource, targets: tf.Tensor, seed: int, batc
     """The endless stream of (images float32 [B, H, W, C], scaled, shifted and mirrored; labels int32 [B])."""
     height, width, channels = source.shape
     shift = min(height, width) // 8 if max(height, width) > 8 else 0
-    shift_seed = seeds.fold(seeds.seed(seed), seeds.Stream.PERTURBATION)
+    shift_seed = random.fold(random.seed(seed), random.Stream.PERTURBATION)
 
     def prepare(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         x = scaled(256.0 * batch["image"] - 0.5)  # the stream has byte k as (k + 1/2) / 256
         if shift:
-            x = _shifted(x, shift, seeds.per_example(shift_seed, batch["example"]))
+            x = _shifted(x, shift, random.per_example(shift_seed, batch["example"]))
         return x, tf.gather(targets, tf.math.floormod(batch["example"], len(source)))
 
     stream = pipeline.training_batches(
@@ -138,7 +138,7 @@ def _batches(source: image_data.ImageSource, targets: tf.Tensor, seed: int, batc
 def _shifted(x: tf.Tensor, most: int, example_seeds: tf.Tensor) -> tf.Tensor:
     """Images [B, H, W, C], each moved by -most..most whole pixels along both sides; the border fills what is bared."""
     for axis, size in ((1, tf.shape(x)[1]), (2, tf.shape(x)[2])):
-        offsets = seeds.integers(seeds.fold_each(example_seeds, axis), 2 * most + 1) - most
+        offsets = random.integers(random.fold_each(example_seeds, axis), 2 * most + 1) - most
         places = tf.clip_by_value(tf.range(size)[None] + offsets[:, None], 0, size - 1)
         x = tf.gather(x, places, axis=axis, batch_dims=1)
     return x

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import objectives
-from ncsn_tf import seeds as random
+from ncsn_tf import objectives, random
 from ncsn_tf.score import ScoreFunction
 from ncsn_tf.sde import VE
 

@@ -10,7 +10,7 @@ import numpy as np
 from ncsn_tf.evaluation import frechet, manifolds, scores, tfgan
 from ncsn_tf.evaluation.features import CLASSIFIER, Features
 from ncsn_tf.evaluation.moments import Moments
-from ncsn_tf.evaluation.reference import Reference
+from ncsn_tf.evaluation.references import Reference
 
 CUSTOMARY_SAMPLES = 50_000
 """How many samples the literature measures with."""

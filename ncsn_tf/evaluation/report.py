@@ -19,11 +19,10 @@ import tensorflow as tf
 
 from ncsn_tf import files
 from ncsn_tf.data.images import ImageSource
-from ncsn_tf.evaluation import image_files, measure, memorisation
-from ncsn_tf.evaluation import reference as references
+from ncsn_tf.evaluation import image_files, measure, memorisation, references
 from ncsn_tf.evaluation.features import FeatureNetwork, Features, extract
 from ncsn_tf.evaluation.held_out import HeldOutLoss
-from ncsn_tf.evaluation.reference import Reference
+from ncsn_tf.evaluation.references import Reference
 
 RESULTS = "results.json"
 Progress = Callable[[str, int], object]

@@ -10,10 +10,10 @@ import tensorflow as tf
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from ncsn_tf import build, noise, pictures
-from ncsn_tf import seeds as random
+from ncsn_tf import pictures, random, times
+from ncsn_tf.config import build
 from ncsn_tf.data import pipeline
-from ncsn_tf.data.toy import Mixture
+from ncsn_tf.densities.toy import Mixture
 from ncsn_tf.reproduction.figure import Figure
 from ncsn_tf.samplers import driver, langevin
 from ncsn_tf.score import ScoreModel
@@ -55,7 +55,7 @@ def figure3(*, num_samples: int = 10_000, seed: int = 0) -> Figure:
 
     def annealed(num_levels: int) -> tf.Tensor:
         step = langevin.Langevin(langevin.annealed(sde, epsilon))
-        schedule = driver.dwell(noise.uniform_times(num_levels), 100)
+        schedule = driver.dwell(times.uniform(num_levels), 100)
         return driver.Sampler(step, density.score_fn(sde), schedule, jit_compile=True)(start, rows).x
 
     samples = {

@@ -11,16 +11,15 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure as Picture
 
-from ncsn_tf import objectives
-from ncsn_tf import seeds as random
+from ncsn_tf import objectives, random
 from ncsn_tf.data import images, pipeline
-from ncsn_tf.data.toy import Mixture
+from ncsn_tf.densities.toy import Mixture
 from ncsn_tf.networks.mlp import MLP
 from ncsn_tf.networks.ncsn import NCSN
 from ncsn_tf.reproduction.figure import Figure
 from ncsn_tf.score import ScoreFunction, ScoreModel
 from ncsn_tf.sde import VE
-from ncsn_tf.training.optimizer import ReducedAdam
+from ncsn_tf.training.optimizers import ReducedAdam
 from ncsn_tf.training.summaries import progress_bar
 from ncsn_tf.training.trainer import Trainer
 

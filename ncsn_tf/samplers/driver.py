@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import noise
-from ncsn_tf import seeds as random
+from ncsn_tf import random, times
 from ncsn_tf.score import ScoreFunction
 
 Step = Callable[[ScoreFunction, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
@@ -22,22 +21,22 @@ Finish = Callable[[ScoreFunction, tf.Tensor, tf.Tensor], tf.Tensor]
 Prior = Callable[[tf.Tensor, tuple[int, ...]], tf.Tensor]
 
 
-def dwell(times: np.ndarray, steps_per_level: int) -> np.ndarray:
+def dwell(grid: np.ndarray, steps_per_level: int) -> np.ndarray:
     """The schedule that takes the same number of steps at each time, as annealed Langevin dynamics does.
 
     Args:
-      times: float [L], strictly decreasing.
+      grid: float [L], strictly decreasing.
       steps_per_level: T, at least 1.
 
     Returns:
       float32 [L T, 2], rows (t, t_next) with t_next = t.
 
     Raises:
-      ValueError: if `times` is no grid of levels or `steps_per_level` is below 1.
+      ValueError: if `grid` is no grid of levels or `steps_per_level` is below 1.
     """
     if steps_per_level < 1:
         raise ValueError(f"A schedule needs 1 or more steps per level. Received: steps_per_level={steps_per_level}.")
-    column = np.repeat(noise.check_times(times), steps_per_level)
+    column = np.repeat(times.check(grid), steps_per_level)
     return np.stack([column, column], axis=1)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from ncsn_tf import seeds as random
+from ncsn_tf import random
 from ncsn_tf.score import ScoreFunction, expand
 from ncsn_tf.sde import VE
 

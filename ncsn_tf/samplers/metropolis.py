@@ -29,7 +29,7 @@ class MetropolisLangevin:
     given, so it runs for one example after another, each on its own seed, in a loop that XLA compiles: 1 ms a step for
     1,000 chains in the plane on two CPU cores (not measured on a GPU). The score and the density are evaluated outside
     that loop, for the whole batch: twice a step each, at x and at y, since a step keeps nothing for the next. The noise
-    is TensorFlow's own, not that of `ncsn_tf.seeds`: it may differ from one kind of device to another.
+    is TensorFlow's own, not that of `ncsn_tf.random`: it may differ from one kind of device to another.
 
     A walk must start where the density is positive and x must be float32: from nowhere, no proposal is accepted.
 

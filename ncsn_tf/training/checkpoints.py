@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from ncsn_tf import files
-from ncsn_tf.training import strategy as strategies
+from ncsn_tf.cluster import strategies
 from ncsn_tf.training.trainer import Trainer
 
 _NAME = "checkpoint"

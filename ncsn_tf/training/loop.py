@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from ncsn_tf.cluster.strategies import place
 from ncsn_tf.training.checkpoints import Checkpoints, CheckpointWriteError
 from ncsn_tf.training.preemption import Preempted, StopMade
-from ncsn_tf.training.strategy import place
 from ncsn_tf.training.summaries import Record
 from ncsn_tf.training.trainer import Trainer
 

@@ -21,7 +21,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ncsn_tf import defaults, files
+from ncsn_tf import files
+from ncsn_tf.config import defaults
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "ml_collections")
 _MAY_CHANGE = re.compile(

@@ -8,14 +8,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import seeds as random
+from ncsn_tf import random
+from ncsn_tf.cluster.strategies import place
 from ncsn_tf.score import EnergyModel, ScoreFunction, ScoreModel
 from ncsn_tf.sde import VE
 from ncsn_tf.training.ema import MovingAverage
-from ncsn_tf.training.optimizer import LossScale, ReducedAdam
+from ncsn_tf.training.optimizers import LossScale, ReducedAdam
 from ncsn_tf.training.preemption import StopRequest
 from ncsn_tf.training.results import LoopResult, by_level, means
-from ncsn_tf.training.strategy import place
 
 Objective = Callable[..., tf.Tensor]
 """objective(score_fn, x, t, z) -> float32 [B], or objective(score_fn, x, t, z, v) if the trainer draws slices v."""

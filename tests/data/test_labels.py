@@ -1,0 +1,131 @@
+"""Labels lie beside their images: digits, and TFDS datasets prepared here whose labels can be read off the pixels."""
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from ncsn_tf.data import images, labels
+from tests.support.tiny import random_pixels
+
+CLASSES = 5
+
+
+def told_by_pixels(pictures):
+    """The class that the builder below gives a picture."""
+    return pictures.reshape(len(pictures), -1).sum(axis=1, dtype=np.int64) % CLASSES
+
+
+class TinyLabelled(tfds.core.GeneratorBasedBuilder):
+    """Sixty training and nine held-out pictures whose class is the sum of their pixels modulo 5."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {"image": tfds.features.Image(shape=(3, 4, 1)), "label": tfds.features.ClassLabel(num_classes=5)}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(60), "test": self._generate_examples(9)}
+
+    def _generate_examples(self, count):
+        pictures = random_pixels(count, 3, 4, 1, seed=count)
+        for i, (picture, label) in enumerate(zip(pictures, told_by_pixels(pictures), strict=True)):
+            yield i, {"image": picture, "label": int(label)}
+
+
+class TinyHalfLabelled(tfds.core.GeneratorBasedBuilder):
+    """One picture with a class and one without."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {"image": tfds.features.Image(shape=(3, 4, 1)), "label": tfds.features.ClassLabel(num_classes=2)}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples([1]), "test": self._generate_examples([1, -1])}
+
+    def _generate_examples(self, classes):
+        for i, label in enumerate(classes):
+            yield i, {"image": np.zeros((3, 4, 1), np.uint8), "label": label}
+
+
+class TinyMeasured(tfds.core.GeneratorBasedBuilder):
+    """A "label" that is a number and no class."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = tfds.features.FeaturesDict({"image": tfds.features.Image(shape=(3, 4, 1)), "label": np.float32})
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, dl_manager):
+        return {"train": iter([(0, {"image": np.zeros((3, 4, 1), np.uint8), "label": 0.5})])}
+
+    def _generate_examples(self):
+        return iter(())
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("prepared"))
+    # Shards of 20 records, more than TFDS takes from one before it turns to the next, unless told otherwise.
+    TinyLabelled(data_dir=folder).download_and_prepare(
+        download_config=tfds.download.DownloadConfig(num_shards=3),
+    )
+    assert TinyLabelled(data_dir=folder).info.splits["train"].num_shards == 3
+    for builder in (TinyHalfLabelled, TinyMeasured):
+        builder(data_dir=folder).download_and_prepare()
+    return folder
+
+
+@pytest.mark.parametrize("split", ["train", "held_out", "train[10:57]", "held_out[:10%]"])
+def test_digits_labels_lie_beside_their_images(split):
+    from sklearn.datasets import load_digits
+
+    rows, classes = load_digits(return_X_y=True)
+    class_of = {
+        np.round(row * 255 / 16).astype(np.uint8).tobytes(): label for row, label in zip(rows, classes, strict=True)
+    }
+    found = labels.load("digits", split)
+    assert found.num_classes == 10 and found.values.dtype == np.int32
+    expected = [class_of[image.tobytes()] for image in images.load("digits", split).images]
+    np.testing.assert_array_equal(found.values, expected)
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 60), ("held_out", 9), ("train[15:45]", 30), ("train[90%:]", 6)])
+def test_tfds_labels_lie_beside_their_images(prepared, split, count):
+    found = labels.load("tiny_labelled", split, data_dir=prepared)
+    assert found.num_classes == CLASSES and found.values.dtype == np.int32 and len(found) == count
+    pictures = images.load("tiny_labelled", split, data_dir=prepared).images
+    np.testing.assert_array_equal(found.values, told_by_pixels(pictures))
+
+
+def test_tfds_labels_are_downloaded_on_request_and_damage_is_named(tmp_path):
+    assert len(labels.load("tiny_labelled", "train", data_dir=str(tmp_path), download=True)) == 60
+    (shard,) = tmp_path.glob("tiny_labelled/1.0.0/*train.tfrecord*")
+    shard.write_bytes(shard.read_bytes()[:-30])
+    with pytest.raises(ValueError, match="prepared data of 'tiny_labelled' in .* are damaged: .* of 60 labels"):
+        labels.load("tiny_labelled", "train", data_dir=str(tmp_path))
+
+
+def test_what_carries_no_labels_is_refused(prepared, tmp_path):
+    only = "Only 'digits' and datasets of TensorFlow Datasets carry labels"
+    for name in (str(tmp_path), "no/such.tfrecord", "./pictures"):
+        with pytest.raises(ValueError, match=f"{only}.*Received: '{name}'"):
+            labels.load(name, "train")
+    with pytest.raises(ValueError, match="'tiny_measured' has no feature 'label' of classes; its features are"):
+        labels.load("tiny_measured", "train", data_dir=prepared)
+    with pytest.raises(ValueError, match=r"must lie in \[0, 2\). Received 1 others, such as -1; -1 stands for"):
+        labels.load("tiny_half_labelled", "held_out", data_dir=prepared)
+    np.testing.assert_array_equal(labels.load("tiny_half_labelled", "train", data_dir=prepared).values, [1])
+    with pytest.raises(ValueError, match="Unknown dataset 'mnisst'.*mnist"):
+        labels.load("mnisst", "train", data_dir=prepared)
+    with pytest.raises(ValueError, match="split must be 'train' or 'held_out'.*Received: 'test'"):
+        labels.load("digits", "test")
+
+
+@pytest.mark.parametrize("values", [np.zeros(3), np.zeros((3, 1), np.int32), np.array([0, 7], np.int32)])
+def test_impossible_labels_are_refused(values):
+    with pytest.raises(ValueError, match="Received"):
+        labels.Labels(values, 7)

@@ -1,0 +1,275 @@
+"""Judging from end to end: real digits and copies of them, by a small classifier, into files."""
+
+import dataclasses
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from ncsn_tf.data import images
+from ncsn_tf.data.images import ImageSource
+from ncsn_tf.evaluation import classifier, features, references, report
+from ncsn_tf.evaluation.features import FeatureNetworkError
+from ncsn_tf.evaluation.held_out import HeldOutLoss
+from ncsn_tf.evaluation.image_files import ImagesError
+from ncsn_tf.evaluation.measure import Measurement
+from ncsn_tf.evaluation.options import EvaluationOptions
+from ncsn_tf.evaluation.references import ReferenceError
+from ncsn_tf.networks.classifier import Classifier
+from tests.support.tiny import random_pixels
+
+SHAPE = (8, 8, 1)
+NAMES = ["score", "fid", "fid_infinity", "kid", "precision", "recall"]
+HELD_OUT_LOSS = HeldOutLoss(np.array([1.0, 0.1]), np.array([0.5, 2.5]), np.array([0.01, 0.02]), 40)
+
+
+@pytest.fixture(scope="module")
+def train():
+    return images.load("digits", "train")
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    return images.load("digits", "held_out")
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory, train):
+    """A classifier that has learnt nothing: any features tell digits from noise, and copies from neither."""
+    path = tmp_path_factory.mktemp("networks") / "classifier"
+    keras.utils.set_random_seed(1)
+    untrained = Classifier(10, 4)
+    untrained.build((None, *SHAPE))
+    classifier.export(untrained, path, {"dataset": train.describe()})
+    return features.load_classifier(path)
+
+
+@pytest.fixture(scope="module")
+def reference(network, train):
+    return references.compute(network, train, split="train", preparation={}, batch_size=500)
+
+
+@pytest.fixture
+def judge(network, reference, train, held_out):
+    return report.Judge(
+        network, reference, shape=SHAPE, dataset=train.describe(), train=train, held_out=held_out, batch_size=128
+    )
+
+
+class Progress:
+    """Adds up what was told."""
+
+    def __init__(self):
+        self.rows = {}
+
+    def __call__(self, what, rows):
+        self.rows[what] = self.rows.get(what, 0) + rows
+
+
+def strictly(text):
+    """JSON as the standard has it, without NaN."""
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+# Judging
+
+
+def test_unseen_digits_are_as_near_as_unseen_digits(judge, held_out, tmp_path):
+    progress = Progress()
+    found = judge.judge(held_out.images, tmp_path, held_out=HELD_OUT_LOSS, progress=progress)
+    assert [one.name for one in found.measurements] == [f"classifier_{name}" for name in NAMES]
+    assert found.absent == [] and found.warnings == []
+    for comparison in found.copies.values():
+        assert comparison.probability_nearer == 0.5
+    assert found.copies["pixels"].copies == 0
+    assert progress.rows["features of samples"] == progress.rows["features of held-out images"] == len(held_out)
+    assert "features of training images" not in progress.rows, "the reference holds them"
+    assert "classifier_precision, classifier_recall" in progress.rows and "nearest training images" in progress.rows
+    for name in ("neighbours_pixels.png", "neighbours_features.png", "distances.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert min(picture.size) > 100
+
+    path = report.write(tmp_path, found, {**judge.about(), "checkpoint": 7})
+    assert path == tmp_path / "results.json"
+    content = strictly(path.read_text(encoding="utf-8"))
+    assert content["metrics"]["classifier_fid"]["value"] == found.measurements[1].value
+    assert content["metrics"]["classifier_fid"]["num_reference"] == 1501
+    assert content["copies"]["features"]["probability_nearer"] == 0.5
+    assert content["copies"]["pixels"]["copies"] == 0
+    assert content["checkpoint"] == 7 and content["not_measured"] == content["warnings"] == []
+    assert content["reference"]["images"] == 1501 and content["reference"]["dataset"]["name"] == "digits"
+    assert content["feature_network"]["trained_on"] == "digits"
+    assert content["held_out_denoising_loss"] == {
+        "mean": 1.5,
+        "images": 40,
+        "sigmas": [1.0, 0.1],
+        "by_level": [0.5, 2.5],
+        "standard_errors": [0.01, 0.02],
+    }
+
+
+def test_a_copied_training_set_is_found_out(judge, train, tmp_path):
+    copied = train.images[100:400]
+    found = judge.judge(copied, tmp_path, metrics=["fid"])
+    assert [one.name for one in found.measurements] == ["classifier_fid"]
+    assert found.copies["pixels"].copies == 300
+    assert found.copies["pixels"].probability_nearer > 0.99
+    assert found.copies["features"].probability_nearer > 0.95
+    line = next(line for line in found.lines() if line.startswith("copies, by pixels"))
+    assert "300 exact" in line and "with probability 1.000" in line
+
+
+def test_noise_is_far_from_the_digits(judge, held_out, tmp_path):
+    noise = judge.judge(random_pixels(296, *SHAPE), tmp_path)
+    digits = judge.judge(held_out.images)
+    values = [{one.name: one.value for one in found.measurements} for found in (noise, digits)]
+    for name in ("classifier_fid", "classifier_fid_infinity", "classifier_kid"):
+        assert values[0][name] > 10 * values[1][name]
+    assert values[0]["classifier_precision"] < 0.5 * values[1]["classifier_precision"]
+    assert noise.copies["pixels"].probability_nearer < 0.01
+
+
+def test_copies_are_looked_for_only_where_there_is_somewhere_to_look(judge, network, reference, train, tmp_path):
+    samples = random_pixels(30, *SHAPE)
+    assert judge.judge(samples, metrics=[]).copies == {}
+    alone = report.Judge(network, reference, shape=SHAPE, train=train)
+    assert alone.judge(samples, tmp_path, metrics=[]).copies == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("change", [{"features": None}, {"about": None}])
+def test_training_images_are_looked_at_once_where_the_reference_does_not_know_them(
+    network, reference, train, held_out, tmp_path, change
+):
+    strange = dataclasses.replace(reference, **change)
+    judge = report.Judge(network, strange, shape=SHAPE, train=train, held_out=held_out)
+    progress = Progress()
+    for _ in range(2):
+        found = judge.judge(train.images[:20], tmp_path, metrics=[], progress=progress)
+        assert found.copies["features"].probability_nearer > 0.95
+    assert progress.rows["features of training images"] == len(train)
+    assert progress.rows["features of held-out images"] == len(held_out)
+    assert progress.rows["features of samples"] == 40
+
+
+# Refused
+
+
+def test_samples_that_are_no_pictures_of_that_kind_are_refused(judge, tmp_path):
+    with pytest.raises(ImagesError, match=r"are \(8, 8, 1\). Received samples \(8, 8, 3\)"):
+        judge.judge(random_pixels(30, 8, 8, 3), tmp_path)
+    with pytest.raises(ImagesError, match="All 30 images are the same"):
+        judge.judge(np.zeros((30, *SHAPE), np.uint8), tmp_path)
+    with pytest.raises(ImagesError, match="judged by 1 image"):
+        judge.judge(random_pixels(1, *SHAPE))
+
+
+def test_what_does_not_belong_together_is_refused_before_the_work(network, reference, train):
+    with pytest.raises(FeatureNetworkError, match="for images"):
+        report.Judge(network, reference, shape=(9, 8, 1))
+    theirs = {**train.describe(), "name": "mnist", "checksum": 0}
+    with pytest.raises(ReferenceError, match="trained on mnist"):
+        report.Judge(network, reference, shape=SHAPE, dataset=theirs)
+
+
+def test_doubts_about_reference_and_samples_reach_the_report(network, reference, held_out):
+    foreign = dataclasses.replace(reference, about=None)
+    judge = report.Judge(network, foreign, shape=SHAPE)
+    found = judge.judge(np.repeat(held_out.images[:30], 2, axis=0), metrics=["fid", "inception_score"])
+    assert "neither of which images" in found.warnings[0] and "no copies are looked for" in found.warnings[1]
+    assert found.warnings[2:] == ["of 60 images only 30 are distinct"]
+    assert judge.about()["reference"] == {"images": 1501}
+
+
+# The report
+
+
+def test_the_lines_have_values_first_and_each_doubt_once():
+    few = "few samples"
+    measurements = [Measurement("fid", 3.0, 10, 20, warnings=(few,)), Measurement("kid", 0.5, 10, 20, warnings=(few,))]
+    made = report.Report(measurements, ["recall: no features"], ["strange"], held_out=HELD_OUT_LOSS)
+    assert made.lines() == [
+        "fid 3, 10 samples against 20 images",
+        "kid 0.5, 10 samples against 20 images",
+        "held-out denoising loss 1.5, 40 images",
+        "not measured: recall: no features",
+        "warning: strange",
+        "warning: few samples",
+    ]
+    assert "held_out_denoising_loss" not in report.Report(measurements, [], []).as_dict()
+
+
+def test_curves_can_be_read_back_and_hold_finite_values_only(judge, held_out, tmp_path):
+    found = judge.judge(held_out.images[:60], tmp_path, metrics=["fid", "inception_score"], held_out=HELD_OUT_LOSS)
+    broken = Measurement("kid", math.nan, 60)
+    found = dataclasses.replace(found, measurements=[*found.measurements, broken])
+    report.write_scalars(tmp_path / "tensorboard", 500, found)
+    report.write_scalars(tmp_path / "tensorboard", 600, dataclasses.replace(found, measurements=[], copies={}))
+    values = {}
+    for file in (tmp_path / "tensorboard").iterdir():
+        for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+            event = tf.compat.v1.Event.FromString(record)
+            for value in event.summary.value:
+                values[event.step, value.tag] = float(tf.make_ndarray(value.tensor))
+    expected = {(500, f"evaluation/{name}"): value for name, value in found.scalars().items()}
+    assert "kid" not in found.scalars() and len(expected) == 5
+    assert values.keys() == expected.keys() | {(600, "evaluation/held_out_denoising_loss")}
+    for key, value in expected.items():
+        assert values[key] == pytest.approx(value, rel=1e-6)
+    assert values[600, "evaluation/held_out_denoising_loss"] == 1.5
+
+
+# The cache
+
+
+def test_statistics_are_computed_once_and_again_where_the_file_is_damaged(network, held_out, tmp_path, monkeypatch):
+    monkeypatch.setenv("NCSN_TF_CACHE", str(tmp_path))
+
+    def ask(source=held_out):
+        progress = Progress()
+        found = report.cached_reference(network, source, split="held_out", preparation={}, progress=progress)
+        return found, sum(progress.rows.values())
+
+    first, work = ask()
+    assert work == len(held_out) == first.moments.count
+    again, work = ask()
+    assert work == 0 and again.about == first.about
+    np.testing.assert_array_equal(again.moments.covariance, first.moments.covariance)
+    np.testing.assert_array_equal(again.features, first.features)
+    path = references.cached_path(network, held_out)
+    path.write_bytes(path.read_bytes()[:-100])
+    repaired, work = ask()
+    assert work == len(held_out)
+    np.testing.assert_array_equal(repaired.moments.mean, first.moments.mean)
+    assert ask()[1] == 0
+    assert ask(ImageSource("digits", held_out.images[:50]))[1] == 50
+    assert len(list(path.parent.iterdir())) == 2
+    with pytest.raises(FeatureNetworkError, match="for images"):
+        ask(ImageSource("noise", random_pixels(9, 7, 8, 1)))
+
+
+# The configuration's section
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"features": "clip"}, "evaluation.features is one of inception, classifier. Received: 'clip'"),
+        ({"num_samples": 1}, "evaluation.num_samples must be at least 2. Received: 1"),
+        ({"batch_size": 0}, "evaluation.batch_size must be at least 1. Received: 0"),
+        ({"held_out_examples": -1}, "evaluation.held_out_examples must be at least 0. Received: -1"),
+    ],
+)
+def test_options_out_of_range_are_named(changes, message):
+    good = {"features": "classifier", "num_samples": 2, "batch_size": 1, "held_out_examples": 0}
+    assert EvaluationOptions(**good).num_samples == 2
+    with pytest.raises(ValueError, match=message):
+        EvaluationOptions(**{**good, **changes})

@@ -1,0 +1,74 @@
+"""Interpolation: its ends are samples, its points have the law of samples, neighbours are near."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ncsn_tf import random, times
+from ncsn_tf.guidance import interpolation
+from ncsn_tf.samplers import driver, langevin
+from ncsn_tf.sde import VE
+from tests.support.oracles import Gaussian, standard_error_of_variance
+
+SDE = VE(1.0, 0.01)
+DATA = Gaussian(0.4, 0.3)
+TIMES = times.uniform(4)
+SHAPE = (5, 4, 1)
+POINTS = 6
+
+
+def score_fn(x, t):
+    return DATA.score_fn(lambda t: SDE.marginal(t)[1])(x, t)
+
+
+def sampler(draw):
+    step = langevin.Langevin(langevin.annealed(SDE, 4e-5), draw)
+    return driver.Sampler(step, score_fn, driver.dwell(TIMES, 5))
+
+
+@pytest.mark.parametrize("start", ["uniform", "normal"])
+def test_the_ends_of_a_path_are_samples_to_the_bit(start):
+    plain, prior = {
+        "uniform": (driver.uniform_prior, interpolation.uniform_prior(POINTS)),
+        "normal": (SDE.prior_sample, interpolation.normal_prior(SDE.prior_sample, POINTS)),
+    }[start]
+    options = {"run_seed": 3, "num_samples": POINTS, "batch_size": POINTS}
+    samples = next(driver.generate(sampler(random.normal), plain, SHAPE, **options)).x.numpy()
+    made = interpolation.paths(
+        sampler(interpolation.noise(POINTS)), prior, SHAPE, run_seed=3, ends=[(0, 5), (4, 1)], points=POINTS
+    )
+    for path, (first, last) in zip(made, [(0, 5), (4, 1)], strict=True):
+        x = path.x.numpy()
+        np.testing.assert_allclose(x[0], samples[first], atol=2e-6)
+        np.testing.assert_allclose(x[-1], samples[last], atol=2e-6)
+        ends = np.linalg.norm(x[0] - x[-1])
+        assert all(np.linalg.norm(a - b) < 0.6 * ends for a, b in zip(x[:-1], x[1:], strict=True))
+
+
+def test_mixed_noise_is_standard_normal_and_correlated_as_the_cosine_of_the_angle():
+    count = 4000
+    rows = random.per_example(random.seed(0), tf.range(POINTS * count))
+    z = interpolation.noise(POINTS)(rows, (2,)).numpy().reshape(count, POINTS, 2).transpose(1, 0, 2).reshape(POINTS, -1)
+    size = 2 * count
+    assert np.abs(z.mean(axis=1)).max() < 4.0 / np.sqrt(size)
+    assert np.abs(z.var(axis=1) - 1.0).max() < 4.0 * standard_error_of_variance(1.0, size)
+    angles = np.linspace(0.0, np.pi / 2.0, POINTS)
+    expected = np.cos(angles[:, None] - angles[None])
+    error = np.sqrt((1.0 + expected**2) / size)
+    assert np.all(np.abs(z @ z.T / size - expected) < 4.0 * error)
+
+
+def test_a_mixed_uniform_start_is_uniform():
+    rows = random.per_example(random.seed(1), tf.range(3 * 5000))
+    u = interpolation.uniform_prior(3)(rows, (1,)).numpy().reshape(-1, 3)
+    assert u.min() >= 0.0 and u.max() < 1.0
+    counts = np.stack([np.histogram(column, 20, (0.0, 1.0))[0] for column in u.T])
+    assert np.abs(counts - 250.0).max() < 4.5 * np.sqrt(250.0 * 0.95)
+    plain = driver.uniform_prior(rows, (1,)).numpy().reshape(-1, 3)
+    np.testing.assert_array_equal(u[:, [0, 2]], plain[:, [0, 2]])
+
+
+@pytest.mark.parametrize("make", [interpolation.noise, interpolation.uniform_prior])
+def test_a_path_of_one_point_is_refused(make):
+    with pytest.raises(ValueError, match="points=1"):
+        make(1)

@@ -1,0 +1,307 @@
+"""The SavedModel: it says what the library says, row by row, to whoever calls it, and refuses what it cannot answer."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from ncsn_tf import runs
+from ncsn_tf.config import build
+from ncsn_tf.guidance import inpainting, masks
+from ncsn_tf.samplers import driver
+from ncsn_tf.score import denoise
+from ncsn_tf.serving import export
+from ncsn_tf.serving.export import ExportError
+from ncsn_tf.training.run_directory import RunDirectory
+from tests.support import tiny
+from tests.support.processes import ROOT
+
+SHAPE = (8, 8, 1)
+CLIENT = ROOT / "docs" / "serving_client.c"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_network():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(build._NETWORKS, "ncsn", tiny.StandIn)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    tiny.save_run(path, sampler={"denoise": True})
+    opened = runs.TrainedRun(RunDirectory(path))
+    opened.load()
+    return opened
+
+
+@pytest.fixture(scope="module")
+def path(run, tmp_path_factory):
+    return export.save(run.served_model(), tmp_path_factory.mktemp("served"), {"dataset": "digits"})
+
+
+@pytest.fixture(scope="module")
+def signatures(path):
+    return export.load(path)[0].signatures
+
+
+def by_the_library(run, seed):
+    made = driver.generate(run.sampler, run.builder.prior(), SHAPE, run_seed=seed, num_samples=1, batch_size=1)
+    return next(made).x.numpy()[0]
+
+
+def seeds(*values):
+    return tf.constant(values, tf.int64)
+
+
+IMAGES = (tiny.random_pixels(3, *SHAPE) + 0.5).astype(np.float32) / 256.0
+KNOWN = masks.make("left", SHAPE, 3)
+SIGMA = tf.constant([1.0, 0.1, 0.3])
+
+
+def test_score_and_denoised_are_the_librarys(run, signatures):
+    t = run.builder.sde.time(SIGMA)
+    np.testing.assert_allclose(
+        signatures["score"](x=IMAGES, sigma=SIGMA)["score"], run.score_fn(tf.constant(IMAGES), t), rtol=1e-5, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        signatures["denoise"](x=IMAGES, sigma=SIGMA)["denoised"],
+        denoise(run.score_fn, run.builder.sde, tf.constant(IMAGES), t),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+def test_samples_are_those_of_the_library_and_a_row_is_an_island(run, signatures):
+    found = signatures["sample"](seed=seeds(0, 7, 2**31 - 1))
+    expected = np.stack([by_the_library(run, seed) for seed in (0, 7, 2**31 - 1)])
+    np.testing.assert_allclose(found["samples_float"], expected, atol=1e-5)
+    assert found["samples"].dtype == tf.uint8 and found["samples"].shape == (3, *SHAPE)
+    alone = signatures["sample"](seed=seeds(7))
+    np.testing.assert_allclose(alone["samples_float"][0], found["samples_float"][1], atol=1e-6)
+
+
+def test_inpainting_is_the_librarys_and_keeps_what_is_known(run, signatures):
+    found = signatures["inpaint"](image=IMAGES, mask=KNOWN, seed=seeds(5, 5, 6))
+    sampler = run.builder.sampler(run.score_fn, condition=inpainting.condition(run.builder.sde))
+    for row, seed in ((0, 5), (2, 6)):
+        part = IMAGES[row : row + 1], KNOWN[row : row + 1]
+        made = next(inpainting.complete(sampler, run.builder.prior(), *part, run_seed=seed))
+        np.testing.assert_allclose(found["samples_float"][row], made.x[0], atol=1e-5)
+    np.testing.assert_array_equal(found["samples_float"].numpy()[:, :, :4], IMAGES[:, :, :4])
+    np.testing.assert_array_equal(found["samples"].numpy()[:, :, :4], np.floor(IMAGES[:, :, :4] * 256))
+
+
+def test_steps_and_epsilon_are_inputs_with_the_runs_own_as_defaults(run, signatures, path):
+    own = run.builder.sampler_options
+    options = {"steps_per_level": tf.constant(own.steps_per_level), "epsilon": tf.constant(own.epsilon)}
+    plain = signatures["sample"](seed=seeds(3))["samples_float"]
+    np.testing.assert_array_equal(signatures["sample_tuned"](seed=seeds(3), **options)["samples_float"], plain)
+    inpainted = signatures["inpaint"](image=IMAGES[:1], mask=KNOWN[:1], seed=seeds(3))["samples_float"]
+    tuned = signatures["inpaint_tuned"](image=IMAGES[:1], mask=KNOWN[:1], seed=seeds(3), **options)
+    np.testing.assert_array_equal(tuned["samples_float"], inpainted)
+
+    changed = runs.TrainedRun(run.directory, sampler={"steps_per_level": 5, "epsilon": 2e-3})
+    changed.load()
+    other = {"steps_per_level": tf.constant(5), "epsilon": tf.constant(2e-3)}
+    found = signatures["sample_tuned"](seed=seeds(3), **other)["samples_float"][0]
+    np.testing.assert_allclose(found, by_the_library(changed, 3), atol=1e-5)
+    assert not np.allclose(found, plain[0], atol=1e-3)
+
+    content = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    definitions = content.meta_graphs[0].signature_def
+    for name in ("sample_tuned", "inpaint_tuned"):
+        defaults = {key: tf.make_ndarray(value) for key, value in definitions[name].defaults.items()}
+        assert defaults == {"steps_per_level": own.steps_per_level, "epsilon": np.float32(own.epsilon)}
+    kinds = {key: value.dtype for key, value in definitions["inpaint"].inputs.items()}
+    assert kinds == {"image": tf.float32, "mask": tf.bool, "seed": tf.int64}
+
+
+NOTHING = np.zeros_like(KNOWN)
+REFUSED = {
+    "x is NaN": ("score", {"x": np.full_like(IMAGES, np.nan), "sigma": SIGMA}, "x must be finite"),
+    "sigma beyond the levels": ("score", {"x": IMAGES, "sigma": 3 * SIGMA}, "sigma must lie within"),
+    "sigma is negative": ("denoise", {"x": IMAGES, "sigma": -SIGMA}, "sigma must lie within"),
+    "fewer sigmas": ("denoise", {"x": IMAGES, "sigma": SIGMA[:2]}, "equally many rows"),
+    "no rows to score": ("score", {"x": IMAGES[:0], "sigma": SIGMA[:0]}, "there must be a row"),
+    "no seeds": ("sample", {"seed": seeds()}, "there must be a row"),
+    "a negative seed": ("sample", {"seed": seeds(1, -1)}, "a seed lies within"),
+    "a seed beyond": ("sample", {"seed": seeds(2**31)}, "a seed lies within"),
+    "no steps": (
+        "sample_tuned",
+        {"seed": seeds(1), "steps_per_level": tf.constant(0), "epsilon": tf.constant(1e-3)},
+        "steps_per_level lies within",
+    ),
+    "steps backwards": (
+        "sample_tuned",
+        {"seed": seeds(1), "steps_per_level": tf.constant(-3), "epsilon": tf.constant(1e-3)},
+        "steps_per_level lies within",
+    ),
+    "no step size": (
+        "sample_tuned",
+        {"seed": seeds(1), "steps_per_level": tf.constant(1), "epsilon": tf.constant(0.0)},
+        "epsilon must be positive",
+    ),
+    "a step size that diverges": (
+        "sample_tuned",
+        {"seed": seeds(1), "steps_per_level": tf.constant(200), "epsilon": tf.constant(1e30)},
+        "diverged",
+    ),
+    "bytes as floats": ("inpaint", {"image": 255 * IMAGES, "mask": KNOWN, "seed": seeds(1, 2, 3)}, "within 0 and 1"),
+    "images from -1": ("inpaint", {"image": 2 * IMAGES - 1, "mask": KNOWN, "seed": seeds(1, 2, 3)}, "within 0 and 1"),
+    "known NaN": ("inpaint", {"image": IMAGES * np.nan, "mask": KNOWN, "seed": seeds(1, 2, 3)}, "within 0 and 1"),
+    "nothing known": ("inpaint", {"image": IMAGES, "mask": NOTHING, "seed": seeds(1, 2, 3)}, "must know a pixel"),
+    "all known": ("inpaint", {"image": IMAGES, "mask": ~NOTHING, "seed": seeds(1, 2, 3)}, "leave a pixel"),
+    "fewer masks": ("inpaint", {"image": IMAGES, "mask": KNOWN[:1], "seed": seeds(1, 2, 3)}, "equally many rows"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_answered_is_an_invalid_argument_with_the_reason(name, signatures):
+    signature, inputs, reason = REFUSED[name]
+    inputs = {key: tf.constant(value) for key, value in inputs.items()}
+    with pytest.raises(tf.errors.InvalidArgumentError, match=reason):
+        signatures[signature](**inputs)
+
+
+def test_what_lies_under_the_mask_is_not_looked_at(signatures):
+    hidden = np.where(KNOWN, IMAGES, np.nan).astype(np.float32)
+    options = {"mask": tf.constant(KNOWN), "seed": seeds(1, 2, 3)}
+    np.testing.assert_array_equal(
+        signatures["inpaint"](image=tf.constant(hidden), **options)["samples"],
+        signatures["inpaint"](image=tf.constant(IMAGES), **options)["samples"],
+    )
+
+
+# Called from outside
+
+
+def test_a_process_without_this_library_gets_the_same(path, signatures, tmp_path):
+    program = f"""
+import importlib.util, numpy as np, tensorflow as tf
+assert importlib.util.find_spec("ncsn_tf") is None
+loaded = tf.saved_model.load({str(path)!r})
+np.save("found.npy", loaded.signatures["sample"](seed=tf.constant([3, 4], tf.int64))["samples_float"])
+"""
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=200
+    )
+    assert result.returncode == 0, result.stderr[-800:]
+    expected = signatures["sample"](seed=seeds(3, 4))["samples_float"]
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-6)
+
+
+def test_saved_model_cli_runs_it(path, signatures, tmp_path):
+    """The command of docs/serving.md."""
+    command = [pathlib.Path(sys.executable).parent / "saved_model_cli", "run", "--dir", path, "--tag_set", "serve"]
+    command += ["--signature_def", "sample", "--input_exprs", "seed=[0, 1, 2, 3]", "--outdir", tmp_path]
+    page = (ROOT / "docs" / "serving.md").read_text()
+    assert "saved_model_cli run --dir" in page and "--input_exprs 'seed=[0, 1, 2, 3]'" in page
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert result.returncode == 0, result.stderr[-800:]
+    expected = signatures["sample"](seed=seeds(0, 1, 2, 3))["samples"]
+    np.testing.assert_array_equal(np.load(tmp_path / "samples.npy"), expected)
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no C compiler")
+def test_a_program_in_c_gets_the_same(path, signatures, tmp_path):
+    package = pathlib.Path(tf.__file__).parent
+    libraries = sorted(package.glob("libtensorflow_*.so.2"))
+    command = ["gcc", "-Wall", "-Werror", "-o", tmp_path / "client", CLIENT, f"-I{package / 'include'}"]
+    command += [*libraries, f"-Wl,-rpath,{package}"]
+    built = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert built.returncode == 0, built.stderr
+    content = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    signature = content.meta_graphs[0].signature_def["sample"]
+    names = [signature.inputs["seed"].name, signature.outputs["samples_float"].name]
+
+    def ask(*values):
+        command = [tmp_path / "client", path, *names, *map(str, values)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=200)
+
+    answer = ask(3, 4)
+    assert answer.returncode == 0, answer.stderr[-800:]
+    shape, *values = answer.stdout.splitlines()
+    assert shape.split() == ["2", "8", "8", "1"]
+    expected = signatures["sample"](seed=seeds(3, 4))["samples_float"]
+    np.testing.assert_allclose(np.array(values, np.float32).reshape(expected.shape), expected, atol=1e-6)
+    refused = ask(-1)
+    assert refused.returncode == 1 and "code 3" in refused.stderr and "a seed lies within" in refused.stderr
+
+
+# Files
+
+
+def test_versions_are_numbered_and_never_half_there(run, path, monkeypatch):
+    folder = path.parent
+    assert [child.name for child in folder.iterdir()] == ["1"] and path.name == "1"
+    assert os.stat(path).st_mode & 0o055 == 0o055, "a server is another user"
+    with pytest.raises(ExportError, match="not there yet. Received: 1"):
+        export.save(run.served_model(), folder, {}, version=1)
+
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    for module, name in ((tf.saved_model, "save"), (os, "rename")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, fail)
+            with pytest.raises(KeyboardInterrupt):
+                export.save(run.served_model(), folder, {})
+        assert [child.name for child in folder.iterdir()] == ["1"]
+
+
+def test_what_was_exported_is_checked_on_load(path, tmp_path):
+    _, about = export.load(path.parent)
+    assert about["dataset"] == "digits" and about["format"] == 1
+    copy = tmp_path / "7"
+    shutil.copytree(path, copy)
+    graph = copy / "saved_model.pb"
+    graph.write_bytes(graph.read_bytes()[:-1] + b"!")
+    with pytest.raises(ExportError, match="damaged"):
+        export.load(tmp_path)
+    (copy / "assets.extra" / "about.json").write_text(json.dumps({"format": 99}))
+    with pytest.raises(ExportError, match="another release"):
+        export.load(copy)
+    for nothing in (tmp_path / "none", tmp_path / "7" / "variables"):
+        with pytest.raises(ExportError, match="no export"):
+            export.load(nothing)
+
+
+def test_weights_in_bfloat16_take_half_the_bytes(run, signatures, tmp_path):
+    half = export.save(run.served_model("bfloat16"), tmp_path, {})
+    full = run.served_model()
+    assert {variable.dtype for variable in run.served_model("bfloat16").stored} == {tf.bfloat16}
+    loaded, _ = export.load(half)
+    x = {"x": tf.constant(IMAGES), "sigma": SIGMA}
+    found, exact = (one["score"](**x)["score"].numpy() for one in (loaded.signatures, signatures))
+    assert found.dtype == np.float32
+    assert 0.0 < np.abs(found - exact).max() < 0.02 * np.abs(exact).max(), "eight bits of each weight are left"
+    for variable, weight in zip(full.stored, run.network.weights, strict=True):
+        np.testing.assert_array_equal(variable, weight)
+    with pytest.raises(ValueError, match="float32 or bfloat16"):
+        run.served_model("float16")
+
+
+def test_the_launcher_exports_the_newest_weights(run, signatures, tmp_path):
+    program = "from tests import tiny; from ncsn_tf import build; build._NETWORKS['ncsn'] = tiny.StandIn; "
+    command = [sys.executable, "-c", f"{program}from launch import export; export.run()"]
+    command += [f"--workdir={run.directory.path}", f"--output={tmp_path}"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert result.returncode == 0, result.stderr
+    assert f"SavedModel: {tmp_path / '1'}" in result.stdout
+    loaded, about = export.load(tmp_path)
+    np.testing.assert_array_equal(
+        loaded.signatures["sample"](seed=seeds(5))["samples"], signatures["sample"](seed=seeds(5))["samples"]
+    )
+    assert about["dataset"] == "digits" and about["step"] == 2 and about["image"]["shape"] == [8, 8, 1]
+    assert len(about["sigmas"]) == 2 and {"config", "versions", "commit", "weights"} <= about.keys()
+    again = subprocess.run([*command, "--version=1"], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert again.returncode == 2 and "Received: 1" in again.stderr

@@ -1,0 +1,245 @@
+"""Checkpoints: resuming is never having stopped; retention; what does not fit is refused."""
+
+import contextlib
+import os
+import pathlib
+import resource
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ncsn_tf.config import build, defaults
+from ncsn_tf.training import checkpoints
+from ncsn_tf.training.checkpoints import CheckpointError, Checkpoints, CheckpointWriteError
+from ncsn_tf.training.optimizers import ReducedAdam, WarmUp
+from tests.support.tiny import TinyNetwork, make, run
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path):
+    whole = make()
+    losses = [result.loss for result in run(whole, 6)]
+    first = make()
+    run(first, 3)
+    Checkpoints(tmp_path, first, keep=2).save()
+    second = make()
+    assert Checkpoints(tmp_path, second, keep=2).restore() == 3
+    assert [result.loss for result in run(second, 3)] == losses[3:]
+    for network in ("network", "average"):
+        weights = zip(getattr(second, network).get_weights(), getattr(whole, network).get_weights(), strict=True)
+        for ours, theirs in weights:
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_every_weight_of_the_real_network_comes_back(tmp_path):
+    """A layer that holds others in lists once lost their weights in the file, and nothing failed."""
+    values = defaults.ncsn().to_dict()
+    values["data"]["name"], values["network"]["filters"] = "digits", 2
+    saved, fresh = (
+        build.Builder({**values, "seed": seed}).trainer(tf.distribute.get_strategy(), (8, 8, 1)) for seed in (1, 2)
+    )
+    rng = np.random.default_rng(0)
+    for variables in (saved.network.weights, saved.average.weights, saved.optimizer.variables[1:]):
+        for variable in variables:
+            variable.assign(rng.normal(size=variable.shape))
+    path = Checkpoints(tmp_path, saved, keep=1).save()
+    Checkpoints(tmp_path, fresh, keep=1).restore()
+    sampling = build.Builder({**values, "seed": 3}).network((8, 8, 1))
+    checkpoints.load_average(path, sampling)
+    for ours, theirs in (
+        (fresh.network.weights, saved.network.weights),
+        (fresh.average.weights, saved.average.weights),
+        (fresh.optimizer.variables, saved.optimizer.variables),
+        (sampling.weights, saved.average.weights),
+    ):
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_fresh_directory_starts_at_zero(tmp_path):
+    assert Checkpoints(tmp_path, make(), keep=1).restore() == 0
+
+
+def test_the_newest_few_are_kept_and_found_by_step(tmp_path):
+    trainer = make()
+    kept = Checkpoints(tmp_path, trainer, keep=2)
+    for _ in range(3):
+        pretend(trainer)
+        path = kept.save()
+        assert kept.save() == path, "a step that is saved already is not saved again"
+    assert checkpoints.step_of(checkpoints.find(tmp_path)) == 3
+    assert checkpoints.step_of(checkpoints.find(tmp_path, 2)) == 2
+    with pytest.raises(CheckpointError, match=r"step 1 .*\[2, 3\]"):
+        checkpoints.find(tmp_path, 1)
+
+    network = TinyNetwork()
+    network.build()
+    checkpoints.load_average(checkpoints.find(tmp_path), network)
+    for ours, theirs in zip(network.get_weights(), trainer.average.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def pretend(trainer, steps=1):
+    """Changes what steps change, without the seconds that it takes to trace one."""
+    for variable in (*trainer.network.weights, *trainer.average.weights):
+        variable.assign(variable + 1.0)
+    trainer.optimizer.iterations.assign_add(steps)
+
+
+def saved_twice(directory):
+    """Checkpoints of steps 0 and 1; the files of the second."""
+    trainer = make()
+    kept = Checkpoints(directory, trainer, keep=3)
+    kept.save()
+    pretend(trainer)
+    path = kept.save()
+    return pathlib.Path(f"{path}.data-00000-of-00001"), pathlib.Path(f"{path}.index")
+
+
+def flip(path, place):
+    """Changes one bit of a file; the middle of a data file is a weight's."""
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 4
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    "truncated data": lambda data, index: data.write_bytes(data.read_bytes()[:100]),
+    "data short of a byte": lambda data, index: data.write_bytes(data.read_bytes()[:-1]),
+    "empty data": lambda data, index: data.write_bytes(b""),
+    "no data": lambda data, index: data.unlink(),
+    "a bit of a weight": lambda data, index: flip(data, 0.5),
+    "truncated index": lambda data, index: index.write_bytes(index.read_bytes()[:50]),
+    "empty index": lambda data, index: index.write_bytes(b""),
+    "a bit of the index": lambda data, index: flip(index, 0.5),
+    "another file": lambda data, index: index.write_bytes(data.read_bytes()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(tmp_path, damage):
+    DAMAGE[damage](*saved_twice(tmp_path))
+    network = TinyNetwork()
+    network.build()
+    with pytest.raises(CheckpointError, match=r"checkpoint-1 is damaged.*Besides it there are: \[0\]"):
+        checkpoints.load_average(str(tmp_path / "checkpoint-1"), network)
+    resumed = make()
+    kept = Checkpoints(tmp_path, resumed, keep=3)
+    with pytest.warns(UserWarning, match="checkpoint-1 is damaged.*Going on from step 0"):
+        assert kept.restore() == 0
+    for ours, expected in zip(resumed.network.get_weights(), make().network.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    pretend(resumed)
+    kept.save()
+    assert Checkpoints(tmp_path, make(), keep=3).restore() == 1, "the step was not saved over its damaged self"
+
+
+def test_sampling_takes_the_newest_that_is_whole_or_what_it_is_asked_for(tmp_path):
+    DAMAGE["a bit of a weight"](*saved_twice(tmp_path))
+    network = TinyNetwork()
+    network.build()
+    with pytest.warns(UserWarning, match="checkpoint-1 is damaged.*Taking the one before"):
+        assert checkpoints.load_newest_average(tmp_path, network).endswith("checkpoint-0")
+    for ours, expected in zip(network.get_weights(), make().average.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    with pytest.raises(CheckpointError, match="checkpoint-1 is damaged"):
+        checkpoints.load_newest_average(tmp_path, network, step=1)
+    (tmp_path / "checkpoint-0.data-00000-of-00001").unlink()
+    with pytest.raises(CheckpointError, match="checkpoint-0 is damaged"), pytest.warns(UserWarning):
+        checkpoints.load_newest_average(tmp_path, network)
+
+
+def test_damaged_checkpoints_do_not_push_out_good_ones(tmp_path):
+    DAMAGE["a bit of a weight"](*saved_twice(tmp_path))
+    resumed = make()
+    kept = Checkpoints(tmp_path, resumed, keep=1)
+    with pytest.warns(UserWarning):
+        kept.restore()
+    kept.save()
+    assert checkpoints.find(tmp_path).endswith("checkpoint-0")
+
+
+def test_where_all_are_damaged_nothing_is_begun_anew(tmp_path):
+    for path in saved_twice(tmp_path)[0].parent.glob("*.data-*"):
+        path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="checkpoint-1 is damaged.*checkpoint-0 is damaged.*None is left"):
+        Checkpoints(tmp_path, make(), keep=2).restore()
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path):
+    """A limit on the size of files plays the disk; writing ends in the middle of the weights."""
+    trainer = make()
+    kept = Checkpoints(tmp_path, trainer, keep=1)
+    kept.save()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    pretend(trainer)
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, unlimited[1]))
+    try:
+        with pytest.raises(CheckpointWriteError, match="checkpoint-1 cannot be written.*Make room"):
+            kept.save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert Checkpoints(tmp_path, make(), keep=1).restore() == 0
+    kept.save()
+    assert Checkpoints(tmp_path, make(), keep=1).restore() == 1
+
+
+@pytest.mark.parametrize("call", range(8))
+def test_a_kill_at_any_moment_of_writing_leaves_a_whole_checkpoint(tmp_path, monkeypatch, call):
+    """The process dies, as an exception that nothing catches, at each of the calls that change the directory."""
+    trainer = make()
+    Checkpoints(tmp_path, trainer, keep=1).save()
+    pretend(trainer)
+    moments = iter(range(100))
+
+    class Killed(BaseException):
+        pass
+
+    def dying(function):
+        def call_or_die(*arguments, **options):
+            if next(moments) == call:
+                raise Killed
+            return function(*arguments, **options)
+
+        return call_or_die
+
+    for name in ("replace", "fsync"):
+        monkeypatch.setattr(os, name, dying(getattr(os, name)))
+    monkeypatch.setattr(pathlib.Path, "unlink", dying(pathlib.Path.unlink))
+    with contextlib.suppress(Killed):
+        Checkpoints(tmp_path, trainer, keep=1).save()
+    monkeypatch.undo()
+    resumed = make()
+    kept = Checkpoints(tmp_path, resumed, keep=1)
+    assert kept.restore() in (0, 1)
+    pretend(resumed, 2 - resumed.step)
+    kept.save()
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["checkpoint-2.data-00000-of-00001", "checkpoint-2.index"], "leftovers stay for ever"
+
+
+def test_no_checkpoint_is_said(tmp_path):
+    with pytest.raises(CheckpointError, match="No checkpoint in"):
+        checkpoints.find(tmp_path)
+
+
+def test_another_architecture_is_refused(tmp_path):
+    trainer = make()
+    path = Checkpoints(tmp_path, trainer, keep=1).save()
+    network = TinyNetwork(kernel_size=5)
+    network.build()
+    with pytest.raises(CheckpointError, match="does not fit"):
+        checkpoints.load_average(path, network)
+
+
+def test_a_changed_optimizer_is_refused_and_not_half_loaded(tmp_path):
+    """A schedule has no variable for its rate; the first variables that differ are named."""
+    saved_twice(tmp_path)
+    other = make(optimizer=lambda: ReducedAdam(WarmUp(1e-2, 5), epsilon=1e-8))
+    before = other.network.get_weights()
+    with pytest.raises(CheckpointError, match=r"optimizer's variables differ, first number 0001: \(\) there"):
+        Checkpoints(tmp_path, other, keep=2).restore()
+    for ours, theirs in zip(other.network.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
