@@ -161,7 +161,7 @@ def compiled_step(shape: tuple[int, ...], batch: int | None, loss: Callable) -> 
 
     from ncsn_tf import sde, times
 
-    ve = sde.VE(1.0, 0.01)
+    ve = sde.VE(sigma_max=1.0, sigma_min=0.01)
     network, score_fn = model(shape, ve, times.uniform(10))
 
     def step(x, t, z, v):

@@ -6,14 +6,20 @@ Time:     not measured.
 Result:   not measured. The paper reports no score for CelebA.
 """
 
-from ncsn_tf.config import defaults
+from ncsn_tf.config import sections
 
 
-def get_config():
+def _ncsn(config):
     """The paper's configuration; faces are cut to 140 pixels, resized, and mirrored at random."""
-    config = defaults.ncsn()
     config.data.name = "celeb_a"
     config.data.center_crop = 140
     config.data.image_size = 32
     config.data.random_flip = True
-    return config
+
+
+VARIANTS = {"ncsn": _ncsn}
+
+
+def get_config(variant="ncsn"):
+    """The configuration of a variant."""
+    return sections.variant(VARIANTS, variant)

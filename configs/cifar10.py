@@ -6,12 +6,18 @@ Time:     not measured.
 Result:   not measured. The paper reports an Inception score of 8.87 and an FID of 25.32.
 """
 
-from ncsn_tf.config import defaults
+from ncsn_tf.config import sections
 
 
-def get_config():
+def _ncsn(config):
     """The paper's configuration; images are mirrored at random, as the official program does."""
-    config = defaults.ncsn()
     config.data.name = "cifar10"
     config.data.random_flip = True
-    return config
+
+
+VARIANTS = {"ncsn": _ncsn}
+
+
+def get_config(variant="ncsn"):
+    """The configuration of a variant."""
+    return sections.variant(VARIANTS, variant)

@@ -14,12 +14,11 @@ Result:   held-out loss of the averaged weights 13.4, 11.6, 10.7, 10.2 an image 
           every level 10.72.
 """
 
-from ncsn_tf.config import defaults
+from ncsn_tf.config import sections
 
 
-def get_config():
+def _ncsn(config):
     """The paper's configuration, narrower and shorter for small images and little patience."""
-    config = defaults.ncsn()
     config.data.name = "digits"
     config.network.filters = 32
     config.training.batch_size = 64
@@ -32,4 +31,19 @@ def get_config():
     config.evaluation.num_samples = 1_000
     config.evaluation.held_out_examples = 296
     config.sampler.jit_compile = True  # at this size the overhead of ops rules, and XLA has less of it
-    return config
+
+
+def _sliced(config):
+    """The same network, trained by sliced score matching with Rademacher slices."""
+    _ncsn(config)
+    config.objective = sections.section("objective", "sliced")
+    config.objective.slices = "rademacher"
+    config.objective.variance_reduced = True
+
+
+VARIANTS = {"ncsn": _ncsn, "sliced": _sliced}
+
+
+def get_config(variant="ncsn"):
+    """The configuration of a variant."""
+    return sections.variant(VARIANTS, variant)

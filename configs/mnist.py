@@ -15,12 +15,11 @@ Result:   held-out loss of the averaged weights 56.6, 37.8, 33.5, 32.2, 31.6, 31
           docs/mnist_grid.png shows the first 64 of the samples. They took two hours, with other work on the cores.
 """
 
-from ncsn_tf.config import defaults
+from ncsn_tf.config import sections
 
 
-def get_config():
+def _ncsn(config):
     """The paper's configuration, narrower (24 filters for 64) and shorter, for two cores and an hour or two."""
-    config = defaults.ncsn()
     config.data.name = "mnist"
     config.network.filters = 24
     config.training.batch_size = 32
@@ -32,4 +31,11 @@ def get_config():
     config.training.checkpoint_every = 500
     config.evaluation.features = "classifier"
     config.evaluation.num_samples = 1_000
-    return config
+
+
+VARIANTS = {"ncsn": _ncsn}
+
+
+def get_config(variant="ncsn"):
+    """The configuration of a variant."""
+    return sections.variant(VARIANTS, variant)

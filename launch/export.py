@@ -9,10 +9,10 @@ import time
 
 from absl import flags
 
-from launch.flags import cli
-from launch.flags import run as trained
+from .flags import cli, run
 
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "In what the weights are stored.")
+_FLAGS = run.define()
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "The type in which the weights are stored.")
 _VERSION = flags.DEFINE_integer("version", None, "The version's number; by default the next.", 1)
 
 
@@ -20,33 +20,34 @@ def main() -> None:
     """Exports."""
     from ncsn_tf.serving import export
 
-    with cli.user_mistakes():
-        run = trained.open_run()
-        builder = run.builder
-        folder = pathlib.Path(trained.OUTPUT.value or run.directory.path / "export")
-        print(f"Step {run.step} of {run.directory.path}, images {run.shape}, weights in {_DTYPE.value}")
-        if trained.DRY_RUN.value:
+    with cli.usage_errors():
+        # One device: what is exported is a graph, and the weights are the same on all.
+        opened = _FLAGS.open(None)
+        builder = opened.builder
+        folder = pathlib.Path(_FLAGS.output.value or opened.directory.path / "export")
+        print(f"Step {opened.step} of {opened.directory.path}, images {opened.shape}, weights in {_DTYPE.value}")
+        if _FLAGS.dry_run.value:
             print(f"Dry run: would write into {folder}")
             return
         about = {
             "dataset": builder.data_name,
-            "image": {"shape": run.shape, "range": [0.0, 1.0]},
+            "image": {"shape": opened.shape, "range": [0.0, 1.0]},
             "sigmas": builder.sigmas.tolist(),
-            "step": run.step,
+            "step": opened.step,
             "dtype": _DTYPE.value,
-            "config": run.directory.config(),
-            **trained.record(run),
+            "config": opened.directory.config(),
+            **_FLAGS.record(opened),
         }
         begun = time.perf_counter()
-        path = export.save(run.served_model(_DTYPE.value), folder, about, _VERSION.value)
+        path = export.save(opened.served_model(_DTYPE.value), folder, about, _VERSION.value)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     print(f"{size / 2**20:.1f} MiB in {time.perf_counter() - begun:.0f} s\nSavedModel: {path}")
 
 
-def run() -> None:
+def entry_point() -> None:
     """Entry point of `ncsn-export`."""
     cli.run(main)
 
 
 if __name__ == "__main__":
-    run()
+    entry_point()

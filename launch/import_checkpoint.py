@@ -1,4 +1,4 @@
-"""Turns an official PyTorch checkpoint of NCSN into a run that launch.sample can use and launch.train goes on from.
+"""Turns an official PyTorch checkpoint of NCSN into a run that launch.sample can use and launch.train continues.
 
 python -m launch.import_checkpoint --config=configs/mnist.py --torch_checkpoint=checkpoint.pth --image_size=28
     --workdir=runs/imported
@@ -8,12 +8,10 @@ from the tensors. Needs torch: pip install 'ncsn_tf[torch]'.
 """
 
 from absl import flags
-from ml_collections import config_flags
 
-from launch.flags import cli
+from .flags import cli, config
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration that the checkpoint was trained with.")
-flags.mark_flag_as_required("config")
+_CONFIG = config.define("The configuration that the checkpoint was trained with.", required=True)
 _CHECKPOINT = flags.DEFINE_string("torch_checkpoint", None, "The .pth file that ermongroup/ncsn wrote.", required=True)
 _IMAGE_SIZE = flags.DEFINE_list("image_size", None, "Side of the images, or HEIGHT,WIDTH.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory, to be made.", required=True)
@@ -28,16 +26,16 @@ def main() -> None:
     from ncsn_tf.training.checkpoints import Checkpoints
     from ncsn_tf.training.run_directory import RunDirectory
 
-    with cli.user_mistakes():
+    with cli.usage_errors():
         height, width = _size(_IMAGE_SIZE.value)
         official = ncsn.ncsn_from_torch(_CHECKPOINT.value)
-        config = _CONFIG.value.to_dict()
-        config["network"] |= {"name": "ncsn", "filters": official.filters}
-        config["noise"]["num_levels"] = official.num_levels
-        builder = build.Builder(config)
+        content = _CONFIG.value.to_dict()
+        content["network"] |= {"name": "ncsn", "filters": official.filters}
+        content["times"] = {"name": "levels", "num_levels": official.num_levels}
+        builder = build.Builder(content)
         directory = RunDirectory(_WORKDIR.value)
         if directory.path.exists() and any(directory.path.iterdir()):
-            raise ValueError(f"{directory.path} is not empty. Give a --workdir that is not there yet.")
+            raise ValueError(f"{directory.path} is not empty. Give a --workdir that does not exist yet.")
         shape = (height, width, official.channels)
         trainer = builder.trainer(strategies.create("one_device"), shape)
         for network in (trainer.network, trainer.average):
@@ -49,13 +47,13 @@ def main() -> None:
     if _DRY_RUN.value:
         print(f"Dry run: would write into {directory.path}")
         return
-    with cli.user_mistakes():
-        dataset = {"name": config["data"]["name"], "images": 0, "shape": list(shape), "checksum": None}
-        directory.open(config, dataset, devices="imported")
+    with cli.usage_errors():
+        dataset = {"name": content["data"]["name"], "images": 0, "shape": list(shape), "checksum": None}
+        directory.open(content, dataset, devices="imported")
         path = Checkpoints(directory.checkpoints, trainer, keep=1).save()
     print(f"Checkpoint: {path}")
     print(f"Sample: python -m launch.sample --workdir={directory.path}")
-    print(f"Go on training: python -m launch.train --workdir={directory.path}")
+    print(f"Continue training: python -m launch.train --workdir={directory.path}")
 
 
 def _size(words: list[str]) -> tuple[int, int]:
@@ -66,10 +64,10 @@ def _size(words: list[str]) -> tuple[int, int]:
     return sides[0], sides[-1]
 
 
-def run() -> None:
+def entry_point() -> None:
     """Entry point of `ncsn-import-checkpoint`."""
     cli.run(main)
 
 
 if __name__ == "__main__":
-    run()
+    entry_point()

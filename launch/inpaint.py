@@ -1,85 +1,143 @@
 """Completes occluded images with a trained run: python -m launch.inpaint --workdir=runs/digits --mask=left
 
 Writes into --output, by default a folder under the run's inpainting/:
-  inpainting.png   a row an image: occluded, its completions, original, as in Song & Ermon 2019, Figure 6
+  inpainting.png   one row per image: occluded, its completions, original, as in Song & Ermon 2019, Figure 6
   inpainting.npz   samples (uint8 [N, K, H, W, C]), samples_float, original (uint8), known (bool [N, H, W, 1])
-  about.json       what is needed to repeat it, and how smooth the seams are
+  about.json       everything that is needed to repeat it, and how smooth the seams are
+
+Every device draws (--strategy and the flags beside it). After a kill the same command resumes from the last batch.
 """
 
 import dataclasses
-import json
+import pathlib
 import time
+import zlib
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags
 
-from launch.flags import cli
-from launch.flags import run as trained
+from .flags import cli, run
 
+if TYPE_CHECKING:
+    from ncsn_tf.runs import TrainedRun
+    from ncsn_tf.samplers.store import Drawn
+
+_FLAGS = run.define()
 _IMAGES = flags.DEFINE_string(
     "images", "held_out", "held_out or train, of the run's data; or a folder of images, one picture, an .npz or .npy."
 )
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 8, "How many images, the first ones.", 1)
 _COMPLETIONS = flags.DEFINE_integer("completions", 6, "How many completions of each.", 1)
 _MASK = flags.DEFINE_string(
-    "mask", "left", "What is known: left, right, top, bottom, centre, random, strokes; or a picture, white where known."
+    "mask",
+    "left",
+    "The known part: left, right, top, bottom, centre, random, strokes; or a picture, white where known.",
 )
 _SHARE = flags.DEFINE_float("known_share", 0.25, "The share of pixels that --mask=random keeps.", 0.0, 1.0)
 _REFERENCE = flags.DEFINE_enum(
-    "reference", "level", ["level", "step"], "Known pixels get a new noise each level (the paper) or each step."
+    "reference", "level", ["level", "step"], "Known pixels get new noise once per level (the paper) or per step."
 )
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "How many completions at a time.", 1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "How many completions a device draws at a time.", 1)
 
 
 def main() -> None:
     """Completes images."""
-    from ncsn_tf import files, pictures
     from ncsn_tf.data import pipeline
-    from ncsn_tf.guidance import inpainting, masks, seams
-    from ncsn_tf.training.summaries import progress_bar
+    from ncsn_tf.guidance import inpainting
 
-    with cli.user_mistakes():
-        run = trained.open_run()
-        original = _images(run)
-        if _MASK.value in masks.NAMES:
-            options = {"share": _SHARE.value, "run_seed": trained.SEED.value}
-            known = masks.make(_MASK.value, run.shape, len(original), **options)
-        else:
-            known = masks.read(_MASK.value, run.shape, len(original))
-        given, known = inpainting.check(pipeline.to_float(original), known)
-        output = trained.output(run, "inpainting")
-        print(f"{len(original)} images {run.shape}, {_COMPLETIONS.value} completions each, of {run.directory.path}")
-        if not trained.prepare(output):
-            return
-    begun = time.perf_counter()
-    condition = inpainting.condition(run.builder.sde, _REFERENCE.value)
-    sampler = run.builder.sampler(run.score_fn, condition=condition)
-    batches = -(-len(original) * _COMPLETIONS.value // _BATCH_SIZE.value)
-    with progress_bar(batches * sampler.segments, "level") as bar:
+    with _FLAGS.devices.using() as strategy:
+        with cli.usage_errors():
+            opened = _FLAGS.open(strategy)
+            original = _images(opened)
+            given, known = inpainting.check(pipeline.to_float(original), _mask(opened, len(original)))
+            output = _FLAGS.folder(opened, "inpainting")
+            print(
+                f"{len(original)} images {opened.shape}, {_COMPLETIONS.value} completions each, of "
+                f"{opened.directory.path}"
+            )
+            if not _FLAGS.prepare(opened, output):
+                return
+        begun = time.perf_counter()
+        drawn = _draw(opened, output, given, known)
+    if drawn is not None:
+        _write(opened, output, original, given, known, drawn, time.perf_counter() - begun)
 
-        def look(first: int, level: int, x) -> None:
-            bar.update()
-            if not np.isfinite(x.numpy()).all():
-                bar.close()
-                cli.fail(f"The completions diverged at level {level}. Try a smaller --epsilon.", cli.FAILURE)
 
-        made = inpainting.complete(
-            sampler,
-            run.builder.prior(),
-            given,
-            known,
-            run_seed=trained.SEED.value,
-            completions=_COMPLETIONS.value,
-            batch_size=_BATCH_SIZE.value,
-            on_frame=look,
-        )
-        drawn = list(made)
-    floats = np.concatenate([samples.x.numpy() for samples in drawn])
-    found = seams.measure(floats, *(np.repeat(part, _COMPLETIONS.value, axis=0) for part in (given, known)))
-    pixels = pipeline.to_uint8(floats).reshape(len(original), _COMPLETIONS.value, *run.shape)
+def _images(opened: "TrainedRun") -> np.ndarray:
+    """The images of the flags, uint8 [N, H, W, C], of the run's size."""
+    from ncsn_tf.evaluation import image_files
+
+    if _IMAGES.value in ("held_out", "train"):
+        found = opened.builder.load_images(_IMAGES.value).images
+    else:
+        found = image_files.read(str(_IMAGES.value), fit=opened.shape)
+    if found.shape[1:] != opened.shape:
+        raise ValueError(f"The run is on images {opened.shape}, those of {_IMAGES.value} are {found.shape[1:]}.")
+    return np.asarray(found[: _NUM_IMAGES.value])
+
+
+def _mask(opened: "TrainedRun", count: int) -> np.ndarray:
+    from ncsn_tf.guidance import masks
+
+    if _MASK.value in masks.NAMES:
+        options: dict[str, Any] = {"share": _SHARE.value, "run_seed": _FLAGS.seed.value}
+        return masks.make(_MASK.value, opened.shape, count, **options)
+    return masks.read(_MASK.value, opened.shape, count)
+
+
+def _draw(opened: "TrainedRun", output: pathlib.Path, given: np.ndarray, known: np.ndarray) -> "Drawn | None":
+    """The completions, row by row; None on workers other than the chief."""
+    from ncsn_tf.guidance import inpainting
+
+    builder, completions = opened.builder, _COMPLETIONS.value
+    count = len(given) * completions
+    batch_size = min(_BATCH_SIZE.value, count)
+    encoded = builder.value_range.encode(given)
+    drawn_by = opened.block_sampler(
+        lambda numbers: inpainting.start(
+            numbers, encoded, known, builder.prior, run_seed=_FLAGS.seed.value, completions=completions
+        ),
+        batch_size,
+        guidance=inpainting.Inpainting(builder.sde, _REFERENCE.value),
+        end=inpainting.put_back,
+    )
+    key = {
+        **opened.sampling_key(_FLAGS.seed.value, batch_size),
+        "reference": _REFERENCE.value,
+        "completions": completions,
+        "images": zlib.crc32(np.ascontiguousarray(given).data),
+        "known": zlib.crc32(np.ascontiguousarray(known).data),
+    }
+    rounds = -(-count // (batch_size * opened.strategy.num_replicas_in_sync))
+    with (
+        run.levels_shown(rounds * builder.sampler().segments) as bar,
+        opened.stored(output, key, floats=True) as rows,
+    ):
+        opened.fill(rows, drawn_by, count, on_frame=lambda *_: bar.update())
+        return None if rows is None else rows.finish(count)
+
+
+def _write(
+    opened: "TrainedRun",
+    output: pathlib.Path,
+    original: np.ndarray,
+    given: np.ndarray,
+    known: np.ndarray,
+    drawn: "Drawn",
+    seconds: float,
+) -> None:
+    """Writes the picture, the arrays and what is known about them."""
+    from ncsn_tf import files, pictures
+    from ncsn_tf.guidance import seams
+
+    completions = _COMPLETIONS.value
+    floats: Any = drawn.floats
+    found = seams.measure(floats, *(np.repeat(part, completions, axis=0) for part in (given, known)))
+    pixels = drawn.pixels.reshape(len(original), completions, *opened.shape)
     occluded = np.where(known, original, 128).astype(np.uint8)
     rows = np.concatenate([occluded[:, None], pixels, original[:, None]], axis=1)
-    pictures.save_grid(output / "inpainting.png", rows.reshape(-1, *run.shape), columns=rows.shape[1])
+    pictures.save_grid(output / "inpainting.png", rows.reshape(-1, *opened.shape), columns=rows.shape[1])
     arrays = {"samples": pixels, "samples_float": floats.reshape(pixels.shape), "original": original, "known": known}
     files.write_npz_arrays(output / "inpainting.npz", arrays)
     about = {
@@ -88,11 +146,11 @@ def main() -> None:
         "reference": _REFERENCE.value,
         "known_share": float(known.mean()),
         "seams": dataclasses.asdict(found),
-        "score_evaluations_per_sample": drawn[0].evaluations,
-        "seconds": round(time.perf_counter() - begun, 1),
-        **trained.record(run),
+        "score_evaluations_per_sample": drawn.evaluations,
+        "seconds": round(seconds, 1),
+        **_FLAGS.record(opened),
     }
-    files.write_text(output / "about.json", json.dumps(about, indent=2) + "\n")
+    files.write_json(output / "about.json", about)
     print(
         f"Differences of neighbours across the border {found.across:.3f} (originals {found.across_original:.3f}), "
         f"inside {found.inside:.3f} (originals {found.inside_original:.3f})"
@@ -100,23 +158,10 @@ def main() -> None:
     print(f"Picture and arrays: {output}")
 
 
-def _images(run) -> np.ndarray:
-    """The images of the flags, uint8 [N, H, W, C], of the run's size."""
-    from ncsn_tf.evaluation import image_files
-
-    if _IMAGES.value in ("held_out", "train"):
-        found = run.builder.load_images(_IMAGES.value).images
-    else:
-        found = image_files.read(str(_IMAGES.value), fit=run.shape)
-    if found.shape[1:] != run.shape:
-        raise ValueError(f"The run is on images {run.shape}, those of {_IMAGES.value} are {found.shape[1:]}.")
-    return np.asarray(found[: _NUM_IMAGES.value])
-
-
-def run() -> None:
+def entry_point() -> None:
     """Entry point of `ncsn-inpaint`."""
     cli.run(main)
 
 
 if __name__ == "__main__":
-    run()
+    entry_point()

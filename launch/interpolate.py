@@ -2,68 +2,86 @@
 
 Samples 2 i and 2 i + 1 of launch.sample under the same --seed are the ends of path i; between them the noise is mixed.
 Writes into --output, by default a folder under the run's interpolation/:
-  interpolation.png   a row a path
+  interpolation.png   one row per path
   interpolation.npz   samples (uint8 [paths, points, H, W, C]) and samples_float
-  about.json          what is needed to repeat it
+  about.json          everything that is needed to repeat it
+
+Every device draws (--strategy and the flags beside it). After a kill the same command resumes from the last batch.
 """
 
-import json
+import pathlib
 import time
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from absl import flags
 
-from launch.flags import cli
-from launch.flags import run as trained
+from .flags import cli, run
 
+if TYPE_CHECKING:
+    from ncsn_tf.runs import TrainedRun
+    from ncsn_tf.samplers.store import Drawn
+
+_FLAGS = run.define()
 _PATHS = flags.DEFINE_integer("num_paths", 8, "How many paths.", 1)
-_POINTS = flags.DEFINE_integer("points", 8, "How many samples a path, both ends with it.", 2)
+_POINTS = flags.DEFINE_integer("points", 8, "How many samples per path, both ends included.", 2)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "How many samples a device draws at a time, in whole paths.", 1)
 
 
 def main() -> None:
     """Draws paths."""
     from ncsn_tf import files, pictures
-    from ncsn_tf.data import pipeline
-    from ncsn_tf.guidance import interpolation
-    from ncsn_tf.training.summaries import progress_bar
 
-    with cli.user_mistakes():
-        run = trained.open_run()
-        output = trained.output(run, "interpolation")
-        print(f"{_PATHS.value} paths of {_POINTS.value} samples {run.shape} of {run.directory.path}")
-        if not trained.prepare(output):
-            return
-    begun = time.perf_counter()
-    sampler = run.builder.sampler(run.score_fn, draw=interpolation.noise(_POINTS.value))
-    ends = [(2 * path, 2 * path + 1) for path in range(_PATHS.value)]
-    drawn = []
-    with progress_bar(len(ends), "path") as bar:
-        for samples in interpolation.paths(
-            sampler,
-            run.builder.prior(_POINTS.value),
-            run.shape,
-            run_seed=trained.SEED.value,
-            ends=ends,
-            points=_POINTS.value,
-        ):
-            drawn.append(samples.x.numpy())
-            if not np.isfinite(drawn[-1]).all():
-                bar.close()
-                cli.fail("The samples diverged. Try a smaller --epsilon.", cli.FAILURE)
-            bar.update()
-    floats = np.stack(drawn)
-    pixels = pipeline.to_uint8(floats)
-    pictures.save_grid(output / "interpolation.png", pixels.reshape(-1, *run.shape), columns=_POINTS.value)
-    files.write_npz_arrays(output / "interpolation.npz", {"samples": pixels, "samples_float": floats})
-    about = {"seconds": round(time.perf_counter() - begun, 1), "ends": ends, **trained.record(run)}
-    files.write_text(output / "about.json", json.dumps(about, indent=2) + "\n")
+    with _FLAGS.devices.using() as strategy:
+        with cli.usage_errors():
+            opened = _FLAGS.open(strategy)
+            output = _FLAGS.folder(opened, "interpolation")
+            print(f"{_PATHS.value} paths of {_POINTS.value} samples {opened.shape} of {opened.directory.path}")
+            if not _FLAGS.prepare(opened, output):
+                return
+        begun = time.perf_counter()
+        drawn = _draw(opened, output)
+    if drawn is None:
+        return
+    floats: Any = drawn.floats
+    shape = (_PATHS.value, _POINTS.value, *opened.shape)
+    pictures.save_grid(output / "interpolation.png", drawn.pixels, columns=_POINTS.value)
+    arrays = {"samples": drawn.pixels.reshape(shape), "samples_float": floats.reshape(shape)}
+    files.write_npz_arrays(output / "interpolation.npz", arrays)
+    about = {
+        "ends": [(2 * path, 2 * path + 1) for path in range(_PATHS.value)],
+        "score_evaluations_per_sample": drawn.evaluations,
+        "seconds": round(time.perf_counter() - begun, 1),
+        **_FLAGS.record(opened),
+    }
+    files.write_json(output / "about.json", about)
     print(f"Picture and arrays: {output}")
 
 
-def run() -> None:
+def _draw(opened: "TrainedRun", output: pathlib.Path) -> "Drawn | None":
+    """The points of all paths, row by row; None on workers other than the chief."""
+    from ncsn_tf.guidance import interpolation
+
+    builder, points = opened.builder, _POINTS.value
+    count = _PATHS.value * points
+    block = points * max(1, min(_BATCH_SIZE.value, count) // points)
+    prior = interpolation.mixed_prior(builder.prior, points)
+    sampler = builder.sampler(opened.strategy, noise=interpolation.noise(points))
+    drawn_by = opened.block_sampler(
+        lambda numbers: interpolation.start(numbers, prior, opened.shape, run_seed=_FLAGS.seed.value, points=points),
+        block,
+        sampler=sampler,
+    )
+    key = {**opened.sampling_key(_FLAGS.seed.value, block), "points": points}
+    rounds = -(-count // (block * opened.strategy.num_replicas_in_sync))
+    with run.levels_shown(rounds * sampler.segments) as bar, opened.stored(output, key, floats=True) as rows:
+        opened.fill(rows, drawn_by, count, on_frame=lambda *_: bar.update())
+        return None if rows is None else rows.finish(count)
+
+
+def entry_point() -> None:
     """Entry point of `ncsn-interpolate`."""
     cli.run(main)
 
 
 if __name__ == "__main__":
-    run()
+    entry_point()

@@ -1,4 +1,4 @@
-"""Computes the statistics that samples are held against: python -m launch.reference_statistics --data_name=cifar10
+"""Computes the statistics that samples are compared with: python -m launch.reference_statistics --data_name=cifar10
 
 Writes to --output, by default into the cache where launch.evaluate looks first, an .npz with mu and sigma, as other
 programs read it, the count, the features, and where they come from: dataset and checksum, split, preparation, the
@@ -11,9 +11,10 @@ import tempfile
 
 from absl import flags
 
-from launch.flags import cli, data
-from launch.flags import evaluator as judging
+from .flags import cli, data, evaluator
 
+_IMAGES = data.define()
+_EVALUATOR = evaluator.define()
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run whose training images are meant, in place of --data_name.")
 _SPLIT = flags.DEFINE_string("split", "train", "train, held_out, or a part of one: train[:10000].")
 _OUTPUT = flags.DEFINE_string("output", None, "The .npz to write; by default into the cache.")
@@ -26,14 +27,14 @@ def main() -> None:
     """Computes statistics."""
     from ncsn_tf.config import build
     from ncsn_tf.data.names import DIGITS
-    from ncsn_tf.evaluation import features, references
+    from ncsn_tf.evaluation import names, references
     from ncsn_tf.training.run_directory import RunDirectory
 
-    with cli.user_mistakes():
-        data.refuse_without_name()
+    with cli.usage_errors():
+        _IMAGES.refuse_without_name()
         if not _KEEP.value and _OUTPUT.value is None:
             raise ValueError("Statistics without features go into a file of their own: give --output.")
-        if (_WORKDIR.value is None) == (data.NAME.value is None):
+        if (_WORKDIR.value is None) == (_IMAGES.name.value is None):
             raise ValueError("Give either --data_name or --workdir, which say which images are meant.")
         if _WORKDIR.value is not None:
             directory = RunDirectory(_WORKDIR.value)
@@ -43,9 +44,9 @@ def main() -> None:
                 directory.check_images(source.describe())
             kind = builder.evaluation.features
         else:
-            source, preparation = data.load(_SPLIT.value), data.preparation()
-            kind = features.CLASSIFIER if data.NAME.value == DIGITS else features.INCEPTION
-        network = judging.feature_network(kind, source.name)
+            source, preparation = _IMAGES.load(_SPLIT.value), _IMAGES.preparation()
+            kind = names.CLASSIFIER if _IMAGES.name.value == DIGITS else names.INCEPTION
+        network = _EVALUATOR.feature_network(kind, source.name)
         network.check_shape(source.shape)
         path = references.cached_path(network, source) if _OUTPUT.value is None else pathlib.Path(_OUTPUT.value)
         if path.suffix != ".npz" or path.is_dir():
@@ -58,8 +59,8 @@ def main() -> None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
-            pass  # minutes of work should not end at a folder that cannot be written to
-        with judging.progress() as show:
+            pass  # minutes of work should not end at a folder that is not writable
+        with evaluator.progress() as show:
             found = references.compute(
                 network,
                 source,
@@ -72,10 +73,10 @@ def main() -> None:
     print(f"Statistics: {path}")
 
 
-def run() -> None:
+def entry_point() -> None:
     """Entry point of `ncsn-reference-statistics`."""
     cli.run(main)
 
 
 if __name__ == "__main__":
-    run()
+    entry_point()

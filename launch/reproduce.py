@@ -21,13 +21,13 @@ from typing import Any
 
 from absl import flags
 
-from launch.flags import cli
+from .flags import cli
 
 _PAPERS = ("song_ermon_2019", "hyvarinen_2005")
 _PAPER = flags.DEFINE_enum("paper", _PAPERS[0], _PAPERS, "The paper.")
 _FIGURE = flags.DEFINE_integer("figure", None, "The figure's number, 1 to 4.", 1, 4, required=True)
 _OUTPUT = flags.DEFINE_string("output", "figures", "The folder to write into; made if need be.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of everything random.", 0, 2**31 - 1)
+_SEED = flags.DEFINE_integer("seed", 0, "The seed of everything random.", 0, 2**31 - 1)
 _DATA_NAME = flags.DEFINE_string("data_name", None, "'digits', a TFDS dataset, a folder of images, or TFRecords.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS datasets are prepared.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Resize the images to this side.", 1)
@@ -54,8 +54,8 @@ _READ = {
 
 def main() -> None:
     """Reproduces the figure."""
+    from ncsn_tf.objectives import NonFiniteLossError
     from ncsn_tf.reproduction import hyvarinen_2005, song_ermon_2019_sampling, song_ermon_2019_training
-    from ncsn_tf.training.trainer import NonFiniteLossError
 
     functions = {
         ("song_ermon_2019", 1): song_ermon_2019_training.figure1,
@@ -69,14 +69,14 @@ def main() -> None:
     }
     which = (_PAPER.value, _FIGURE.value)
     name, output = f"{_PAPER.value}_figure_{_FIGURE.value}", pathlib.Path(_OUTPUT.value)
-    with cli.user_mistakes():
+    with cli.usage_errors():
         options = _options(which)
         if output.exists() and not output.is_dir():
             raise ValueError(f"{output} is a file. Give another --output.")
         if not _DRY_RUN.value:
             output.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=output):
-                pass  # an hour's work should not end at a folder that cannot be written to
+                pass  # an hour's work should not end at a folder that is not writable
     described = ", ".join(
         f"{key}={getattr(value, 'name', getattr(value, 'path', value))}" for key, value in options.items()
     )
@@ -86,7 +86,7 @@ def main() -> None:
         return
     begun = time.perf_counter()
     try:
-        with cli.user_mistakes():  # the figures check their own options before they compute
+        with cli.usage_errors():  # the figures check their own options before they compute
             figure = functions[which](**options)
             picture, numbers = figure.save(output, name)
     except NonFiniteLossError as error:
@@ -120,7 +120,7 @@ def _options(which: tuple[str, int]) -> dict:
             given["data_name"], "train", data_dir=given.get("data_dir"), image_size=given.get("image_size")
         )
     elif "data_dir" in given or "image_size" in given:
-        raise ValueError("--data_dir and --image_size say more of --data_name, which is not given.")
+        raise ValueError("--data_dir and --image_size belong to --data_name, which is not given.")
     if which == ("song_ermon_2019", 4):
         if "workdir" not in options:
             raise ValueError("Figure 4 shows the samples of a trained run: give its --workdir.")
@@ -131,10 +131,10 @@ def _options(which: tuple[str, int]) -> dict:
     return options
 
 
-def run() -> None:
+def entry_point() -> None:
     """Entry point of `ncsn-reproduce`."""
     cli.run(main)
 
 
 if __name__ == "__main__":
-    run()
+    entry_point()

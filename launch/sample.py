@@ -7,21 +7,27 @@ Writes to --output (by default a folder under the run's samples/):
   samples.npz      samples (uint8 [N, H, W, C]) and samples_float (float32, as the sampler left them)
   trajectory.npz   trajectory (uint8 [levels, n, H, W, C])
   about.json       checkpoint, seed, sampler, evaluations of the score, seconds, versions
+
+Every device draws (--strategy and the flags beside it). After a kill the same command resumes from the last batch.
 """
 
-import json
-import math
 import pathlib
 import time
+import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
 
-from launch.flags import cli
-from launch.flags import run as trained
+from .flags import cli, run
 
+if TYPE_CHECKING:
+    from ncsn_tf.runs import TrainedRun
+    from ncsn_tf.samplers.store import Drawn
+
+_FLAGS = run.define()
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 100, "How many samples to draw.", 1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "How many at a time; bounds the memory.", 1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "How many a device draws at a time; bounds the memory.", 1)
 
 _GRID = 100
 _TRAJECTORY = 10
@@ -32,76 +38,67 @@ def main() -> None:
     """Draws samples."""
     from ncsn_tf import files, pictures
 
-    with cli.user_mistakes():
-        run = trained.open_run()
-        output = trained.output(run, "samples")
-        print(f"{_NUM_SAMPLES.value} samples {run.shape} from step {run.step} of {run.directory.path}")
-        if not trained.prepare(output):
-            return
-    begun = time.perf_counter()
-    grid, trajectory, evaluations = _draw(run, output / "samples.npz")
+    with _FLAGS.devices.using() as strategy:
+        with cli.usage_errors():
+            opened = _FLAGS.open(strategy)
+            output = _FLAGS.folder(opened, "samples")
+            print(f"{_NUM_SAMPLES.value} samples {opened.shape} from step {opened.step} of {opened.directory.path}")
+            if not _FLAGS.prepare(opened, output):
+                return
+        begun = time.perf_counter()
+        drawn = _draw(opened, output)
+    if drawn is None:
+        return
+    for caveat in drawn.caveats():
+        warnings.warn(caveat, stacklevel=1)
     about = {
         "num_samples": _NUM_SAMPLES.value,
         "batch_size": _BATCH_SIZE.value,
-        "score_evaluations_per_sample": evaluations,
+        "score_evaluations_per_sample": drawn.evaluations,
         "seconds": round(time.perf_counter() - begun, 1),
-        **trained.record(run),
+        **_FLAGS.record(opened),
     }
-    pictures.save_grid(output / "grid.png", grid)
+    pictures.save_grid(output / "grid.png", drawn.pixels[:_GRID])
+    with np.load(output / "trajectory.npz") as archive:
+        trajectory = archive["trajectory"]
     pictures.save_trajectory(output / "trajectory.png", trajectory)
     pictures.save_animation(output / "trajectory.gif", trajectory)
-    np.savez(output / "trajectory.npz", trajectory=trajectory)
-    files.write_text(output / "about.json", json.dumps(about, indent=2) + "\n")
+    files.write_json(output / "about.json", about)
     print(f"Pictures and arrays: {output}")
 
 
-def _draw(run, path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, int]:
-    """Draws all samples into an .npz, batch by batch.
-
-    Returns the first samples, the first few's trajectory (both uint8) and the evaluations that a sample took.
-    """
+def _draw(opened: "TrainedRun", output: pathlib.Path) -> "Drawn | None":
+    """Draws the samples, and writes the trajectory of the first ones; None on workers other than the chief."""
     from ncsn_tf import files
     from ncsn_tf.data import pipeline
-    from ncsn_tf.samplers import driver
-    from ncsn_tf.training.summaries import progress_bar
 
-    count = _NUM_SAMPLES.value
+    count, path = _NUM_SAMPLES.value, output / "trajectory.npz"
     batch_size = min(_BATCH_SIZE.value, count)
-    first: list[np.ndarray] = []
-    frames: dict[int, list[np.ndarray]] = {}
-    evaluations = outside = 0
+    decode = opened.builder.value_range.decode
+    frames: list[np.ndarray] = []
 
-    def look(start: int, level: int, x) -> None:
+    def look(first: int, level: int, x: np.ndarray) -> None:
         bar.update()
-        if not np.isfinite(x := x.numpy()).all():
-            bar.close()
-            cli.fail(f"The samples diverged at level {level}. Try a smaller --epsilon.", cli.FAILURE)
-        if start < _TRAJECTORY:
-            frames.setdefault(level, []).append(pipeline.to_uint8(x[: _TRAJECTORY - start]))
+        if first == 0 and opened.is_chief:
+            frames.append(x[:_TRAJECTORY])
+            if level == levels and np.isfinite(frames).all():
+                shown = [pipeline.to_uint8(decode(frame)) for frame in frames]
+                files.write_npz_arrays(path, {"trajectory": np.stack(shown)[:, :count]})
 
-    def arrays():
-        nonlocal evaluations, outside
-        options = {"run_seed": trained.SEED.value, "num_samples": count, "batch_size": batch_size, "on_frame": look}
-        for samples in driver.generate(run.sampler, run.builder.prior(), run.shape, **options):
-            values = samples.x.numpy()
-            pixels = pipeline.to_uint8(values)
-            first.append(pixels[: max(0, _GRID - sum(map(len, first)))])
-            evaluations = samples.evaluations
-            outside += int(np.sum(np.abs(values - 0.5) > 1.5))
-            yield {"samples": pixels, "samples_float": values}
-
-    with progress_bar(-(-count // batch_size) * run.sampler.segments, "level") as bar:
-        files.write_npz(path, count, arrays())
-    if outside > 0.01 * count * math.prod(run.shape):
-        print("Warning: over 1 % of the values lie outside [-1, 2]; the step size is probably too large.")
-    trajectory = np.stack([np.concatenate(frames[level]) for level in sorted(frames)])
-    return np.concatenate(first), trajectory, evaluations
+    levels = opened.builder.sampler().segments
+    rounds = -(-count // (batch_size * opened.strategy.num_replicas_in_sync))
+    with run.levels_shown(rounds * levels) as bar:
+        drawn = opened.samples(output, count, seed=_FLAGS.seed.value, batch_size=batch_size, floats=True, on_frame=look)
+    if drawn is not None and len(frames) < levels and not path.exists():
+        # The samples were there already, and the trajectory was not.
+        opened.block_sampler(opened.start_samples(_FLAGS.seed.value), batch_size).draw(0, on_frame=look)
+    return drawn
 
 
-def run() -> None:
+def entry_point() -> None:
     """Entry point of `ncsn-sample`."""
     cli.run(main)
 
 
 if __name__ == "__main__":
-    run()
+    entry_point()

@@ -1,17 +1,24 @@
 """Chooses a run's sampler by a metric: python -m launch.sweep --workdir=runs/digits --epsilons=1e-5,2e-5,5e-5
 
-Judges samples of one checkpoint under every combination of --epsilons, --steps_per_level and --num_levels, and writes
-into --output, by default a folder under the run's evaluation/: sweep.csv, sweep.json and sweep.png, and a folder for
-each combination. The same command goes on after a kill. Values that are not given are the run's.
+Evaluates samples of one checkpoint under every combination of --epsilons, --steps_per_level and --num_levels, and
+writes into --output, by default a folder under the run's evaluation/: sweep.csv, sweep.json and sweep.png, and a folder for
+each combination. After a kill the same command resumes. Values that are not given are the run's.
 """
 
 import pathlib
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from launch.flags import cli, devices
-from launch.flags import evaluator as judging
+from ncsn_tf.evaluation.names import METRICS
 
+from .flags import cli, devices, evaluator
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_DEVICES = devices.define()
+_EVALUATOR = evaluator.define()
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Where to write; by default WORKDIR/evaluation/sweep_step_N_seed_S.")
 _CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "The checkpoint's step; by default the newest.")
@@ -24,25 +31,25 @@ _LEVELS = flags.DEFINE_list("num_levels", None, "How many of the noise levels to
 _METRIC = flags.DEFINE_enum(
     "metric",
     "fid",
-    ["inception_score", "fid", "fid_infinity", "kid", "precision", "recall"],
-    "What decides; by a classifier, its counterpart.",
+    METRICS,
+    "The metric that decides; by a classifier, its counterpart.",
 )
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Check the flags, the run and the data; measure and write nothing.")
 
 
 def main() -> None:
-    """Judges every combination."""
-    with devices.evaluating() as strategy:
+    """Evaluates every combination."""
+    with _DEVICES.using() as strategy:
         _sweep(strategy)
 
 
-def _sweep(strategy) -> None:
+def _sweep(strategy: "tf.distribute.Strategy") -> None:
     from ncsn_tf import runs, sweep
     from ncsn_tf.cluster import strategies
     from ncsn_tf.evaluation import measure
     from ncsn_tf.training.run_directory import RunDirectory
 
-    with cli.user_mistakes():
+    with cli.usage_errors():
         run = runs.TrainedRun(RunDirectory(_WORKDIR.value), strategy)
         own, options = run.builder.sampler_options, run.builder.evaluation
         settings = sweep.grid(
@@ -51,24 +58,25 @@ def _sweep(strategy) -> None:
             _numbers("num_levels", _LEVELS.value, int) or [own.num_levels],
         )
         for setting in settings:
-            run.change_sampler(setting.changes())  # refuses impossible values before anything is drawn
+            run.with_sampler(setting.changes())  # refuses impossible values before anything is drawn
         run.load(_CHECKPOINT.value)
         name = f"sweep_step_{run.step:08d}_seed_{_SEED.value}"
         output = pathlib.Path(_OUTPUT.value or run.directory.path / "evaluation" / name)
         count = _NUM_SAMPLES.value or options.num_samples
         print(f"{len(settings)} combinations, {count} samples each, of {run.directory.path}")
-        judge = None
+        compared = None
         if strategies.is_chief(strategy):
             train = run.training_images()
-            judge = judging.judge(run.shape, options.features, run.builder.preparation, train, dry=_DRY_RUN.value)
+            prepared = run.builder.preparation
+            compared = _EVALUATOR.evaluator(run.shape, options.features, prepared, train, dry=_DRY_RUN.value)
         if _DRY_RUN.value:
             print(f"Dry run: would write into {output}")
             return
         output.mkdir(parents=True, exist_ok=True)
-    with judging.progress() as show:
+    with evaluator.progress() as show:
         rows = sweep.sweep(
             run,
-            judge,
+            compared,
             settings,
             output,
             metric=_METRIC.value,
@@ -77,11 +85,11 @@ def _sweep(strategy) -> None:
             seed=_SEED.value,
             progress=show,
         )
-    if judge is not None:
+    if compared is not None:
         best = sweep.best(rows, _METRIC.value)
         if best is None:
-            cli.fail(f"No combination has samples fit to be judged. {rows[0].remark}", cli.FAILURE)
-        name = measure.named(_METRIC.value, judge.kind)
+            cli.fail(f"No combination has samples that can be evaluated. {rows[0].remark}", cli.FAILURE)
+        name = measure.named(_METRIC.value, compared.kind)
         print(f"Best: {best.setting.name}, {name} {best.value:.5g}. Table and plot: {output}")
     strategies.wait_for_everyone(strategy)
 
@@ -95,10 +103,10 @@ def _numbers(name: str, values: list[str] | None, kind: type) -> list:
         ) from error
 
 
-def run() -> None:
+def entry_point() -> None:
     """Entry point of `ncsn-sweep`."""
     cli.run(main)
 
 
 if __name__ == "__main__":
-    run()
+    entry_point()

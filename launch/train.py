@@ -1,31 +1,53 @@
 """Trains a network: python -m launch.train --config=configs/digits.py --workdir=runs/digits
 
-The same command again goes on from the last checkpoint, and so does --workdir alone. Any value of the configuration
-can be set on the command line, as in --config.optim.learning_rate=1e-4. --strategy and the flags beside it say which
-devices and machines train together; docs/distributed.md has the commands.
+The same command again resumes from the last checkpoint, and so does --workdir alone. Any value of the configuration
+can be set on the command line, as in --config.optim.learning_rate=1e-4; --config=digits is the packaged configuration
+of that name, --config=digits:VARIANT a variant of it. --strategy and the flags beside it say which devices and machines
+train together; docs/distributed.md has the commands.
 
-Ends with code 0 when the run is complete, 75 when it was stopped from outside and the same command goes on (SIGTERM, a
-machine's last notice, the loss of another worker; 143 for SIGTERM before training began), 130 on Ctrl-C, 1 on a failure
-and 2 on a mistake in what was asked, another worker's included.
+Exits 0 when the run is complete, 75 when it was stopped from outside and the same command resumes (SIGTERM, a
+machine's last notice, the loss of another worker; 143 for SIGTERM before training began), 130 on Ctrl-C, 1 on a
+failure, and 2 on a usage error, another worker's included.
 """
 
 import contextlib
+import dataclasses
 import re
 import signal
-import types
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
-from ml_collections import config_flags
 
-from launch.flags import cli, devices
+from .flags import cli, config, devices
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "For example configs/digits.py; by default the run's own.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory; made if need be.", required=True)
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from ncsn_tf.config.build import Builder
+    from ncsn_tf.data.images import ImageSource
+    from ncsn_tf.training.loop import MeasureHeldOut
+    from ncsn_tf.training.run_directory import RunDirectory
+    from ncsn_tf.training.trainer import Trainer
+
+_CONFIG = config.define("For example configs/digits.py, or digits; by default the run's own.")
+_DEVICES = devices.define()
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory; created if it does not exist.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS datasets are prepared: config.data.data_dir.")
 _MAINTENANCE = flags.DEFINE_bool(
     "maintenance_notice", False, "On Google Compute Engine, stop and save when maintenance of the host is announced."
 )
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Build everything, take no step, write nothing.")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What is trained, and where."""
+
+    config: dict[str, Any]
+    directory: "RunDirectory"
+    builder: "Builder"
+    source: "ImageSource"
+    dataset: dict[str, Any]
 
 
 def main() -> None:
@@ -35,8 +57,8 @@ def main() -> None:
 
     strategy = None
     try:
-        with cli.user_mistakes():
-            strategy = devices.strategy()
+        with cli.usage_errors():
+            strategy = _DEVICES.create()
         _train(strategy)
     except AbsentWorkersError as error:
         cli.fail(error, cli.FAILURE)
@@ -45,10 +67,11 @@ def main() -> None:
             raise
         named = sorted(set(re.findall(r"/job:worker/replica:0/task:(\d+)", str(error.message))))
         who = f"Worker {' or '.join(named)}" if named else "Another worker"
-        cli.fail(f"{who} is gone: its log may say why. The same command, on all, goes on.", cli.STOPPED)
+        cli.fail(f"{who} is gone: its log may say why. The same command, on all, resumes.", cli.STOPPED)
 
 
-def _train(strategy) -> None:
+def _train(strategy: "tf.distribute.Strategy") -> None:
+    from ncsn_tf import jobs
     from ncsn_tf.cluster import strategies
     from ncsn_tf.config import sections
     from ncsn_tf.training import preemption
@@ -58,17 +81,17 @@ def _train(strategy) -> None:
             if strategies.place(strategy)[1] > 1:
                 starting.enter_context(preemption.watch_signals(None))
             try:
-                with cli.user_mistakes():
+                with cli.usage_errors():
                     job = _read(strategy, held)
             except SystemExit as ending:
                 _end_together(strategy, int(str(ending.code)))
                 raise
             _end_together(strategy, 0)
-            with cli.user_mistakes():
+            with cli.usage_errors():
                 agreed = {"configuration": sections.fingerprint(job.config), "images": job.dataset["checksum"] % 2**31}
                 strategies.require_agreement(strategy, **agreed)
                 trainer = job.builder.trainer(strategy, job.source.shape)
-                held_out_loss = job.builder.held_out_loss(trainer, job.source.shape)
+                held_out_loss = jobs.held_out_measure(job.builder, trainer, job.source.shape)
         described = f"{job.source.name}: {len(job.source)} images {job.source.shape}"
         print(f"{described}; {trainer.network.count_params():,} parameters; {strategies.describe(strategy)}")
         if _DRY_RUN.value:
@@ -81,20 +104,20 @@ def _train(strategy) -> None:
         print(f"Curves: tensorboard --logdir={job.directory.tensorboard}")
 
 
-def _end_together(strategy, code: int) -> None:
+def _end_together(strategy: "tf.distribute.Strategy", code: int) -> None:
     """Tells the other workers the code that this one is about to end with, 0 to go on; ends with theirs if one failed.
 
-    A worker that only left would be taken for lost, and an orchestrator would start again what fails again.
+    A worker that merely left would be taken for lost, and an orchestrator would restart what fails again.
     """
     from ncsn_tf.cluster import strategies
 
-    failures = (cli.FAILURE, cli.USER_MISTAKE)
+    failures = (cli.FAILURE, cli.USAGE_ERROR)
     for other, theirs in enumerate(strategies.exchange_codes(strategy, code)):
         if theirs in failures and code not in failures:
             cli.fail(f"Worker {other} ended with code {theirs}: its log says why.", theirs)
 
 
-def _read(strategy, held: contextlib.ExitStack) -> types.SimpleNamespace:
+def _read(strategy: "tf.distribute.Strategy", held: contextlib.ExitStack) -> _Job:
     """What is trained and where, checked before anything is written; the chief holds the directory from here on."""
     from ncsn_tf.cluster import strategies
     from ncsn_tf.config import build
@@ -105,10 +128,10 @@ def _read(strategy, held: contextlib.ExitStack) -> types.SimpleNamespace:
     if _MAINTENANCE.value:
         preemption.maintenance_notice()  # an OSError says that there is no metadata server here
     directory = RunDirectory(_WORKDIR.value)
-    config = _CONFIG.value.to_dict() if _CONFIG.value is not None else directory.config()
+    content = _CONFIG.value.to_dict() if _CONFIG.value is not None else directory.config()
     if _DATA_DIR.value is not None:
-        config["data"]["data_dir"] = _DATA_DIR.value
-    builder = build.Builder(config)
+        content["data"]["data_dir"] = _DATA_DIR.value
+    builder = build.Builder(content)
     builder.check_devices(strategy)
     if _DRY_RUN.value:
         builder.forbid_download()
@@ -117,23 +140,24 @@ def _read(strategy, held: contextlib.ExitStack) -> types.SimpleNamespace:
     source = builder.load_images("train")
     dataset = source.describe()
     if chief:
-        directory.check(config, dataset)
-    return types.SimpleNamespace(config=config, directory=directory, builder=builder, source=source, dataset=dataset)
+        directory.check(content, dataset)
+    return _Job(content, directory, builder, source, dataset)
 
 
-def _fit(job: types.SimpleNamespace, trainer, held_out_loss, held: contextlib.ExitStack) -> None:
+def _fit(job: _Job, trainer: "Trainer", held_out_loss: "MeasureHeldOut | None", held: contextlib.ExitStack) -> None:
     """Trains to the end, or ends the program with the code that says why not."""
+    from ncsn_tf import jobs
     from ncsn_tf.cluster import strategies
     from ncsn_tf.data import pipeline
+    from ncsn_tf.objectives import NonFiniteLossError
     from ncsn_tf.training import loop, preemption
     from ncsn_tf.training.checkpoints import Checkpoints, CheckpointWriteError
     from ncsn_tf.training.summaries import Record
-    from ncsn_tf.training.trainer import NonFiniteLossError
 
     builder, directory, strategy = job.builder, job.directory, trainer.strategy
     chief = strategies.is_chief(strategy)
     held.enter_context(preemption.watch_signals(trainer.stop))
-    with cli.user_mistakes():
+    with cli.usage_errors():
         if chief:
             directory.open(job.config, job.dataset, strategies.describe(strategy))
         checkpoints = Checkpoints(directory.checkpoints, trainer, builder.training.keep_checkpoints)
@@ -144,18 +168,18 @@ def _fit(job: types.SimpleNamespace, trainer, held_out_loss, held: contextlib.Ex
         loop.fit(
             trainer,
             lambda step: builder.batches(job.source, strategy, step),
-            builder.training,
+            builder.cadence,
             checkpoints=checkpoints,
-            record=Record(directory, builder.sigmas, writes=chief),
+            record=Record(directory, builder.draw.bins, writes=chief),
             probe=next(iter(pipeline.evaluation_batches(job.source, batch_size=8))),
             held_out_loss=held_out_loss,
-            draw_samples=builder.sample_drawer(trainer.average_score_model.score, job.source.shape) if chief else None,
+            draw_samples=jobs.sample_drawer(builder, trainer, job.source.shape) if chief else None,
         )
         _end_together(strategy, 0)
     except preemption.Preempted as stopped:
         code = cli.INTERRUPTED if stopped.signal_number == signal.SIGINT else cli.STOPPED
         _end_together(strategy, code)
-        cli.fail(f"{stopped} The same command goes on.", code)
+        cli.fail(f"{stopped} The same command resumes.", code)
     except (NonFiniteLossError, CheckpointWriteError) as error:
         _end_together(strategy, cli.FAILURE)
         saved = checkpoints.latest
@@ -163,10 +187,10 @@ def _fit(job: types.SimpleNamespace, trainer, held_out_loss, held: contextlib.Ex
         cli.fail(f"{error} {left}", cli.FAILURE)
 
 
-def run() -> None:
+def entry_point() -> None:
     """Entry point of `ncsn-train`."""
     cli.run(main)
 
 
 if __name__ == "__main__":
-    run()
+    entry_point()

@@ -1,3 +1,3 @@
 """Score-based generative models in TensorFlow and Keras."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

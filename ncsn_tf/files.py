@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import fcntl
+import json
 import os
 import pathlib
 import socket
@@ -21,6 +22,11 @@ def write_text(path: pathlib.Path, text: str) -> None:
     to_disk(partial)
     os.replace(partial, path)
     to_disk(path.parent)
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Writes plain values as indented JSON, atomically."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def to_disk(path: pathlib.Path) -> None:

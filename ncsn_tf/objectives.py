@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from ncsn_tf.score import ScoreFunction, expand
-from ncsn_tf.sde import VE
+from ncsn_tf.sde import SDE
 
-Weighting = Callable[[VE, tf.Tensor], tf.Tensor]
+Weighting = Callable[[SDE, tf.Tensor], tf.Tensor]
 """weighting(sde, t: [B]) -> [B], the weight of the loss at each time."""
 
 _FEW_DIMENSIONS = 64
@@ -25,7 +25,11 @@ arithmetic. Beyond it, one after the other is about as fast, on large batches of
 vectorised copy of the network (`benchmarks/objectives.py --ways`)."""
 
 
-def sigma_squared(sde: VE, t: tf.Tensor) -> tf.Tensor:
+class NonFiniteLossError(ArithmeticError):
+    """A loss or a gradient of training is NaN or infinite."""
+
+
+def sigma_squared(sde: SDE, t: tf.Tensor) -> tf.Tensor:
     """The weighting sigma(t)^2, with which every level of denoising weighs about the same.
 
     Where the noise is wider than the data, or the data lie near a manifold, a score is of size 1 / sigma, and sigma *
@@ -39,7 +43,7 @@ def sigma_power(power: float) -> Weighting:
     return lambda sde, t: sde.marginal(t)[1] ** power
 
 
-def perturb(sde: VE, x: tf.Tensor, t: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
+def perturb(sde: SDE, x: tf.Tensor, t: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
     """x_t = alpha(t) x + sigma(t) z, [B, ...], of x [B, ...], t [B] and standard normal z [B, ...]."""
     _check_inputs(x, t, z)
     alpha, sigma = sde.marginal(t)
@@ -186,7 +190,7 @@ def denoising(score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, z: tf.Tensor,
 
 def annealed_exact(
     score_fn: ScoreFunction,
-    sde: VE,
+    sde: SDE,
     x: tf.Tensor,
     t: tf.Tensor,
     z: tf.Tensor,
@@ -201,7 +205,7 @@ def annealed_exact(
 
 def annealed_sliced(
     score_fn: ScoreFunction,
-    sde: VE,
+    sde: SDE,
     x: tf.Tensor,
     t: tf.Tensor,
     z: tf.Tensor,
@@ -220,7 +224,7 @@ def annealed_sliced(
 
 def annealed_denoising(
     score_fn: ScoreFunction,
-    sde: VE,
+    sde: SDE,
     x: tf.Tensor,
     t: tf.Tensor,
     z: tf.Tensor,

@@ -41,6 +41,8 @@ class Stream(enum.IntEnum):
     COMPLETION = 11
     REFERENCE = 12
     MASK = 13
+    DROPOUT = 14
+    INITIAL_WEIGHTS = 15
 
 
 def seed(run_seed: int) -> tf.Tensor:
@@ -77,6 +79,11 @@ def fold(base: tf.Tensor, *data: int | tf.Tensor) -> tf.Tensor:
         first, second = tf.unstack(_words(base, 2))
         base = tf.stack([first, tf.bitwise.bitwise_xor(second, tf.cast(value, tf.int32))])
     return base
+
+
+def stream_seed(run_seed: int, stream: Stream) -> tf.Tensor:
+    """The seed of one purpose in a run, int32 [2]: `fold(seed(run_seed), stream)`; raises ValueError as `seed`."""
+    return fold(seed(run_seed), stream)
 
 
 def per_example(base: tf.Tensor, examples: tf.Tensor) -> tf.Tensor:

@@ -1,12 +1,10 @@
 """A trained run, opened for use: its configuration, its averaged weights, its sampler, its samples."""
 
 import contextlib
-import dataclasses
-import math
 import pathlib
 import time
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,30 +15,11 @@ from ncsn_tf.cluster import strategies
 from ncsn_tf.config import build
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.images import ImageSource
-from ncsn_tf.evaluation import generation, held_out, measure, report
-from ncsn_tf.evaluation.report import Judge
-from ncsn_tf.score import ScoreModel
+from ncsn_tf.evaluation import held_out
+from ncsn_tf.samplers import blocks, store
 from ncsn_tf.serving import export
 from ncsn_tf.training import checkpoints
-from ncsn_tf.training.run_directory import RunDirectory, environment
-
-_WILD = 0.01
-"""The share of values outside [-1, 2] from which on a report says so."""
-
-
-@dataclasses.dataclass(frozen=True)
-class DrawnSamples:
-    """Samples of a run.
-
-    Attributes:
-      pixels: uint8 [N, H, W, C].
-      evaluations: of the score that each took.
-      wild: the share of all values that lay outside [-1, 2] before they became bytes.
-    """
-
-    pixels: np.ndarray
-    evaluations: int
-    wild: float
+from ncsn_tf.training.run_directory import RunDirectory
 
 
 class TrainedRun:
@@ -58,7 +37,6 @@ class TrainedRun:
       shape: (H, W, C) of the run's images.
       network: the network.
       score_fn: its score function.
-      sampler: the compiled sampler.
       checkpoint: the path of the loaded checkpoint, "" before `load`.
 
     Raises:
@@ -77,8 +55,7 @@ class TrainedRun:
         self.shape = directory.shape()
         with self.strategy.scope():
             self.network = self.builder.network(self.shape)
-        self.score_fn = ScoreModel(self.network, self.builder.sde, self.builder.times).score
-        self.sampler = self.builder.sampler(self.score_fn)
+        self.score_fn = self.builder.score_model(self.network).score
         self.checkpoint = ""
 
     def _built(self, sampler: Mapping[str, Any] | None) -> build.Builder:
@@ -86,51 +63,64 @@ class TrainedRun:
         config["sampler"] = {**config["sampler"], **(sampler or {})}
         return build.Builder(config)
 
-    def change_sampler(self, sampler: Mapping[str, Any]) -> None:
-        """Takes another sampler: the run's own, with these values of its section replaced. The weights stay."""
-        self.builder = self._built(sampler)
-        self.sampler = self.builder.sampler(self.score_fn)
+    def with_sampler(self, sampler: Mapping[str, Any]) -> "TrainedRun":
+        """The same run and weights with another sampler: the run's own, with these values of its section replaced."""
+        other = object.__new__(TrainedRun)
+        other.__dict__ = {**self.__dict__, "builder": self._built(sampler)}
+        return other
 
     @property
     def step(self) -> int:
         """The training step of the loaded checkpoint."""
         return checkpoints.step_of(self.checkpoint)
 
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process is the one that writes."""
+        return strategies.is_chief(self.strategy)
+
+    @property
+    def workers(self) -> int:
+        """The number of processes of the strategy."""
+        return strategies.place(self.strategy)[1]
+
     def load(self, step: int | None = None) -> str:
         """Loads a checkpoint's averaged weights, by default the newest whole one's, and returns its path.
 
-        In a cluster all workers must call it, and see the same directory; the chief says which checkpoint.
+        In a cluster all workers must call it, and see the same directory; the chief decides which checkpoint.
 
         Raises:
           CheckpointError: if there is none, or it is damaged or does not fit.
         """
-        workers = strategies.place(self.strategy)[1]
-        if workers > 1 and step is None:
+        if self.workers > 1 and step is None:
             mine = checkpoints.step_of(checkpoints.find(self.directory.checkpoints))
-            step = int(strategies.from_chief(self.strategy, [np.array([mine], np.int32)])[0][0])
+            step = self._from_chief(mine)
         self.checkpoint = checkpoints.load_newest_average(self.directory.checkpoints, self.network, step)
         return self.checkpoint
+
+    def _from_chief(self, number: int) -> int:
+        return int(strategies.from_chief(self.strategy, [np.array([number], np.int32)])[0][0])
 
     def new_checkpoints(self, patience: float, interval: float = 2.0) -> Iterator[int]:
         """The newest checkpoint's step, and again whenever there is a newer one, until that of the run's last step.
 
-        Those that come and go while the caller is busy are passed over. In a cluster all workers must go along.
+        Checkpoints that come and go while the caller is busy are skipped. In a cluster all workers must iterate.
 
         Args:
           patience: seconds to wait for the next one.
           interval: seconds between two looks.
 
         Raises:
-          CheckpointError: if the run is not complete and nothing new comes.
+          CheckpointError: if the run is not complete and no new checkpoint comes.
         """
         last, final = -1, self.builder.training.steps
         while last < final:
             newest = last
-            if strategies.is_chief(self.strategy):
+            if self.is_chief:
                 deadline = time.monotonic() + patience
                 while (newest := self._newest_step()) <= last and time.monotonic() < deadline:
                     time.sleep(interval)
-            newest = int(strategies.from_chief(self.strategy, [np.array([newest], np.int32)])[0][0])
+            newest = self._from_chief(newest)
             if newest <= last:
                 stands = f"stands at step {last} of {final}" if last >= 0 else "has no checkpoint"
                 raise checkpoints.CheckpointError(
@@ -147,7 +137,7 @@ class TrainedRun:
             return -1
 
     def training_images(self) -> ImageSource:
-        """The images that it was trained on; raises ValueError if those that are there now are others."""
+        """The images that it was trained on; raises ValueError if the dataset now holds others."""
         source = self.builder.load_images("train")
         self.directory.check_images(source.describe())
         return source
@@ -159,15 +149,93 @@ class TrainedRun:
             value = zlib.crc32(np.ascontiguousarray(variable.numpy()).data, value)
         return value
 
-    def plan(self, seed: int, batch_size: int) -> dict[str, Any]:
-        """What decides the bits of the run's samples, as plain values: all but how many."""
+    def sampling_key(self, seed: int, batch_size: int) -> dict[str, Any]:
+        """The plain values that determine the bits of the run's samples."""
         return {
             "step": self.step,
             "weights": self.checksum(),
             "seed": seed,
             "batch_size": batch_size,
-            "sampler": dataclasses.asdict(self.builder.sampler_options),
+            "sampler": self.builder.sampler_key,
         }
+
+    # Drawing
+
+    def block_sampler(
+        self, start: blocks.Start, block: int, *, sampler: Any = None, **options: Any
+    ) -> blocks.BlockSampler:
+        """Draws rows that begin as `start` says, by default with the run's sampler, on every replica.
+
+        Args:
+          start: where rows start; see `blocks.BlockSampler`.
+          block: the number of rows that a replica draws at a time.
+          sampler: another sampler, made for the run's strategy.
+          **options: `guidance` and `end` of `blocks.BlockSampler`.
+        """
+        sampler = self.builder.sampler(self.strategy) if sampler is None else sampler
+        return blocks.BlockSampler(
+            sampler, self.score_fn, start, block=block, strategy=self.strategy, workers=self.workers, **options
+        )
+
+    def start_samples(self, seed: int) -> blocks.Start:
+        """The start of samples from the run's prior; sample i depends on (seed, i) alone."""
+        return lambda numbers: blocks.start_samples(numbers, self.builder.prior, self.shape, run_seed=seed)
+
+    @contextlib.contextmanager
+    def stored(
+        self, output: pathlib.Path, key: Mapping[str, Any], *, floats: bool
+    ) -> Iterator[store.SampleStore | None]:
+        """Yields the rows of a folder, which it holds for this process; None on the workers other than the chief.
+
+        Raises:
+          SamplingKeyError: if the folder holds other rows, or another process draws into it.
+        """
+        if not self.is_chief:
+            yield None
+            return
+        output.mkdir(parents=True, exist_ok=True)
+        with files.locked(output / "lock", lambda holder: _occupied(output, holder)):
+            yield store.SampleStore(output, key, self.shape, floats=floats)
+
+    def fill(
+        self,
+        rows: store.SampleStore | None,
+        drawn_by: blocks.BlockSampler,
+        count: int,
+        *,
+        first: int = 0,
+        arguments: tuple = (),
+        on_round: Callable[[int], object] = lambda rows: None,
+        **options: Any,
+    ) -> None:
+        """Draws the rows that a store lacks of `count` rows that begin with row `first`; all workers must call it.
+
+        Args:
+          rows: the store; None on a worker that only computes.
+          drawn_by: draws the rows; its row 0 is row `first` of the store.
+          count: the number of rows.
+          first: where they begin in the store.
+          arguments: handed to the start.
+          on_round: called with the number of rows that are there already, and with that of new ones.
+          **options: `on_frame`, and what the sampler takes.
+
+        Raises:
+          DivergedError: if a row is not finite.
+        """
+        done = self._from_chief(rows.done if rows is not None else 0)
+        done = min(max(done - first, 0), count)
+        on_round(done)
+        decode = self.builder.value_range.decode
+
+        def quantise(x: np.ndarray) -> tuple[np.ndarray, int]:
+            return pipeline.to_uint8(x), pipeline.count_out_of_range(x)
+
+        def draw(first_block: int) -> dict[str, np.ndarray]:
+            drawn = drawn_by.draw(first_block, *arguments, **options)
+            return {**drawn, "x": decode(drawn["x"])}
+
+        layout = {"block": drawn_by.block, "replicas": drawn_by.replicas}
+        store.fill(draw, rows, done, count, **layout, quantise=quantise, on_round=on_round)
 
     def samples(
         self,
@@ -176,69 +244,50 @@ class TrainedRun:
         *,
         seed: int,
         batch_size: int,
+        floats: bool = False,
         on_round: Callable[[int], object] = lambda rows: None,
-    ) -> "DrawnSamples | None":
-        """Samples, drawn on every replica; what a folder holds of them already is not drawn again.
+        on_frame: blocks.OnFrame | None = None,
+    ) -> store.Drawn | None:
+        """Samples, drawn on every replica; those that a folder holds already are not drawn again.
 
         Args:
-          output: the folder, for `samples.npz` and what is there before it.
-          num_samples: how many.
+          output: the folder, for `samples.npz` and what precedes it.
+          num_samples: the number of samples.
           seed: sample i depends on (seed, i) alone.
-          batch_size: how many a replica draws at a time.
-          on_round: called with the number of samples, first of those that were there, then of new ones.
+          batch_size: the number of samples that a replica draws at a time.
+          floats: whether `samples.npz` also holds the floats.
+          on_round: called with the number of samples, first of those that are there, then of new ones.
+          on_frame: called with each frame of new samples, in the SDE's data range.
 
         Returns:
           The samples; None on the workers of a cluster other than the chief, which writes.
 
         Raises:
-          PlanError: if the folder holds other samples, or another evaluation draws into it.
+          SamplingKeyError: if the folder holds other samples, or another process draws into it.
           DivergedError: if samples are not finite.
         """
-        chief = strategies.is_chief(self.strategy)
-        with contextlib.ExitStack() as held:
-            if chief:
-                output.mkdir(parents=True, exist_ok=True)
-                held.enter_context(files.locked(output / "lock", lambda holder: _occupied(output, holder)))
-            return self._samples(output, num_samples, seed, batch_size, on_round, chief)
-
-    def _samples(
-        self,
-        output: pathlib.Path,
-        num_samples: int,
-        seed: int,
-        batch_size: int,
-        on_round: Callable[[int], object],
-        chief: bool,
-    ) -> "DrawnSamples | None":
-        store = generation.SampleStore(output, self.plan(seed, batch_size), self.shape) if chief else None
-        done = store.done if store is not None else 0
-        done = int(strategies.from_chief(self.strategy, [np.array([done], np.int32)])[0][0])
-        on_round(min(done, num_samples))
-        if done < num_samples:
-            blocks = generation.BlockSampler(
-                self.strategy,
-                self.sampler,
-                self.builder.prior(),
-                self.shape,
-                run_seed=seed,
-                block=batch_size,
-                workers=strategies.place(self.strategy)[1],
-            )
-            generation.fill(blocks, store, done, num_samples, _to_uint8, on_round)
-        if store is None:
-            return None
-        values = store.done * math.prod(self.shape)
-        return DrawnSamples(store.finish(num_samples), store.evaluations, store.wild / values)
+        with self.stored(output, self.sampling_key(seed, batch_size), floats=floats) as rows:
+            drawn_by = self.block_sampler(self.start_samples(seed), batch_size)
+            self.fill(rows, drawn_by, num_samples, on_round=on_round, on_frame=on_frame)
+            return None if rows is None else rows.finish(num_samples)
 
     def served_model(self, dtype: str = "float32") -> export.ServedModel:
         """The loaded weights and the sampler as functions of tensors alone, to be exported; `dtype` is the weights'."""
+        builder = self.builder
+
+        def sampler(epsilon: tf.Tensor, steps_per_level: tf.Tensor):
+            return builder.sampler(epsilon=epsilon, steps_per_level=steps_per_level, jit_compile=False)
+
         return export.ServedModel(
             self.network,
-            self.builder.sde,
-            self.builder.times,
-            sampler=self.builder.sampler_options,
-            sampler_times=self.builder.sampler_times,
-            prior=self.builder.prior(),
+            builder.score_model,
+            sampler=sampler,
+            epsilon=builder.sampler_options.epsilon,
+            steps_per_level=builder.sampler_options.steps_per_level,
+            prior=builder.prior,
+            sde=builder.sde,
+            sigmas=builder.sigmas,
+            value_range=builder.value_range,
             shape=self.shape,
             dtype=dtype,
         )
@@ -247,97 +296,17 @@ class TrainedRun:
         """The denoising loss on the first `limit` held-out images, at every level, over all replicas."""
         replicas, limit = self.strategy.num_replicas_in_sync, min(limit, len(source))
         batch_size = replicas * max(1, min(self.builder.training.batch_size, limit) // replicas)
-
-        def shard(context: tf.distribute.InputContext) -> tf.data.Dataset:
-            batches = pipeline.evaluation_batches(
-                source,
-                batch_size=batch_size,
-                limit=limit,
-                num_replicas=context.num_replicas_in_sync,
-                pipeline_id=context.input_pipeline_id,
-                num_pipelines=context.num_input_pipelines,
-            )
-            return batches.repeat()  # workers would have to agree on the end of a finite one
-
+        batches, number = self.builder.held_out_batches(source, self.strategy, limit, batch_size)
         return held_out.denoising_loss(
             self.score_fn,
             self.builder.sde,
-            self.builder.times,
-            iter(self.strategy.distribute_datasets_from_function(shard)),
-            -(-limit // batch_size),
+            self.builder.grid,
+            iter(batches),
+            number,
             run_seed=seed,
             strategy=self.strategy,
         )
 
 
-def _to_uint8(x: np.ndarray) -> tuple[np.ndarray, int]:
-    return pipeline.to_uint8(x), int(np.sum(np.abs(x - 0.5) > 1.5))
-
-
-def _occupied(output: pathlib.Path, holder: str) -> generation.PlanError:
-    return generation.PlanError(f"Another evaluation draws into {output} ({holder}). Wait, or give another --output.")
-
-
-def evaluate(
-    run: TrainedRun,
-    judge: Judge | None,
-    output: pathlib.Path,
-    *,
-    num_samples: int,
-    batch_size: int,
-    seed: int,
-    metrics: Collection[str] = measure.NAMES,
-    held_out_images: ImageSource | None = None,
-    held_out_examples: int = 0,
-    progress: report.Progress = lambda what, rows: None,
-) -> report.Report | None:
-    """Judges samples of the loaded checkpoint and writes down everything: see `evaluation.report`.
-
-    Args:
-      run: the run, its checkpoint loaded.
-      judge: what the samples are held against; None on the workers of a cluster other than the chief.
-      output: the folder for samples and results.
-      num_samples: how many samples.
-      batch_size: how many a replica draws at a time.
-      seed: sample i depends on (seed, i) alone.
-      metrics: which to measure.
-      held_out_images: on which the loss by level is measured; None for none.
-      held_out_examples: on how many of them; 0 for none.
-      progress: told what is done.
-
-    Returns:
-      The report; None without a judge.
-
-    Raises:
-      EvaluationError: if the samples, or what lies in the folder, are not fit.
-      DivergedError: if samples are not finite.
-    """
-    begun = time.perf_counter()
-    drawn = run.samples(
-        output, num_samples, seed=seed, batch_size=batch_size, on_round=lambda rows: progress("samples", rows)
-    )
-    sampled = time.perf_counter()
-    loss = None
-    if held_out_images is not None and held_out_examples:
-        progress("held-out loss", 0)
-        loss = run.held_out_loss(held_out_images, held_out_examples, seed)
-    if judge is None or drawn is None:
-        return None
-    doubts = []
-    if drawn.wild > _WILD:
-        doubts.append(f"{drawn.wild:.1%} of the samples' values lie outside [-1, 2]: is the step size too large?")
-    found = judge.judge(drawn.pixels, output, metrics=metrics, held_out=loss, doubts=doubts, progress=progress)
-    about = {
-        "checkpoint": run.checkpoint,
-        **run.plan(seed, batch_size),
-        "num_samples": num_samples,
-        "score_evaluations_per_sample": drawn.evaluations,
-        **judge.about(),
-        "seconds": {
-            "sampling": round(sampled - begun, 1),
-            "everything": round(time.perf_counter() - begun, 1),
-        },
-        **environment(strategies.describe(run.strategy)),
-    }
-    report.write(output, found, about)
-    return found
+def _occupied(output: pathlib.Path, holder: str) -> store.SamplingKeyError:
+    return store.SamplingKeyError(f"Another process draws into {output} ({holder}). Wait, or give another --output.")

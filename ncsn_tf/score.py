@@ -2,16 +2,25 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 
 from ncsn_tf import times
-from ncsn_tf.sde import VE
+from ncsn_tf.sde import SDE
 
 ScoreFunction = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """score_fn(x: [B, ...], t: [B]) -> [B, ...], the gradient of log p_t at x."""
+
+Coefficient = float | tf.Tensor
+"""A coefficient of an output: [B], or a Python number that is the same at all times."""
+
+Output = Callable[[tf.Tensor, tf.Tensor], tuple[Coefficient, Coefficient, Coefficient]]
+"""output(alpha [B], sigma [B]) -> (c_in, c_skip, c_out): score = c_skip x + c_out network(c_in x, condition)."""
+
+Condition = Callable[[SDE, tf.Tensor], tf.Tensor | None]
+"""condition(sde, t [B]) -> [B] or None: what tells the network the time."""
 
 
 def expand(coefficients: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
@@ -19,43 +28,146 @@ def expand(coefficients: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     return tf.reshape(coefficients, [-1] + [1] * (len(like.shape) - 1))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ScoreModel:
-    """A network conditioned on the index of a noise level, seen as a score function.
+# Outputs: what a network's output is.
 
-    Attributes:
-      network: `network(x, level)`, a Keras model.
-      sde: the SDE that perturbs the data.
-      times: float32 [L], the strictly decreasing grid of t whose indices condition the network.
-      divide_by_sigma: whether the score is the network's output divided by sigma(t) (Song & Ermon 2020, Technique 3)
-        or, as in NCSN, the output itself.
-      centred: whether the network wants images of [0, 1] mapped to [-1, 1]. The output stays the gradient with
-        respect to the image in [0, 1]: networks of this family learn the factor 2.
+
+def score(alpha: tf.Tensor, sigma: tf.Tensor) -> tuple[Coefficient, Coefficient, Coefficient]:
+    """The network gives the score itself (NCSN; continuous VE models of Song et al. 2021)."""
+    return 1.0, 0.0, 1.0
+
+
+def score_over_sigma(alpha: tf.Tensor, sigma: tf.Tensor) -> tuple[Coefficient, Coefficient, Coefficient]:
+    """The network gives sigma times the score (Song & Ermon 2020, Technique 3)."""
+    return 1.0, 0.0, 1.0 / sigma
+
+
+def noise(alpha: tf.Tensor, sigma: tf.Tensor) -> tuple[Coefficient, Coefficient, Coefficient]:
+    """The network gives the noise z of x = alpha x_0 + sigma z (Ho et al. 2020): score = -z / sigma."""
+    return 1.0, 0.0, -1.0 / sigma
+
+
+def clean_image(alpha: tf.Tensor, sigma: tf.Tensor) -> tuple[Coefficient, Coefficient, Coefficient]:
+    """The network gives x_0: score = (alpha x_0 - x) / sigma^2, Tweedie's formula."""
+    return 1.0, -1.0 / sigma**2, alpha / sigma**2
+
+
+def velocity(alpha: tf.Tensor, sigma: tf.Tensor) -> tuple[Coefficient, Coefficient, Coefficient]:
+    """The network gives v = alpha z - sigma x_0, where alpha^2 + sigma^2 = 1 (Salimans & Ho 2022, section 4)."""
+    return 1.0, -1.0, -alpha / sigma
+
+
+def edm(sigma_data: float) -> Output:
+    """The preconditioning of Karras et al. 2022, table 1, as an output.
+
+    With s^2 = sigma^2 + alpha^2 sigma_data^2,
+
+        c_in = 1 / s,   c_skip = -1 / s^2,   c_out = alpha sigma_data / (sigma s).
+
+    These follow from the paper's denoiser by Tweedie's formula, for x / alpha at the noise ratio sigma / alpha. The
+    difference (c_skip of the paper - 1) / sigma^2 would lose its digits at a small sigma; -1 / s^2 keeps them.
+
+    Args:
+      sigma_data: the standard deviation of the data, positive, in data units.
 
     Raises:
-      ValueError: if `times` is not a grid of levels.
+      ValueError: if it is not positive and finite.
+    """
+    if not 0.0 < sigma_data < float("inf"):
+        raise ValueError(f"sigma_data must be positive and finite. Received: {sigma_data}.")
+
+    def output(alpha: tf.Tensor, sigma: tf.Tensor) -> tuple[Coefficient, Coefficient, Coefficient]:
+        scale = tf.sqrt(sigma**2 + (alpha * sigma_data) ** 2)
+        return 1.0 / scale, -1.0 / scale**2, alpha * sigma_data / (sigma * scale)
+
+    return output
+
+
+# Conditions: what tells a network the time.
+
+
+def nearest_level(grid: np.ndarray) -> Condition:
+    """The index of the grid's time nearest to t, int32 [B]; the grid is float [L], strictly decreasing.
+
+    Raises:
+      ValueError: if it is no grid of times.
+    """
+    levels = times.check(grid)
+
+    def condition(sde: SDE, t: tf.Tensor) -> tf.Tensor:
+        return tf.argmin(tf.abs(t[:, None] - tf.cast(levels, t.dtype)[None, :]), axis=1, output_type=tf.int32)
+
+    return condition
+
+
+def log_sigma(scale: float = 1.0) -> Condition:
+    """scale log sigma(t), [B]: 1 for the Fourier features of Song et al. 2021, 1/4 for Karras et al. 2022."""
+    return lambda sde, t: scale * tf.math.log(sde.marginal(t)[1])
+
+
+def scaled_time(sde: SDE, t: tf.Tensor) -> tf.Tensor:
+    """999 t, [B], as the continuous VP and sub-VP models of Song et al. 2021 take it."""
+    return 999.0 * t
+
+
+def unconditional(sde: SDE, t: tf.Tensor) -> None:
+    """None: the network is not told the time."""
+    return None
+
+
+# Adapters
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ScoreModel:
+    """A network seen as a score function.
+
+    Attributes:
+      network: `network(x, condition, labels=None, dropout_seeds=None)`, a Keras model.
+      sde: the SDE that perturbs the data.
+      output: what the network's output is.
+      condition: what tells the network the time.
     """
 
     network: Callable
-    sde: VE
-    times: np.ndarray
-    centred: bool = True
-    divide_by_sigma: bool = False
+    sde: SDE
+    output: Output = score
+    condition: Condition = unconditional
+    has_free_weights: ClassVar[bool] = False
+    """Whether some weights change no score, so that they may lack a gradient."""
 
-    def __post_init__(self):
-        times.check(self.times)
+    def score(
+        self,
+        x: tf.Tensor,
+        t: tf.Tensor,
+        labels: tf.Tensor | None = None,
+        dropout_seeds: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """The score at x of the data perturbed to time t.
 
-    def level(self, t: tf.Tensor) -> tf.Tensor:
-        """The index of the grid's time nearest to t, int32 [B]."""
-        return tf.argmin(tf.abs(t[:, None] - self.times[None, :]), axis=1, output_type=tf.int32)
+        Args:
+          x: [B, ...].
+          t: [B].
+          labels: int32 [B], the classes, for a network that is conditioned on them; None for no class.
+          dropout_seeds: int32 [B, 2], the seeds of dropout in training; None for no dropout.
 
-    def score(self, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
-        """The score at x, [B, ...], of the data perturbed to time t, [B]; t is taken to the nearest level."""
-        return self._output(x, t)
+        Returns:
+          [B, ...].
+        """
+        given = {"labels": labels, "dropout_seeds": dropout_seeds}
+        given = {name: value for name, value in given.items() if value is not None}
+        c_in, c_skip, c_out = self.output(*self.sde.marginal(t))
+        scored = _times(c_out, self.network(_times(c_in, x), self.condition(self.sde, t), **given))
+        return scored if _is(c_skip, 0.0) else _times(c_skip, x) + scored
 
-    def _output(self, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
-        output = self.network(2.0 * x - 1.0 if self.centred else x, self.level(t))
-        return output / expand(self.sde.marginal(t)[1], output) if self.divide_by_sigma else output
+
+def _times(coefficient: Coefficient, x: tf.Tensor) -> tf.Tensor:
+    if _is(coefficient, 1.0):
+        return x
+    return coefficient * x if isinstance(coefficient, float) else expand(tf.cast(coefficient, x.dtype), x) * x
+
+
+def _is(coefficient: Coefficient, value: float) -> bool:
+    return isinstance(coefficient, float) and coefficient == value
 
 
 def from_energy(energy_fn: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> ScoreFunction:
@@ -71,7 +183,7 @@ def from_energy(energy_fn: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> Score
       The score function.
 
     Raises:
-      ValueError: when called, if x is not of floats or the energies are not one number an example.
+      ValueError: when called, if x is not of floats or the energies are not one number per example.
     """
 
     def score_fn(x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
@@ -82,7 +194,7 @@ def from_energy(energy_fn: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> Score
             tape.watch(x)
             energy = energy_fn(x, t)
         if not energy.shape.is_compatible_with(x.shape[:1]):
-            raise ValueError(f"An energy is one number an example, {x.shape[:1]}. Received: {energy.shape}.")
+            raise ValueError(f"An energy is one number per example, {x.shape[:1]}. Received: {energy.shape}.")
         gradient: Any = tape.gradient(energy, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return -gradient
 
@@ -90,26 +202,45 @@ def from_energy(energy_fn: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> Score
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class EnergyModel(ScoreModel):
-    """A scalar network conditioned on the index of a noise level, seen as an energy and as its score function.
+class EnergyModel:
+    """A scalar network seen as an energy and as its score function.
 
     Attributes:
-      network: `network(x, level)`, a Keras model that returns one number an example, [B] or [B, 1]: -log p_t(x) up to a
-        constant of its own at each level.
-      sde, times, centred, divide_by_sigma: as for `ScoreModel`; the energy is divided by sigma(t) where the score is.
+      network: `network(x, condition)`, a Keras model that returns one number per example, [B] or [B, 1]: -log p_t(x) up
+        to a constant of its own at each time.
+      sde: the SDE that perturbs the data.
+      condition: what tells the network the time.
+      over_sigma: whether the energy is the network's output divided by sigma(t).
     """
 
-    def energy(self, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
-        """The energy of x, [B, ...], at time t, [B]; t is taken to the nearest level."""
-        output = self._output(x, t)
-        return tf.squeeze(output, axis=1) if output.shape.rank == 2 and output.shape[1] == 1 else output
+    network: Callable
+    sde: SDE
+    condition: Condition = unconditional
+    over_sigma: bool = False
+    has_free_weights: ClassVar[bool] = True
+    """True: no score depends on an energy's constants."""
 
-    def score(self, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+    def energy(self, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+        """The energy of x, [B, ...], at time t, [B]."""
+        energy = self.network(x, self.condition(self.sde, t))
+        energy = tf.squeeze(energy, axis=1) if energy.shape.rank == 2 and energy.shape[1] == 1 else energy
+        return energy / self.sde.marginal(t)[1] if self.over_sigma else energy
+
+    def score(
+        self,
+        x: tf.Tensor,
+        t: tf.Tensor,
+        labels: tf.Tensor | None = None,
+        dropout_seeds: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """The score at x, [B, ...], of the data perturbed to time t, [B]: minus the gradient of the energy."""
+        if labels is not None:
+            raise ValueError("An energy is not conditioned on classes. Received: labels; leave them out.")
+        del dropout_seeds  # an energy has no dropout
         return from_energy(self.energy)(x, t)
 
 
-def denoise(score_fn: ScoreFunction, sde: VE, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+def denoise(score_fn: ScoreFunction, sde: SDE, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
     """The mean of the clean example given the noisy one, by Tweedie's formula.
 
         E[x_0 | x_t] = (x_t + sigma^2 score(x_t, t)) / alpha

@@ -1,8 +1,8 @@
 """Choosing a sampler by a metric: samples of one checkpoint under every combination of a few settings.
 
 OUTPUT/NAME/       samples and results of one combination, see `evaluation.report`
-OUTPUT/sweep.csv   a row a combination
-OUTPUT/sweep.json  the same, and what is needed to repeat it
+OUTPUT/sweep.csv   one row per combination
+OUTPUT/sweep.json  the same, and everything that is needed to repeat it
 OUTPUT/sweep.png   the metric over epsilon, a line for each number of steps and levels
 """
 
@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ncsn_tf import files, runs
+from ncsn_tf import files, jobs
 from ncsn_tf.cluster import strategies
 from ncsn_tf.evaluation import EvaluationError, measure, report
-from ncsn_tf.evaluation.generation import DivergedError
+from ncsn_tf.evaluation.evaluator import Evaluator, Progress
 from ncsn_tf.evaluation.image_files import ImagesError
-from ncsn_tf.evaluation.report import Judge
 from ncsn_tf.runs import TrainedRun
+from ncsn_tf.samplers.store import DivergedError
 
 _LARGER_IS_BETTER = ("score", "precision", "recall")
 _FAILED = "failed"
-"""Of the results of a combination whose samples diverged, or are such that nothing can be learnt from them."""
+"""The key in the results of a combination whose samples diverged or cannot be measured."""
 _COLUMNS = ("epsilon", "steps_per_level", "num_levels")
 
 
@@ -40,7 +40,7 @@ class Setting:
     Attributes:
       epsilon: the step size at the smallest level.
       steps_per_level: T.
-      num_levels: how many levels are visited; None for all.
+      num_levels: the number of levels that are visited; None for all.
     """
 
     epsilon: float
@@ -53,21 +53,21 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of its folder."""
         levels = "all" if self.num_levels is None else self.num_levels
         return f"epsilon_{self.epsilon!r}_steps_{self.steps_per_level}_levels_{levels}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What came of one combination.
+    """The result of one combination.
 
     Attributes:
       setting: the combination.
       evaluations: of the score that a sample took; None if the samples diverged.
-      value: the metric's value; None if the samples diverged or nothing can be learnt from them.
+      value: the metric's value; None if the samples diverged or cannot be measured.
       standard_error: of the value, where one is known.
-      remark: why there is no value, or what was noticed about the samples; "" for nothing.
+      remark: why there is no value, or what was noticed about the samples; "" if nothing was.
     """
 
     setting: Setting
@@ -84,7 +84,7 @@ def grid(epsilons: Iterable[float], steps: Iterable[int], levels: Iterable[int |
 
 def sweep(
     run: TrainedRun,
-    judge: Judge | None,
+    evaluator: Evaluator | None,
     settings: Sequence[Setting],
     output: pathlib.Path,
     *,
@@ -92,44 +92,43 @@ def sweep(
     num_samples: int,
     batch_size: int,
     seed: int,
-    progress: report.Progress = lambda what, rows: None,
+    progress: Progress = lambda what, rows: None,
     log: Callable[[str], object] = print,
 ) -> list[Row]:
-    """Judges samples of the loaded checkpoint under every combination; those that are done are not done again.
+    """Evaluates samples of the loaded checkpoint under every combination; those that are done are not done again.
 
     Args:
       run: the run, its checkpoint loaded.
-      judge: what the samples are held against; None on the workers of a cluster other than the chief.
+      evaluator: measures the samples; None on the workers of a cluster other than the chief.
       settings: the combinations.
       output: the folder.
-      metric: which one decides, of `measure.NAMES`.
-      num_samples: how many samples each.
-      batch_size: how many a replica draws at a time.
+      metric: which one decides, of `names.METRICS`.
+      num_samples: the number of samples of each combination.
+      batch_size: the number of samples that a replica draws at a time.
       seed: the same for all, so that combinations differ by their settings and not by their noise.
       progress: told what is done.
-      log: takes a line a combination.
+      log: takes one line per combination.
 
     Returns:
-      A row a combination; without values on the workers of a cluster other than the chief.
+      One row per combination; without values on the workers of a cluster other than the chief.
 
     Raises:
-      EvaluationError: if what lies in the folder belongs to another sweep, or the metric cannot be had of so many
-        samples or against this reference.
+      EvaluationError: if the metric is unavailable for this number of samples or against this reference.
     """
     rows = []
-    name = measure.named(metric, judge.kind) if judge is not None else metric
-    about = judge.about() if judge is not None else {}
+    name = measure.named(metric, evaluator.kind) if evaluator is not None else metric
+    about = evaluator.about() if evaluator is not None else {}
     for number, setting in enumerate(settings, start=1):
-        run.change_sampler(setting.changes())
+        changed = run.with_sampler(setting.changes())
         folder = output / setting.name
-        wanted = {**run.plan(seed, batch_size), "num_samples": num_samples, **about}
-        content = _finished(folder, wanted, name) if judge is not None else None
-        # The chief has the results, and says whether all are to draw.
+        wanted = {**changed.sampling_key(seed, batch_size), "num_samples": num_samples, **about}
+        content = _finished(folder, wanted, name) if evaluator is not None else None
+        # The chief has the results, and decides whether all draw.
         done = strategies.from_chief(run.strategy, [np.array([content is not None], np.int32)])
         if not int(done[0][0]):
-            content = _judged(run, judge, folder, wanted, metric, progress)
+            content = _evaluated(changed, evaluator, folder, wanted, metric, progress)
         rows.append(_row(setting, content or {}, name))
-        if judge is not None:
+        if evaluator is not None:
             _write(output, rows, name, wanted)
             log(f"{number} of {len(settings)}: {setting.name}: {_text(rows[-1], name)}")
             if rows[-1].value is None and rows[-1].evaluations is not None and content is not None:
@@ -138,7 +137,7 @@ def sweep(
 
 
 def _finished(folder: pathlib.Path, wanted: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """The results of a combination, if they are there, of the same samples by the same judge, and have the metric."""
+    """The results of a combination, if they exist, of the same samples and evaluator, and have the metric."""
     try:
         content = json.loads((folder / report.RESULTS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -147,16 +146,16 @@ def _finished(folder: pathlib.Path, wanted: dict[str, Any], name: str) -> dict[s
     return content if same and (_FAILED in content or name in content.get("metrics", {})) else None
 
 
-def _judged(run, judge, folder, wanted, metric, progress) -> dict[str, Any] | None:
+def _evaluated(run, evaluator, folder, wanted, metric, progress) -> dict[str, Any] | None:
     options = {key: wanted[key] for key in ("num_samples", "batch_size", "seed")}
     try:
-        runs.evaluate(run, judge, folder, **options, metrics=(metric,), progress=progress)
+        jobs.evaluate(run, evaluator, folder, **options, metrics=(metric,), progress=progress)
     except (DivergedError, ImagesError) as error:
         content = {_FAILED: str(error), **wanted}
-        if judge is not None:
+        if evaluator is not None:
             files.write_text(folder / report.RESULTS, json.dumps(content, indent=2) + "\n")
         return content
-    return json.loads((folder / report.RESULTS).read_text(encoding="utf-8")) if judge is not None else None
+    return json.loads((folder / report.RESULTS).read_text(encoding="utf-8")) if evaluator is not None else None
 
 
 def _row(setting: Setting, content: dict[str, Any], name: str) -> Row:
@@ -183,7 +182,7 @@ def _text(row: Row, metric: str) -> str:
         return f"no {metric}: {row.remark}"
     error = f" (standard error {row.standard_error:.2g})" if row.standard_error is not None else ""
     remark = f" ({row.remark})" if row.remark else ""
-    return f"{metric} {row.value:.5g}{error}, {row.evaluations} evaluations a sample{remark}"
+    return f"{metric} {row.value:.5g}{error}, {row.evaluations} evaluations per sample{remark}"
 
 
 def _write(output: pathlib.Path, rows: Sequence[Row], metric: str, wanted: dict[str, Any]) -> None:

@@ -1,6 +1,14 @@
-"""Grids of noise levels: strictly decreasing times t of an SDE, handed to samplers and objectives as data."""
+"""Times of an SDE: strictly decreasing grids, the rows (t, t_next) of a sampler, and the draws of training."""
+
+import dataclasses
+from typing import Any, Protocol
 
 import numpy as np
+import tensorflow as tf
+
+from ncsn_tf import random
+
+# Grids
 
 
 def uniform(num_levels: int) -> np.ndarray:
@@ -20,36 +28,161 @@ def uniform(num_levels: int) -> np.ndarray:
     return np.linspace(1.0, 0.0, num_levels, dtype=np.float32)
 
 
-def check(times: np.ndarray) -> np.ndarray:
-    """Returns `times` as float32 [L] after checking that it is a grid of levels.
+def check(grid: np.ndarray) -> np.ndarray:
+    """Returns a grid of times as float32 [L] after checking it.
 
     Raises:
-      ValueError: unless `times` is one-dimensional, not empty, finite, within [0, 1] and strictly decreasing.
+      ValueError: unless `grid` is one-dimensional, not empty, finite, within [0, 1] and strictly decreasing.
     """
-    times = np.asarray(times, np.float32)
-    if times.ndim != 1 or times.size == 0:
-        raise ValueError(f"A grid of times is a vector of one or more. Received shape: {times.shape}.")
-    if not (np.isfinite(times).all() and times.max() <= 1.0 and times.min() >= 0.0):
-        raise ValueError(f"Times lie in [0, 1], t=0 the data and t=1 the noise. Received: {times}.")
-    if (np.diff(times) >= 0.0).any():
-        raise ValueError(f"Times must decrease strictly, from noise to data. Received: {times}.")
-    return times
+    grid = np.asarray(grid, np.float32)
+    if grid.ndim != 1 or grid.size == 0:
+        raise ValueError(f"A grid of times is a vector of one or more. Received shape: {grid.shape}.")
+    if not (np.isfinite(grid).all() and grid.max() <= 1.0 and grid.min() >= 0.0):
+        raise ValueError(f"Times are within [0, 1]: t=0 is the data, t=1 the noise. Received: {grid}.")
+    if (np.diff(grid) >= 0.0).any():
+        raise ValueError(f"Times must decrease strictly, from noise to data. Received: {grid}.")
+    return grid
 
 
-def subsample(times: np.ndarray, num_levels: int) -> np.ndarray:
-    """A part of a grid: so many of its levels, evenly spread by index from the first to the last.
+def subsample(grid: np.ndarray, num_levels: int) -> np.ndarray:
+    """Subsamples a grid: keeps some of its levels, evenly spread by index from the first to the last.
 
     Args:
-      times: float [L], strictly decreasing.
-      num_levels: how many to keep, 2 to L.
+      grid: float [L], strictly decreasing.
+      num_levels: the number of levels to keep, 2 to L.
 
     Returns:
       float32 [num_levels].
 
     Raises:
-      ValueError: if the grid has no such part.
+      ValueError: if `num_levels` is out of range.
     """
-    times = check(times)
-    if not 2 <= num_levels <= len(times):
-        raise ValueError(f"Of {len(times)} levels 2 or more, or all, are visited. Received: num_levels={num_levels}.")
-    return times[np.round(np.linspace(0, len(times) - 1, num_levels)).astype(int)]
+    grid = check(grid)
+    if not 2 <= num_levels <= len(grid):
+        raise ValueError(
+            f"A grid of {len(grid)} levels has 2 to {len(grid)} to keep. Received: num_levels={num_levels}."
+        )
+    return grid[np.round(np.linspace(0, len(grid) - 1, num_levels)).astype(int)]
+
+
+# Rows
+
+
+def pairs(grid: np.ndarray) -> np.ndarray:
+    """The rows (t, t_next) of a walk along a grid, one step per interval.
+
+    Args:
+      grid: float [L], strictly decreasing, L at least 2.
+
+    Returns:
+      float32 [L - 1, 2].
+
+    Raises:
+      ValueError: if `grid` is no grid, or has a single time.
+    """
+    grid = check(grid)
+    if len(grid) < 2:
+        raise ValueError(f"A walk along a grid needs 2 or more times. Received: {grid}.")
+    return np.stack([grid[:-1], grid[1:]], axis=1)
+
+
+def repeat_times(grid: np.ndarray, steps_per_level: int | tf.Tensor) -> Any:
+    """The rows (t, t) that stay at each of some times for some steps, as annealed Langevin dynamics does.
+
+    Args:
+      grid: float [L], times within [0, 1], none larger than the one before it.
+      steps_per_level: T, at least 1; a scalar tensor gives a tensor.
+
+    Returns:
+      float32 [L T, 2], an array or a tensor.
+
+    Raises:
+      ValueError: if `grid` is not such times or `steps_per_level` is below 1.
+    """
+    check(np.unique(grid)[::-1])
+    if (np.diff(grid) > 0.0).any():
+        raise ValueError(f"Times must not increase: walks go from noise to data. Received: {grid}.")
+    if tf.is_tensor(steps_per_level):
+        column = tf.repeat(tf.constant(grid, tf.float32), steps_per_level)
+        return tf.stack([column, column], axis=1)
+    if steps_per_level < 1:
+        raise ValueError(f"A schedule needs 1 or more steps per level. Received: steps_per_level={steps_per_level}.")
+    column = np.repeat(np.asarray(grid, np.float32), steps_per_level)
+    return np.stack([column, column], axis=1)
+
+
+# Draws
+
+
+class TimeDraw(Protocol):
+    """The contract of the times that training draws: `draw(seeds [B, 2]) -> (t float32 [B], bin int32 [B])`."""
+
+    @property
+    def bins(self) -> tuple[str, ...]:
+        """The names of the bins, each of which has a loss curve."""
+        ...
+
+    def __call__(self, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Draws a time per seed, and the index of its bin."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Levels:
+    """Draws one of the times of a grid, all equally likely; each is a bin of its own.
+
+    Attributes:
+      grid: float32 [L], strictly decreasing.
+      bins: the names of the levels, [L].
+
+    Raises:
+      ValueError: if `grid` is no grid, or the names are not as many as the levels.
+    """
+
+    grid: np.ndarray
+    bins: tuple[str, ...]
+
+    def __post_init__(self):
+        object.__setattr__(self, "grid", check(self.grid))
+        if len(self.bins) != len(self.grid):
+            raise ValueError(f"{len(self.grid)} levels need as many names. Received: {len(self.bins)}.")
+
+    def __call__(self, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Draws (t float32 [B], level int32 [B]) for seeds int32 [B, 2]."""
+        level = random.integers(seeds, len(self.grid))
+        return tf.gather(tf.constant(self.grid), level), level
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform:
+    """Draws times uniformly on [first_time, 1); the bins divide that interval equally.
+
+    Attributes:
+      first_time: the smallest time, in [0, 1).
+      num_bins: the number of bins, at least 1.
+
+    Raises:
+      ValueError: if a number is out of range.
+    """
+
+    first_time: float
+    num_bins: int = 10
+
+    def __post_init__(self):
+        if not 0.0 <= self.first_time < 1.0 or self.num_bins < 1:
+            raise ValueError(
+                "Uniform times need first_time in [0, 1) and 1 or more bins. "
+                f"Received: first_time={self.first_time}, num_bins={self.num_bins}."
+            )
+
+    @property
+    def bins(self) -> tuple[str, ...]:
+        """ "bin_00_t_0.05" and so on: the number of the bin and its middle."""
+        width = (1.0 - self.first_time) / self.num_bins
+        middles = [self.first_time + (number + 0.5) * width for number in range(self.num_bins)]
+        return tuple(f"bin_{number:02d}_t_{middle:.3g}" for number, middle in enumerate(middles))
+
+    def __call__(self, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Draws (t float32 [B], bin int32 [B]) for seeds int32 [B, 2]."""
+        u = random.uniform(seeds)
+        return self.first_time + (1.0 - self.first_time) * u, tf.cast(u * float(self.num_bins), tf.int32)

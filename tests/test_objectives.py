@@ -18,7 +18,7 @@ from ncsn_tf.score import EnergyModel, ScoreModel
 from ncsn_tf.sde import VE
 from tests.support.oracles import Gaussian
 
-SDE = VE(1.0, 0.01)
+SDE = VE(sigma_max=1.0, sigma_min=0.01)
 DATA = Gaussian(0.4, 0.3)
 SIGNS = np.array(list(itertools.product([-1.0, 1.0], repeat=2)))  # mean 0 and E[v v'] = I in the plane, exactly
 

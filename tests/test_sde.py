@@ -1,27 +1,54 @@
-"""The SDE against the equations that define it."""
+"""SDEs against the equations that define them."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from ncsn_tf import random
-from ncsn_tf.sde import VE
+from ncsn_tf.sde import VE, transition
+from tests.support.oracles import Cosine
 
 SDE = VE(sigma_max=50.0, sigma_min=0.01)
+SDES = [SDE, Cosine()]
 T = np.linspace(0.05, 0.95, 7)
 
 
-def test_moments_obey_the_differential_equation():
-    """d alpha/dt = f alpha and d sigma^2/dt = 2 f sigma^2 + g^2, by automatic differentiation."""
+@pytest.mark.parametrize("sde", SDES, ids=lambda sde: type(sde).__name__)
+def test_moments_obey_the_differential_equation(sde):
+    """d alpha/dt = f alpha and d sigma^2/dt = 2 f sigma^2 + g^2, by automatic differentiation in float64."""
     with tf.GradientTape(persistent=True) as tape:
-        t = tf.constant(T, tf.float32)
+        t = tf.constant(T, tf.float64)
         tape.watch(t)
-        alpha, sigma = SDE.marginal(t)
+        alpha, sigma = sde.marginal(t)
         variance = sigma**2
-    f, g = SDE.drift(t), SDE.diffusion(t)
+    f, g = sde.drift(t), sde.diffusion(t)
     d_alpha = tape.gradient(alpha, t, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    np.testing.assert_allclose(d_alpha, f * alpha, atol=1e-6)
-    np.testing.assert_allclose(tape.gradient(variance, t), 2 * f * variance + g**2, rtol=1e-5)
+    np.testing.assert_allclose(d_alpha, f * alpha, atol=1e-12)
+    np.testing.assert_allclose(tape.gradient(variance, t), 2 * f * variance + g**2, rtol=1e-10)
+
+
+@pytest.mark.parametrize("sde", SDES, ids=lambda sde: type(sde).__name__)
+def test_a_transition_composes_two_marginals(sde):
+    """alpha_t = a alpha_s and sigma_t^2 = a^2 sigma_s^2 + b^2, also where the times are near each other."""
+    s = tf.constant(T, tf.float64)
+    for step in (0.04, 1e-4):
+        t = s + step
+        (alpha_s, sigma_s), (alpha_t, sigma_t) = sde.marginal(s), sde.marginal(t)
+        a, b = transition(sde, s, t)
+        np.testing.assert_allclose(alpha_t, a * alpha_s, rtol=1e-12)
+        np.testing.assert_allclose(sigma_t**2, a**2 * sigma_s**2 + b**2, rtol=1e-12)
+        # The variance that is added, to first order g^2 dt: float32 keeps its digits.
+        in_float32 = transition(sde, tf.cast(s, tf.float32), tf.cast(s, tf.float32) + step)[1]
+        np.testing.assert_allclose(in_float32, b, rtol=2e-3)
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
+def test_coefficients_have_the_dtype_of_the_times(dtype):
+    t = tf.constant(T, dtype)
+    found = [*SDE.marginal(t), SDE.drift(t), SDE.diffusion(t), SDE.time(t + 1.0), *transition(SDE, t, t + 0.01)]
+    assert {value.dtype for value in found} == {dtype}
+    with pytest.raises(ValueError, match="Times are floats"):
+        SDE.marginal(tf.constant([0, 1]))
 
 
 def test_marginal_is_geometric_between_its_ends():
@@ -30,7 +57,7 @@ def test_marginal_is_geometric_between_its_ends():
 
 
 def test_time_inverts_marginal():
-    np.testing.assert_allclose(SDE.time(SDE.marginal(tf.constant(T, tf.float32))[1]), T, atol=1e-6)
+    np.testing.assert_allclose(SDE.time(SDE.marginal(tf.constant(T))[1]), T, atol=1e-12)
 
 
 def test_prior_has_its_density():

@@ -1,4 +1,4 @@
-"""What the launchers share: parsing flags, and ending with one clear line on a user's mistake."""
+"""The frame in which a verb runs: it parses the flags, and ends with one clear line on a usage error."""
 
 import contextlib
 import errno
@@ -11,23 +11,23 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-USER_MISTAKE = 2
+USAGE_ERROR = 2
 FAILURE = 1
 INTERRUPTED = 130
 TERMINATED = 143
 STOPPED = 75
-"""Stopped from outside: the same command goes on. The code that sysexits.h calls EX_TEMPFAIL."""
+"""Stopped from outside: the same command resumes. sysexits.h calls this code EX_TEMPFAIL."""
 
 
-def fail(message: object, code: int = USER_MISTAKE) -> NoReturn:
+def fail(message: object, code: int = USAGE_ERROR) -> NoReturn:
     """Ends the program with one line on standard error."""
     print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
     sys.exit(code)
 
 
 @contextlib.contextmanager
-def user_mistakes() -> Iterator[None]:
-    """Within it, what the library refuses ends the program with code 2 and no traceback.
+def usage_errors() -> Iterator[None]:
+    """Within it, an error that the library raises about its input ends the program with code 2 and no traceback.
 
     Put it around reading configurations, data and checkpoints, not around long computations, where a ValueError is a
     defect of ours whose traceback is wanted.
@@ -43,8 +43,8 @@ def user_mistakes() -> Iterator[None]:
 def _import_tensorflow_quietly() -> None:
     """Imports TensorFlow and lets it look for devices with standard error closed.
 
-    It writes a dozen lines about libraries and drivers there before any log level applies; the one line that tells a
-    user what is wrong would drown in them. What really fails raises, and is reported.
+    It writes a dozen lines about libraries and drivers there before any log level applies, which would bury the one
+    line that a user needs. Real failures raise, and are reported.
     """
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -65,9 +65,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     def parse(arguments: Sequence[str]) -> list[str]:
         try:
             rest = flags.FLAGS(arguments)
-        except KeyError as error:  # ml_collections, for a key that the configuration does not have
-            fail(f"The configuration has no {error.args[0]}")
-        except Exception as error:  # noqa: BLE001 - a config file is the user's program and may raise anything
+        except Exception as error:  # a config file is the user's program and may raise anything
             fail(error)
         if len(rest) > 1:
             fail(f"Unexpected arguments: {' '.join(rest[1:])}. Flags are written --name=value.")
@@ -80,7 +78,7 @@ def run(main: Callable[[], None]) -> NoReturn:
         try:
             main()
         except KeyboardInterrupt:
-            fail("interrupted. The same command may be given again, and goes on from what is saved.", INTERRUPTED)
+            fail("interrupted. The same command resumes from what is saved.", INTERRUPTED)
 
     # A request to end unwinds as an exception does, so that half-written files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))

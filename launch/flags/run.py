@@ -1,54 +1,87 @@
-"""The flags of launchers that open a trained run; import it to have them."""
+"""The flags of verbs that open a trained run and draw with it."""
 
+import contextlib
 import dataclasses
 import pathlib
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from launch.flags import sampler as sampling
+from . import devices, sampler
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.", required=True)
-OUTPUT = flags.DEFINE_string("output", None, "Where to write; by default a folder in the run's directory.")
-_CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "The checkpoint's step; by default the newest.")
-SEED = flags.DEFINE_integer("seed", 0, "Of all that is drawn: row i depends on (seed, i) alone.", 0, 2**31 - 1)
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "Load everything, draw nothing, write nothing.")
+if TYPE_CHECKING:
+    from ncsn_tf.runs import TrainedRun
 
 
-def open_run() -> Any:
-    """The run of the flags, its weights loaded, its sampler changed as they say; raises as `runs.TrainedRun` does."""
-    from ncsn_tf import runs
-    from ncsn_tf.training.run_directory import RunDirectory
+@dataclasses.dataclass(frozen=True)
+class OpenedRun:
+    """The flags of an opened run, defined."""
 
-    run = runs.TrainedRun(RunDirectory(WORKDIR.value), sampler=sampling.changes())
-    run.load(_CHECKPOINT.value)
-    return run
+    workdir: flags.FlagHolder
+    output: flags.FlagHolder
+    checkpoint: flags.FlagHolder
+    seed: flags.FlagHolder
+    dry_run: flags.FlagHolder
+    sampler: sampler.Sampler
+    devices: devices.Devices
+
+    def open(self, strategy: Any) -> "TrainedRun":
+        """The run of the flags on a strategy, its weights loaded, its sampler changed; raises as `runs.TrainedRun`."""
+        from ncsn_tf import runs
+        from ncsn_tf.training.run_directory import RunDirectory
+
+        run = runs.TrainedRun(RunDirectory(self.workdir.value), strategy, self.sampler.changes())
+        run.load(self.checkpoint.value)
+        return run
+
+    def folder(self, run: "TrainedRun", kind: str) -> pathlib.Path:
+        """Where results are written: --output, or WORKDIR/KIND/step_N_seed_S."""
+        name = f"step_{run.step:08d}_seed_{self.seed.value}"
+        return pathlib.Path(self.output.value or run.directory.path / kind / name)
+
+    def prepare(self, run: "TrainedRun", folder: pathlib.Path) -> bool:
+        """Makes the folder and returns True; a dry run reports instead and returns False."""
+        if self.dry_run.value:
+            print(f"Dry run: would write into {folder}")
+            return False
+        if run.is_chief:
+            folder.mkdir(parents=True, exist_ok=True)
+            # It would speak of other results until these are complete.
+            (folder / "about.json").unlink(missing_ok=True)
+        return True
+
+    def record(self, run: "TrainedRun") -> dict[str, Any]:
+        """Everything that is needed to repeat what was drawn."""
+        from ncsn_tf.cluster import strategies
+        from ncsn_tf.training.run_directory import environment
+
+        return {
+            "checkpoint": run.checkpoint,
+            "weights": run.checksum(),
+            "seed": self.seed.value,
+            "sampler": run.builder.sampler_key,
+            **environment(strategies.describe(run.strategy)),
+        }
 
 
-def output(run: Any, kind: str) -> pathlib.Path:
-    """Where results go: --output, or WORKDIR/KIND/step_N_seed_S."""
-    return pathlib.Path(OUTPUT.value or run.directory.path / kind / f"step_{run.step:08d}_seed_{SEED.value}")
+def define() -> OpenedRun:
+    """Defines --workdir, --output, --checkpoint, --seed, --dry_run, and the flags of the sampler and of devices."""
+    return OpenedRun(
+        workdir=flags.DEFINE_string("workdir", None, "The run's directory.", required=True),
+        output=flags.DEFINE_string("output", None, "Where to write; by default a folder in the run's directory."),
+        checkpoint=flags.DEFINE_integer("checkpoint", None, "The checkpoint's step; by default the newest."),
+        seed=flags.DEFINE_integer("seed", 0, "The seed of all draws: row i depends on (seed, i) alone.", 0, 2**31 - 1),
+        dry_run=flags.DEFINE_bool("dry_run", False, "Load everything, draw nothing, write nothing."),
+        sampler=sampler.define(),
+        devices=devices.define(),
+    )
 
 
-def prepare(folder: pathlib.Path) -> bool:
-    """Makes the folder, unless the run is dry, which it says; whether to go on."""
-    if DRY_RUN.value:
-        print(f"Dry run: would write into {folder}")
-        return False
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "about.json").unlink(missing_ok=True)  # it would speak of other results until these are there
-    return True
+@contextlib.contextmanager
+def levels_shown(total: int, unit: str = "level") -> Iterator[Any]:
+    """Yields a progress bar of so many frames."""
+    from ncsn_tf.training.summaries import progress_bar
 
-
-def record(run: Any) -> dict[str, Any]:
-    """What is needed to repeat what was drawn."""
-    from ncsn_tf.cluster import strategies
-    from ncsn_tf.training.run_directory import environment
-
-    return {
-        "checkpoint": run.checkpoint,
-        "weights": run.checksum(),
-        "seed": SEED.value,
-        "sampler": dataclasses.asdict(run.builder.sampler_options),
-        **environment(strategies.describe(strategies.create("one_device"))),
-    }
+    with progress_bar(total, unit) as bar:
+        yield bar

@@ -1,78 +1,108 @@
-"""Configuration -> objects: the one place that unpacks a configuration.
-
-A configuration is nested dicts of plain values. Each section names the arguments of one constructor, so a key that
-nothing reads is refused here, with the nearest known name.
-"""
+"""Configuration -> objects: the one place that unpacks a configuration."""
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import objectives, random, times
-from ncsn_tf.config import sections
+from ncsn_tf import objectives, random, score, sde, times
+from ncsn_tf.config import schema, sections
 from ncsn_tf.data import images, pipeline
-from ncsn_tf.evaluation.options import EvaluationOptions
-from ncsn_tf.guidance import interpolation
+from ncsn_tf.data.value_range import ValueRange
 from ncsn_tf.networks.ncsn import NCSN
 from ncsn_tf.samplers import driver, langevin
-from ncsn_tf.samplers.options import SamplerOptions
-from ncsn_tf.score import ScoreFunction, denoise
-from ncsn_tf.sde import VE
+from ncsn_tf.score import ScoreModel
 from ncsn_tf.training import optimizers
-from ncsn_tf.training.loop import Cadence, DrawSamples, HeldOutLoss
+from ncsn_tf.training.loop import Cadence
 from ncsn_tf.training.trainer import Trainer, check_division
 
+# The tables of what a section chooses from. Each function takes the section's dataclass, and what else it needs.
 
-@dataclasses.dataclass(frozen=True)
-class TrainingOptions(Cadence):
-    """The `training` section: the run's cadence, and what goes with it.
-
-    Attributes:
-      batch_size: the global batch, over all replicas.
-      jit_compile: compile the training step with XLA.
-      accumulation: parts that a replica's share of a batch is taken in, one after the other.
-      held_out_examples: how many held-out examples the held-out loss reads, the first ones; 0 for none.
-      sample_count: how many samples a grid made during training shows.
-      keep_checkpoints: how many checkpoints are kept, the newest.
-    """
-
-    batch_size: int
-    jit_compile: bool
-    accumulation: int
-    held_out_examples: int
-    sample_count: int
-    keep_checkpoints: int
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("batch_size", "accumulation", "sample_count", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} must be at least 1. Received: {getattr(self, name)}.")
-        if self.held_out_examples < 0:
-            raise ValueError(f"training.held_out_examples must not be negative. Received: {self.held_out_examples}.")
-
-
-_SECTIONS = ("data", "ema", "evaluation", "network", "noise", "objective", "optim", "sampler", "seed", "training")
+_SDES: dict[str, Callable[[Any], sde.SDE]] = {
+    "ve": lambda keys: sde.VE(sigma_max=keys.sigma_max, sigma_min=keys.sigma_min),
+}
 _NETWORKS: dict[str, Callable[..., keras.Model]] = {"ncsn": NCSN}
-_SAMPLERS = ("annealed_langevin", "langevin")
-_PRIORS = ("uniform", "normal")
-_DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
+_OUTPUTS: dict[str, Callable[[Any], score.Output]] = {
+    "score": lambda keys: score.score,
+    "score_over_sigma": lambda keys: score.score_over_sigma,
+    "noise": lambda keys: score.noise,
+    "clean_image": lambda keys: score.clean_image,
+    "velocity": lambda keys: score.velocity,
+    "edm": lambda keys: score.edm(keys.sigma_data),
+}
+_CONDITIONS: dict[str, Callable[[Any, np.ndarray], score.Condition]] = {
+    "nearest_level": lambda keys, grid: score.nearest_level(grid),
+    "log_sigma": lambda keys, grid: score.log_sigma(keys.scale),
+    "scaled_time": lambda keys, grid: score.scaled_time,
+    "none": lambda keys, grid: score.unconditional,
+}
+_SLICES: dict[str, Callable[..., tf.Tensor]] = {
+    "normal": random.normal,
+    "rademacher": random.rademacher,
+    "spherical": lambda seeds, shape: random.spherical(seeds, shape, event_rank=len(shape) - 1),
+}
+_FIRST_ORDER_OBJECTIVES = ("denoising",)
+
+
+def _denoising(keys: schema.Denoising, process: sde.SDE):
+    weighting = objectives.sigma_power(keys.sigma_power)
+    return (
+        lambda score_fn, x, t, z: objectives.annealed_denoising(score_fn, process, x, t, z, weighting=weighting)
+    ), None
+
+
+def _exact(keys: schema.Exact, process: sde.SDE):
+    options = {
+        "weighting": objectives.sigma_power(keys.sigma_power),
+        "directions_at_once": keys.directions_at_once,
+    }
+    return (lambda score_fn, x, t, z: objectives.annealed_exact(score_fn, process, x, t, z, **options)), None
+
+
+def _sliced(keys: schema.Sliced, process: sde.SDE):
+    draw = _SLICES[keys.slices]
+    options = {
+        "weighting": objectives.sigma_power(keys.sigma_power),
+        "variance_reduced": keys.variance_reduced,
+    }
+    return (
+        lambda score_fn, x, t, z, v: objectives.annealed_sliced(score_fn, process, x, t, z, v, **options),
+        lambda seeds, shape: draw(seeds, (keys.num_slices, *shape)),
+    )
+
+
+# Each makes (objective, draw_slices), as `Trainer` takes them.
+_OBJECTIVES: dict[str, Callable] = {"denoising": _denoising, "exact": _exact, "sliced": _sliced}
+
+
+def _annealed_langevin(process: sde.SDE, grid: np.ndarray, epsilon, noise: langevin.Noise):
+    return langevin.Langevin(langevin.annealed(process, epsilon, float(grid[-1])), noise), grid
+
+
+def _langevin(process: sde.SDE, grid: np.ndarray, epsilon, noise: langevin.Noise):
+    return langevin.Langevin(langevin.constant(epsilon), noise), np.repeat(grid[-1:], len(grid))
+
+
+# Each makes a step, and the times at which it takes `steps_per_level` steps.
+_SAMPLERS: dict[str, Callable] = {"annealed_langevin": _annealed_langevin, "langevin": _langevin}
 
 
 class Builder:
     """Makes a run's objects from its configuration.
 
     Args:
-      config: sections `data`, `noise`, `network`, `objective`, `optim`, `ema`, `training`, `sampler`, `evaluation` and
-        the number `seed`; `ncsn_tf/defaults.py` shows every key.
+      config: the sections of `config.schema`, as plain values.
 
     Attributes:
+      seed: the run's seed.
       sde: the SDE that perturbs the data.
-      times: float32 [L], the noise levels as a decreasing grid of t.
+      value_range: the range of the SDE's data.
+      grid: float32 [L], the noise levels as a decreasing grid of times.
       sigmas: float32 [L], the same levels as standard deviations.
+      draw: the times that training draws.
       training: the `training` section.
       sampler_options: the `sampler` section.
       evaluation: the `evaluation` section.
@@ -82,29 +112,35 @@ class Builder:
     """
 
     def __init__(self, config: sections.Config):
-        sections.check_names("config", config, _SECTIONS, required=_SECTIONS)
-        self._config = config
-        self.seed: int = config["seed"]
-        random.seed(self.seed)  # refuses what is no seed
-        self.training: TrainingOptions = sections.call(TrainingOptions, config, "training")
-        self.sampler_options: SamplerOptions = sections.call(SamplerOptions, config, "sampler")
-        self.evaluation: EvaluationOptions = sections.call(EvaluationOptions, config, "evaluation")
-        self.times, self.sde = sections.call(_levels, config, "noise")
-        self.sigmas = self.sde.marginal(self.times)[1].numpy()
-        self._data = sections.call(_DataOptions, config, "data")
-        sections.call(_optimizer, config, "optim")
-        sections.check_section(_ema_decay, config, "ema")
-        self._network = sections.choose(_NETWORKS, config, "network")
-        self._objective, self._draw_slices = sections.choose(_OBJECTIVES, config, "objective")(self.sde)
-        sections.one_of(_DTYPES, config["network"].get("dtype", "float32"), "network.dtype")
-        if config["network"].get("rematerialise") and config["objective"]["name"] not in _FIRST_ORDER_OBJECTIVES:
+        self._sections = sections.read(config)
+        names, values = self._sections.names, self._sections.values
+        self.seed: int = self._sections.seed
+        self.training: schema.Training = values["training"]
+        self.sampler_options: schema.Langevin = values["sampler"]
+        self.evaluation: schema.Evaluation = values["evaluation"]
+        self.sde = _SDES[names["sde"]](values["sde"])
+        self.value_range = ValueRange(*self.sde.data_range)
+        self.grid = times.uniform(values["times"].num_levels)
+        self.sigmas = self.sde.marginal(tf.constant(self.grid))[1].numpy()
+        self.draw: times.TimeDraw = times.Levels(
+            self.grid, tuple(f"level_{index:03d}_sigma_{sigma:.4g}" for index, sigma in enumerate(self.sigmas))
+        )
+        self._data: schema.Data = values["data"]
+        self._objective, self._draw_slices = _OBJECTIVES[names["objective"]](values["objective"], self.sde)
+        if values["network"].rematerialise and names["objective"] not in _FIRST_ORDER_OBJECTIVES:
             raise ValueError(
                 "network.rematerialise=True goes with objectives that take no derivative of the score: "
-                f"{', '.join(_FIRST_ORDER_OBJECTIVES)}. Received: objective.name={config['objective']['name']!r}."
+                f"{', '.join(_FIRST_ORDER_OBJECTIVES)}. Received: objective.name={names['objective']!r}."
             )
-        sections.one_of(_SAMPLERS, self.sampler_options.name, "sampler.name")
-        sections.one_of(_PRIORS, self.sampler_options.prior, "sampler.prior")
-        self.sampler(lambda x, t: x)  # refuses impossible options now, before anything is written
+        self.sampler()  # refuses impossible options now, before anything is written
+        self._learning_rate()
+
+    @property
+    def sampler_key(self) -> dict[str, Any]:
+        """The `sampler` section as plain values."""
+        return {"name": self._sections.names["sampler"], **dataclasses.asdict(self.sampler_options)}
+
+    # Data
 
     def load_images(self, split: str) -> images.ImageSource:
         """The `train` or `held_out` images of the `data` section."""
@@ -112,26 +148,33 @@ class Builder:
         del options["random_flip"], options["dequantize"]
         return images.load(split=split, **options)
 
-    def batches(self, source: images.ImageSource, strategy: tf.distribute.Strategy, step: int) -> tf.data.Dataset:
-        """Distributed training batches from a step on."""
+    def batches(self, source: images.ImageSource, strategy: tf.distribute.Strategy, step: int):
+        """Distributed training batches from a step on, in the SDE's data range."""
+        return pipeline.distributed_training_batches(
+            source,
+            strategy,
+            global_batch_size=self.training.batch_size,
+            seed=self.seed,
+            start_step=step,
+            random_flip=self._data.random_flip,
+            dequantize=self._data.dequantize,
+            value_range=self.value_range,
+        )
 
-        def shard(context: tf.distribute.InputContext) -> tf.data.Dataset:
-            return pipeline.training_batches(
-                source,
-                global_batch_size=self.training.batch_size,
-                seed=self.seed,
-                start_step=step,
-                random_flip=self._data.random_flip,
-                dequantize=self._data.dequantize,
-                num_replicas=context.num_replicas_in_sync,
-                pipeline_id=context.input_pipeline_id,
-                num_pipelines=context.num_input_pipelines,
-            )
-
-        return strategy.distribute_datasets_from_function(shard)
+    def held_out_batches(
+        self, source: images.ImageSource, strategy: tf.distribute.Strategy, limit: int, batch_size: int | None = None
+    ):
+        """(batches, number): distributed batches of the first `limit` held-out images, and how many cover them."""
+        return pipeline.distributed_evaluation_batches(
+            source,
+            strategy,
+            batch_size=self.training.batch_size if batch_size is None else batch_size,
+            limit=limit,
+            value_range=self.value_range,
+        )
 
     @property
-    def preparation(self) -> dict:
+    def preparation(self) -> dict[str, Any]:
         """How the `data` section has images cropped, resized and converted, for the record."""
         options = dataclasses.asdict(self._data)
         return {name: options[name] for name in ("image_size", "center_crop", "channels")}
@@ -142,41 +185,15 @@ class Builder:
         return self._data.name
 
     def forbid_download(self) -> None:
-        """Makes `load_images` read what is prepared and nothing else, for a dry run."""
+        """Makes `load_images` read prepared data alone, for a dry run."""
         self._data = dataclasses.replace(self._data, download=False)
 
-    def held_out_loss(self, trainer: Trainer, shape: tuple[int, int, int]) -> HeldOutLoss | None:
-        """Measures the held-out loss, over all replicas; None where it is never or on nothing measured.
+    # Training
 
-        Raises:
-          ValueError: if the held-out images have another shape than the training images, `shape`.
-        """
-        if not self.training.held_out_examples or not self.training.evaluate_every:
-            return None
-        source = self.load_images("held_out")
-        if source.shape != shape:
-            raise ValueError(
-                f"The held-out images have the shape {source.shape}, the training images {shape}. Give data.image_size "
-                "or data.channels to make them equal, or set training.held_out_examples=0."
-            )
-        limit = min(self.training.held_out_examples, len(source))
-        number = -(-limit // self.training.batch_size)
-
-        def shard(context: tf.distribute.InputContext) -> tf.data.Dataset:
-            batches = pipeline.evaluation_batches(
-                source,
-                batch_size=self.training.batch_size,
-                limit=limit,
-                num_replicas=context.num_replicas_in_sync,
-                pipeline_id=context.input_pipeline_id,
-                num_pipelines=context.num_input_pipelines,
-            )
-            return batches.repeat()  # workers would have to agree on the end of a finite one
-
-        def measure() -> tuple[float, np.ndarray]:
-            return trainer.held_out_loss(iter(trainer.strategy.distribute_datasets_from_function(shard)), number)
-
-        return measure
+    @property
+    def cadence(self) -> Cadence:
+        """The length of the run and its intervals."""
+        return Cadence(**{field.name: getattr(self.training, field.name) for field in dataclasses.fields(Cadence)})
 
     def check_devices(self, strategy: tf.distribute.Strategy) -> None:
         """Raises ValueError if the batch does not divide by the strategy's replicas."""
@@ -184,30 +201,56 @@ class Builder:
 
     def network(self, shape: tuple[int, int, int]) -> keras.Model:
         """A built network for images [H, W, C]; its start is drawn from the run's seed."""
-        keras.utils.set_random_seed(self.seed)
-        network = self._network(channels=shape[-1], num_levels=len(self.times))
+        keys = dataclasses.asdict(self._sections.values["network"])
+        make = _NETWORKS[self._sections.names["network"]]
+        network = make(channels=shape[-1], num_levels=len(self.grid), seed=self.seed, **keys)
         network.build((None, *shape), (None,))
         return network
 
+    def score_model(self, network: Callable) -> ScoreModel:
+        """The network, or a function in its place, as a score function."""
+        names, values = self._sections.names, self._sections.values
+        return ScoreModel(
+            network,
+            self.sde,
+            _OUTPUTS[names["output"]](values["output"]),
+            _CONDITIONS[names["condition"]](values["condition"], self.grid),
+        )
+
+    def _learning_rate(self):
+        keys: schema.Optimizer = self._sections.values["optim"]
+        return optimizers.learning_rate(
+            keys.learning_rate,
+            warmup_steps=keys.warmup_steps,
+            decay=keys.decay,
+            decay_steps=keys.decay_steps,
+            final_fraction=keys.final_fraction,
+        )
+
     def trainer(self, strategy: tf.distribute.Strategy, shape: tuple[int, int, int]) -> Trainer:
         """A trainer for images [H, W, C] on a strategy."""
-        scaled = self._config["network"].get("dtype") == "mixed_float16"
+        scaled = self._sections.values["network"].dtype == "mixed_float16"
+        keys: schema.Optimizer = self._sections.values["optim"]
         with strategy.scope():
             network, average = self.network(shape), self.network(shape)
-            optimizer = sections.call(_optimizer, self._config, "optim")(
-                optimizers.SkippingAdam if scaled else optimizers.ReducedAdam
+            adam = optimizers.SkippingAdam if scaled else optimizers.ReducedAdam
+            optimizer = adam(
+                self._learning_rate(),
+                beta_1=keys.beta_1,
+                beta_2=keys.beta_2,
+                epsilon=keys.epsilon,
+                global_clipnorm=keys.clip_norm,
             )
             loss_scale = optimizers.LossScale() if scaled else None
         return Trainer(
             strategy=strategy,
-            network=network,
-            average=average,
-            sde=self.sde,
-            times=self.times,
+            model=self.score_model(network),
+            average_model=self.score_model(average),
+            draw=self.draw,
             objective=self._objective,
             draw_slices=self._draw_slices,
             optimizer=optimizer,
-            ema_decay=sections.call(_ema_decay, self._config, "ema"),
+            ema_decay=self._sections.values["ema"].decay,
             run_seed=self.seed,
             batch_size=self.training.batch_size,
             accumulation=self.training.accumulation,
@@ -215,152 +258,46 @@ class Builder:
             jit_compile=self.training.jit_compile,
         )
 
+    # Sampling
+
     @property
-    def sampler_times(self) -> np.ndarray:
-        """The times of the levels that the sampler visits, float32 [L], decreasing."""
+    def sampler_grid(self) -> np.ndarray:
+        """The times of the levels that the sampler visits, float32 [K], decreasing."""
         levels = self.sampler_options.num_levels
-        return times.subsample(self.times, levels) if levels is not None else self.times
+        return times.subsample(self.grid, levels) if levels is not None else self.grid
 
     def sampler(
         self,
-        score_fn: ScoreFunction,
+        strategy: tf.distribute.Strategy | None = None,
         *,
-        condition: driver.Condition | None = None,
-        draw: langevin.Noise = random.normal,
-        first_level: int = 0,
-    ) -> driver.Sampler:
-        """The compiled sampler of the `sampler` section, in one segment a noise level.
+        noise: langevin.Noise = random.normal,
+        epsilon: float | tf.Tensor | None = None,
+        steps_per_level: int | tf.Tensor | None = None,
+        jit_compile: bool | None = None,
+    ) -> driver.FixedSteps:
+        """The sampler of the `sampler` section, one segment per noise level.
 
         Args:
-          score_fn: the score function.
-          condition: what the walk heeds besides the score, as `driver.Sampler` takes it.
-          draw: draws the noise of a step.
-          first_level: where to begin, an index of `sampler_times`.
+          strategy: where it runs, as `driver.FixedSteps` takes it.
+          noise: draws the noise of a step.
+          epsilon: in place of the section's; a tensor in a graph.
+          steps_per_level: likewise.
+          jit_compile: likewise.
         """
         options = self.sampler_options
-        times = self.sampler_times[first_level:]
-        if options.name == "annealed_langevin":
-            step = langevin.Langevin(langevin.annealed(self.sde, options.epsilon, float(self.times[-1])), draw)
-            schedule = driver.dwell(times, options.steps_per_level)
-        else:
-            step = langevin.Langevin(langevin.constant(options.epsilon), draw)
-            schedule = driver.dwell(times[-1:], options.steps_per_level * len(times))
-        return driver.Sampler(
+        chosen = options.epsilon if epsilon is None else epsilon
+        step, grid = _SAMPLERS[self._sections.names["sampler"]](self.sde, self.sampler_grid, chosen, noise)
+        return driver.FixedSteps(
+            self.sde,
             step,
-            score_fn,
-            schedule,
-            segments=len(times),
-            finish=(lambda score_fn, x, t: denoise(score_fn, self.sde, x, t)) if options.denoise else None,
-            condition=condition,
-            jit_compile=options.jit_compile,
+            times.repeat_times(grid, options.steps_per_level if steps_per_level is None else steps_per_level),
+            segments=len(grid),
+            finish=score.denoise if options.denoise else None,
+            jit_compile=options.jit_compile if jit_compile is None else jit_compile,
+            strategy=strategy,
         )
 
-    def sample_drawer(self, score_fn: ScoreFunction, shape: tuple[int, int, int]) -> DrawSamples:
-        """A function that draws `training.sample_count` samples, the same ones each time.
-
-        It calls what it is given after each noise level, and returns uint8 [N, H, W, C], or None where they are not
-        finite, as an early score's may be.
-        """
-        sampler, count = self.sampler(score_fn), self.training.sample_count
-
-        def draw(between_levels: Callable[[], None]) -> np.ndarray | None:
-            made = driver.generate(
-                sampler,
-                self.prior(),
-                shape,
-                run_seed=self.seed,
-                num_samples=count,
-                batch_size=count,
-                on_frame=lambda *_: between_levels(),
-            )
-            x = next(made).x.numpy()
-            return pipeline.to_uint8(x) if np.isfinite(x).all() else None
-
-        return draw
-
-    def prior(self, points: int | None = None) -> driver.Prior:
-        """What a sampler starts from; with `points`, for a path of so many samples (`conditional.interpolation`)."""
-        if self.sampler_options.prior == "uniform":
-            return driver.uniform_prior if points is None else interpolation.uniform_prior(points)
-        return self.sde.prior_sample if points is None else interpolation.normal_prior(self.sde.prior_sample, points)
-
-
-@dataclasses.dataclass(frozen=True)
-class _DataOptions:
-    """The `data` section: arguments of `images.load` and of `pipeline.training_batches`."""
-
-    name: str
-    data_dir: str | None
-    image_size: int | tuple[int, int] | None
-    center_crop: int | None
-    channels: int | None
-    download: bool
-    memory_limit_gib: float
-    random_flip: bool
-    dequantize: bool
-
-
-def _levels(sigma_max: float, sigma_min: float, num_levels: int) -> tuple[np.ndarray, VE]:
-    return times.uniform(num_levels), VE(sigma_max=sigma_max, sigma_min=sigma_min)
-
-
-def _optimizer(
-    learning_rate: float,
-    beta_1: float,
-    beta_2: float,
-    epsilon: float,
-    clip_norm: float | None,
-    warmup_steps: int,
-    decay: str | None,
-    decay_steps: int | None,
-    final_fraction: float,
-) -> Callable[[type[optimizers.ReducedAdam]], optimizers.ReducedAdam]:
-    for name, value in (("learning_rate", learning_rate), ("epsilon", epsilon), ("clip_norm", clip_norm)):
-        if value is not None and not 0.0 < value < float("inf"):
-            raise ValueError(f"optim.{name} must be positive and finite. Received: {value}.")
-    for name, value in (("beta_1", beta_1), ("beta_2", beta_2)):
-        if not 0.0 <= value < 1.0:
-            raise ValueError(f"optim.{name} must lie in [0, 1). Received: {value}.")
-    schedule = {"decay": decay, "decay_steps": decay_steps, "final_fraction": final_fraction}
-    rate = optimizers.learning_rate(learning_rate, warmup_steps=warmup_steps, **schedule)
-    options = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon, "global_clipnorm": clip_norm}
-    return lambda adam: adam(rate, **options)
-
-
-def _denoising(sde: VE, *, sigma_power: float = 2.0):
-    weighting = objectives.sigma_power(sigma_power)
-    return lambda score_fn, x, t, z: objectives.annealed_denoising(score_fn, sde, x, t, z, weighting=weighting), None
-
-
-def _exact(sde: VE, *, sigma_power: float = 2.0, directions_at_once: int | None = None):
-    if directions_at_once is not None and directions_at_once < 1:
-        raise ValueError(f"objective.directions_at_once must be at least 1. Received: {directions_at_once}.")
-    options = {"weighting": objectives.sigma_power(sigma_power), "directions_at_once": directions_at_once}
-    return lambda score_fn, x, t, z: objectives.annealed_exact(score_fn, sde, x, t, z, **options), None
-
-
-def _sliced(
-    sde: VE, *, sigma_power: float = 2.0, slices: str = "normal", num_slices: int = 1, variance_reduced: bool = False
-):
-    draw = _SLICES[sections.one_of(_SLICES, slices, "objective.slices")]
-    if num_slices < 1:
-        raise ValueError(f"objective.num_slices must be at least 1. Received: {num_slices}.")
-    options = {"weighting": objectives.sigma_power(sigma_power), "variance_reduced": variance_reduced}
-    return (
-        lambda score_fn, x, t, z, v: objectives.annealed_sliced(score_fn, sde, x, t, z, v, **options),
-        lambda seeds, shape: draw(seeds, (num_slices, *shape)),
-    )
-
-
-# Each makes (objective, draw_slices), as `Trainer` takes them.
-_OBJECTIVES: dict[str, Callable] = {"denoising": _denoising, "exact": _exact, "sliced": _sliced}
-_FIRST_ORDER_OBJECTIVES = ("denoising",)
-_SLICES: dict[str, Callable[..., tf.Tensor]] = {
-    "normal": random.normal,
-    "rademacher": random.rademacher,
-    "spherical": lambda seeds, shape: random.spherical(seeds, shape, event_rank=len(shape) - 1),
-}
-
-
-def _ema_decay(decay: float) -> float:
-    return decay
+    @property
+    def prior(self) -> driver.Prior:
+        """Draws where samples start."""
+        return driver.uniform_prior if self.sampler_options.prior == "uniform" else self.sde.prior_sample

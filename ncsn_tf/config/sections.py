@@ -1,88 +1,164 @@
-"""Reading the sections of a configuration: a key that nothing reads is refused, with the nearest that is read.
+"""Configurations by section: their defaults and variants, and reading them so that no key is left unread."""
 
-A section names the arguments of one function. Nothing here knows which sections there are; `build.py` does.
-"""
-
+import dataclasses
 import difflib
-import functools
 import hashlib
-import inspect
-import itertools
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import keras
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+from ncsn_tf import random
+from ncsn_tf.config import schema
 
 Config = Mapping[str, Any]
+"""Plain values in nested dictionaries: sections, and the number `seed`."""
 
 
-def _section(config: Config, name: str, without: str | None = None) -> dict[str, Any]:
-    if not isinstance(config[name], Mapping):
-        raise ValueError(f"config.{name} must be a section, of keys and values. Received: {config[name]!r}.")
-    return {key: value for key, value in config[name].items() if key != without}
+def may_change(section: str, key: str) -> bool:
+    """Whether a run may continue with another value of a key."""
+    return section in schema.MAY_CHANGE and (not schema.MAY_CHANGE[section] or key in schema.MAY_CHANGE[section])
 
 
-def call(function: Callable, config: Config, name: str):
-    """Calls `function` with a section's values as keyword arguments, after checking their names."""
-    check_section(function, config, name)
-    return function(**_section(config, name))
+def section(name: str, chosen: str | None = None) -> ml_collections.ConfigDict:
+    """A section with its defaults; `chosen` is the `name` of one that offers a choice, by default the first.
 
-
-def check_section(function: Callable, config: Config, name: str) -> None:
-    """Holds a section's keys against the parameters of the function that reads it, all of which it must give."""
-    parameters = list(inspect.signature(function).parameters)
-    check_names(f"config.{name}", _section(config, name), parameters, required=parameters)
-
-
-def choose(table: Mapping[str, Callable], config: Config, name: str) -> Callable:
-    """The table's entry that a section's `name` names, with the section's other keys as its keyword arguments.
-
-    A key that is None leaves the entry's own default, so a configuration can show the keys of every entry.
+    Raises:
+      ValueError: for an unknown choice.
     """
-    section = _section(config, name)
-    chosen = one_of(table, section.get("name", ""), f"{name}.name")
-    readers = {entry: _options(function) for entry, function in table.items()}
-    check_names(f"config.{name}", section, ["name", *itertools.chain(*readers.values())], required=["name"])
-    given = {key: value for key, value in section.items() if key != "name" and value is not None}
-    for key in given:
-        if key not in readers[chosen]:
-            owners = " or ".join(entry for entry in table if key in readers[entry])
-            raise ValueError(f"Nothing reads config.{name}.{key} when {name}.name={chosen}; it belongs to {owners}.")
-    return functools.partial(table[chosen], **given)
+    values = ml_collections.ConfigDict()
+    if name in schema.CHOICES:
+        values.name = chosen = known(
+            schema.CHOICES[name], next(iter(schema.CHOICES[name])) if chosen is None else chosen, name
+        )
+    for field in dataclasses.fields(
+        schema.CHOICES[name][str(chosen)] if name in schema.CHOICES else schema.FIXED[name]
+    ):
+        kinds = {"int | None": int, "float | None": float, "str | None": str}
+        default = field.default
+        if default is None:
+            default = placeholder(kinds.get(str(field.type), object))
+        values[field.name] = default
+    return values
 
 
-def _options(function: Callable) -> list[str]:
-    """The arguments that a configuration may set: those with a default, and the dtype of a network."""
-    options = [p.name for p in inspect.signature(function).parameters.values() if p.default is not p.empty]
-    is_network = isinstance(function, type) and issubclass(function, keras.Model)
-    return [*options, "dtype"] if is_network else options
+def known(table: Mapping[str, Any], name: Any, where: str) -> str:
+    """The name, if the table has it; else a ValueError that names those that it has."""
+    if name not in table:
+        raise ValueError(f"config.{where}.name must be one of {sorted(table)}. Received: {name!r}.")
+    return name
 
 
-def one_of(known, value, where: str):
-    """The value, if it is one of those known; `where` is its place, "network.name" for instance."""
-    if value not in known:
-        raise ValueError(f"config.{where} must be one of {sorted(known)}. Received: {value!r}.")
-    return value
+def choose(config: ml_collections.ConfigDict, name: str, chosen: str) -> None:
+    """Gives a section of an unlocked configuration another choice, in place; keys that both choices have stay.
+
+    Raises:
+      ValueError: for an unknown choice.
+    """
+    new, old = section(name, chosen), config[name]
+    for key in new.keys():
+        if key != "name" and key in old and old.get_type(key) == new.get_type(key):
+            new[key] = old[key]
+    config[name] = new
 
 
-def check_names(where: str, section: Mapping, known, required) -> None:
-    """Refuses keys that nothing reads, naming the nearest that is read, and keys that are missing."""
-    for key in section:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"Did you mean {where}.{near[0]}?" if near else f"Known: {', '.join(sorted(known))}."
-            raise ValueError(f"Nothing reads {where}.{key}. {hint}")
-    missing = [key for key in required if key not in section]
+def ncsn() -> ml_collections.ConfigDict:
+    """The configuration of NCSN with every default; files in `configs/` start from it."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    for name in schema.SECTIONS:
+        config[name] = section(name)
+    return config
+
+
+def variant(variants: Mapping[str, Callable[[ml_collections.ConfigDict], Any]], name: str) -> ml_collections.ConfigDict:
+    """The configuration of a variant, `configs/FILE.py:NAME`.
+
+    Args:
+      variants: name -> a function that changes `ncsn()` in place.
+      name: the variant's name.
+
+    Raises:
+      ValueError: for an unknown variant, naming those that there are.
+    """
+    if name not in variants:
+        raise ValueError(f"The variants are {', '.join(variants)}. Received: {name!r}.")
+    config = ncsn()
+    variants[name](config)
+    return config
+
+
+@dataclasses.dataclass(frozen=True)
+class Sections:
+    """A configuration whose every key is read.
+
+    Attributes:
+      seed: the run's seed, in [0, 2^31).
+      names: the `name` of each section that offers a choice.
+      values: the dataclass of each section.
+    """
+
+    seed: int
+    names: Mapping[str, str]
+    values: Mapping[str, Any]
+
+
+def read(config: Config) -> Sections:
+    """Reads a configuration.
+
+    Raises:
+      ValueError: for a key that nothing reads, naming the nearest that is read; for one that is missing; and for a
+        value that its section refuses.
+    """
+    _check_names("config", config, ("seed", *schema.SECTIONS))
+    random.seed(config["seed"])  # refuses a number that is no seed
+    names, values = {}, {}
+    for name in schema.SECTIONS:
+        content = config[name]
+        if not isinstance(content, Mapping):
+            raise ValueError(f"config.{name} must be a section, of keys and values. Received: {content!r}.")
+        if name in schema.CHOICES:
+            _check_names(f"config.{name}", {"name": content["name"]} if "name" in content else {}, ("name",))
+            names[name] = known(schema.CHOICES[name], content["name"], name)
+        kind = schema.CHOICES[name][names[name]] if name in schema.CHOICES else schema.FIXED[name]
+        given = {key: value for key, value in content.items() if key != "name" or name not in schema.CHOICES}
+        _check_names(f"config.{name}", given, [field.name for field in dataclasses.fields(kind)], names.get(name))
+        values[name] = kind(**given)
+    return Sections(config["seed"], names, values)
+
+
+def _check_names(where: str, content: Mapping, expected, chosen: str | None = None) -> None:
+    for key in content:
+        if key not in expected:
+            raise ValueError(unread(where, key, expected, chosen))
+    missing = [key for key in expected if key not in content]
     if missing:
         raise ValueError(f"{where} lacks {', '.join(missing)}.")
 
 
-def fingerprint(config: Config) -> int:
-    """A number in [0, 2^31) that tells apart configurations that train differently.
+def unread(where: str, key: str, expected, chosen: str | None = None) -> str:
+    """The message about a key that nothing reads: the nearest known one, or the choice that it belongs to."""
+    name = where.removeprefix("config.")
+    owners = [
+        choice
+        for choice, kind in schema.CHOICES.get(name, {}).items()
+        if key in [field.name for field in dataclasses.fields(kind)]
+    ]
+    if owners:
+        return f"Nothing reads {where}.{key} when {name}.name={chosen}; it belongs to {' or '.join(owners)}."
+    near = difflib.get_close_matches(key, expected, n=1)
+    hint = f"Did you mean {where}.{near[0]}?" if near else f"Known: {', '.join(sorted(expected))}."
+    return f"Nothing reads {where}.{key}. {hint}"
 
-    What may differ from machine to machine has no part in it: where the data lie.
+
+def fingerprint(config: Config) -> int:
+    """A number in [0, 2^31) that differs between configurations that the workers of a cluster must share.
+
+    They may differ in the data's place on each machine, and in sampling and evaluation, which training does not read.
     """
-    data = {key: value for key, value in config["data"].items() if key not in ("name", "data_dir")}
-    text = json.dumps({**config, "data": data}, sort_keys=True)
+    data = {key: value for key, value in config["data"].items() if key not in ("name", "data_dir", "download")}
+    shared = {name: value for name, value in config.items() if name not in ("sampler", "evaluation")}
+    text = json.dumps({**shared, "data": data}, sort_keys=True)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) % 2**31

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from ncsn_tf import random
 from ncsn_tf.data.images import ImageSource
+from ncsn_tf.data.value_range import UNIT, ValueRange
 
 _SHUFFLE_PASSES = 2
 _KEY_WORDS = 4  # an offset and three words of key for a pass
@@ -29,6 +30,8 @@ def training_batches(
     start_step: int = 0,
     random_flip: bool = False,
     dequantize: bool = True,
+    labels: np.ndarray | None = None,
+    value_range: ValueRange = UNIT,
     num_replicas: int = 1,
     pipeline_id: int = 0,
     num_pipelines: int = 1,
@@ -46,14 +49,16 @@ def training_batches(
       start_step: the first step to serve; starting late costs nothing.
       random_flip: mirror each presentation left to right with probability 1/2.
       dequantize: give pixel x the value (x + u) / 256 with u uniform on [0, 1); otherwise its middle, (x + 0.5) / 256.
+      labels: int [N], the classes of the images; None for none.
+      value_range: the range of the images that are served.
       num_replicas: replicas over all pipelines.
       pipeline_id: which pipeline (input worker) this is, in [0, num_pipelines).
-      num_pipelines: input pipelines, one a worker; a divisor of `num_replicas`.
+      num_pipelines: input pipelines, one per worker; a divisor of `num_replicas`.
 
     Returns:
-      A dataset of dictionaries with b = global_batch_size / num_replicas: `image`, float32 [b, H, W, C] in [0, 1), and
-      `example`, int32 [b], the presentation's number `epoch * N + index` modulo 2^31. A number comes back only after
-      2^31 presentations, and what is drawn for it then repeats.
+      A dataset of dictionaries with b = global_batch_size / num_replicas: `image`, float32 [b, H, W, C] in
+      `value_range`; `example`, int32 [b], the presentation's number `epoch * N + index` modulo 2^31; and with `labels`
+      `label`, int32 [b]. A number comes back only after 2^31 presentations, and its draws then repeat.
 
     Raises:
       ValueError: if a size is not positive, a division leaves a rest, or `start_step`, `pipeline_id` or `seed` is out
@@ -66,6 +71,7 @@ def training_batches(
     # The images stay in host memory, captured by the map function as an argument of the dataset: as a constant of the
     # graph they would meet the 2 GiB limit of a serialised graph, and on an accelerator they would fill its memory.
     images = source.tensor
+    classes = _checked_labels(labels, count)
     with tf.init_scope(), tf.device("CPU:0"):
         root = random.seed(seed)
         order_seed = random.fold(root, random.Stream.DATA_ORDER)
@@ -87,7 +93,8 @@ def training_batches(
             image = _dequantized(pixels, random.per_example(noise_seed, example), source.shape)
         else:
             image = _centred(pixels)
-        return {"image": tf.ensure_shape(image, (batch_size, *source.shape)), "example": example}
+        image = value_range.encode(tf.ensure_shape(image, (batch_size, *source.shape)))
+        return {"image": image, "example": example} | _labelled(classes, indices)
 
     elements = tf.data.Dataset.counter(start=start_step * local_replicas, dtype=tf.int64)
     batches = elements.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -99,6 +106,8 @@ def evaluation_batches(
     *,
     batch_size: int,
     limit: int | None = None,
+    labels: np.ndarray | None = None,
+    value_range: ValueRange = UNIT,
     num_replicas: int = 1,
     pipeline_id: int = 0,
     num_pipelines: int = 1,
@@ -112,13 +121,16 @@ def evaluation_batches(
       source: the images.
       batch_size: B, images a batch over all replicas; a multiple of `num_replicas`.
       limit: take only the first `limit` images; all of them if None or larger than their number.
+      labels: int [N], the classes of the images; None for none.
+      value_range: the range of the images that are served.
       num_replicas: replicas over all pipelines.
       pipeline_id: which pipeline (input worker) this is, in [0, num_pipelines).
-      num_pipelines: input pipelines, one a worker; a divisor of `num_replicas`.
+      num_pipelines: input pipelines, one per worker; a divisor of `num_replicas`.
 
     Returns:
       A dataset of dictionaries with b = batch_size / num_replicas: `image`, float32 [b, H, W, C], the middles
-      (x + 0.5) / 256; `example`, int32 [b], the image's index; `weight`, float32 [b], 1 for an image and 0 for padding.
+      (x + 0.5) / 256 in `value_range`; `example`, int32 [b], the image's index; `weight`, float32 [b], 1 for an image
+      and 0 for padding; and with `labels` `label`, int32 [b].
       What the last batch lacks is padded with the first image.
 
     Raises:
@@ -130,6 +142,7 @@ def evaluation_batches(
     share, local_replicas = batch_size // num_replicas, num_replicas // num_pipelines
     count = len(source) if limit is None else min(limit, len(source))
     images = source.tensor
+    classes = _checked_labels(labels, len(source))
 
     def batch(element: tf.Tensor) -> dict[str, tf.Tensor]:
         replica = pipeline_id * local_replicas + tf.math.floormod(element, local_replicas)
@@ -137,11 +150,62 @@ def evaluation_batches(
         positions = first + tf.range(share, dtype=tf.int64)
         is_image = positions < count
         indices = tf.where(is_image, positions, 0)
-        image = tf.ensure_shape(_centred(tf.gather(images, indices)), (share, *source.shape))
-        return {"image": image, "example": tf.cast(indices, tf.int32), "weight": tf.cast(is_image, tf.float32)}
+        image = value_range.encode(tf.ensure_shape(_centred(tf.gather(images, indices)), (share, *source.shape)))
+        found = {"image": image, "example": tf.cast(indices, tf.int32), "weight": tf.cast(is_image, tf.float32)}
+        return found | _labelled(classes, indices)
 
     elements = tf.data.Dataset.range(-(-count // batch_size) * local_replicas)
     return elements.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+
+
+def distributed_training_batches(
+    source: ImageSource, strategy: tf.distribute.Strategy, *, global_batch_size: int, **options: Any
+) -> tf.distribute.DistributedDataset:
+    """`training_batches` over the replicas of a strategy; `options` are its other arguments but the layout's."""
+
+    def shard(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        return training_batches(source, global_batch_size=global_batch_size, **options, **_layout(context))
+
+    return strategy.distribute_datasets_from_function(shard)
+
+
+def distributed_evaluation_batches(
+    source: ImageSource, strategy: tf.distribute.Strategy, *, batch_size: int, limit: int, **options: Any
+) -> tuple[tf.distribute.DistributedDataset, int]:
+    """`evaluation_batches` over the replicas of a strategy, and their number.
+
+    The dataset repeats, since the workers of a cluster would have to agree on the end of a finite one: take as many
+    batches as the number says.
+    """
+
+    def shard(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        found = evaluation_batches(source, batch_size=batch_size, limit=limit, **options, **_layout(context))
+        return found.repeat()
+
+    return strategy.distribute_datasets_from_function(shard), -(-min(limit, len(source)) // batch_size)
+
+
+def _layout(context: tf.distribute.InputContext) -> dict[str, Any]:
+    return {
+        "num_replicas": context.num_replicas_in_sync,
+        "pipeline_id": context.input_pipeline_id,
+        "num_pipelines": context.num_input_pipelines,
+    }
+
+
+def _checked_labels(labels: np.ndarray | None, count: int) -> tf.Tensor | None:
+    """The labels as an eager int32 tensor in host memory; raises ValueError if they are not one per image."""
+    if labels is None:
+        return None
+    labels = np.asarray(labels)
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise ValueError(f"{count} images have integer labels [{count}]. Received: {labels.dtype} {labels.shape}.")
+    with tf.init_scope(), tf.device("CPU:0"):
+        return tf.constant(labels, tf.int32)
+
+
+def _labelled(classes: tf.Tensor | None, indices: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {} if classes is None else {"label": tf.gather(classes, indices)}
 
 
 def to_uint8(images: Any) -> np.ndarray:
@@ -167,6 +231,16 @@ def to_uint8(images: Any) -> np.ndarray:
         )
     # Clipped first: the cast of a float beyond a byte's range is undefined.
     return np.minimum(np.floor(np.clip(array, 0.0, 1.0) * 256.0), 255.0).astype(np.uint8)
+
+
+def quantise(images: tf.Tensor) -> tf.Tensor:
+    """`to_uint8` within a graph, of finite floats of any shape."""
+    return tf.cast(tf.minimum(tf.floor(tf.clip_by_value(images, 0.0, 1.0) * 256.0), 255.0), tf.uint8)
+
+
+def count_out_of_range(images: np.ndarray) -> int:
+    """The number of values far outside [0, 1]: beyond [-1, 2]. Samples with many of them diverge."""
+    return int(np.sum(np.abs(images - 0.5) > 1.5))
 
 
 def to_float(pixels: np.ndarray) -> np.ndarray:

@@ -1,5 +1,5 @@
-"""The evaluation room: what a set of images is worth, by TF-GAN's metrics, and the doubts that go with every number."""
+"""Evaluation: TF-GAN's metrics of a set of images, a check for copies, and the caveats that belong to every number."""
 
 
 class EvaluationError(ValueError):
-    """What is to be judged, or what it is to be held against, is not fit for it."""
+    """The images to evaluate, or what they are compared with, are not fit for it."""

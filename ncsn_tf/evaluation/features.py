@@ -1,9 +1,9 @@
-"""Feature networks: what images are compared by.
+"""Feature networks, by whose activations images are compared.
 
-TF-GAN's Inception network makes the numbers that papers report; a classifier of the dataset's own classes
-(`launch.train_classifier`) makes numbers of the same kind where Inception is not to be had, or where 8x8 digits blown
-up to 299x299 would tell it nothing. Metrics of the two must never be compared, so those of a classifier have names of
-their own, and every network is known by a hash of its files.
+TF-GAN's Inception network gives the numbers that papers report. A classifier of the dataset's own classes
+(`launch.train_classifier`) gives numbers of the same kind where Inception is unavailable, or where it is not
+informative, as for 8x8 digits enlarged to 299x299. Metrics of the two must never be compared. So those of a classifier
+have names of their own, and every network is identified by a hash of its files.
 """
 
 import contextlib
@@ -21,32 +21,30 @@ import numpy as np
 import tensorflow as tf
 
 from ncsn_tf.evaluation import EvaluationError, tfgan
+from ncsn_tf.evaluation.names import CLASSIFIER, FEATURE_KINDS, INCEPTION
 
-INCEPTION = "inception"
-CLASSIFIER = "classifier"
-KINDS = (INCEPTION, CLASSIFIER)
 INCEPTION_ADDRESS = "https://tfhub.dev/tensorflow/tfgan/eval/inception/1"
 _INCEPTION_SIDE = 299
 _INCEPTION_OUTPUTS = {"pool_3": 2048, "logits": 1008}
 _DOWNLOAD_TIMEOUT = 60.0
 _REMEDIES = (
-    "Give --inception_path, a folder that holds the network as a SavedModel, downloaded elsewhere from "
+    "Give --inception_path, a folder with the network as a SavedModel, downloaded elsewhere from "
     f"{INCEPTION_ADDRESS}; or compare by a classifier of the dataset: train one with launch.train_classifier and give "
     "its folder as --classifier_path."
 )
 
 
 class FeatureNetworkError(EvaluationError):
-    """A feature network is not to be had, or is not what it was said to be."""
+    """A feature network is unavailable, or is not the expected one."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """What a feature network says of images.
+    """A feature network's outputs for images.
 
     Attributes:
       pooled: float32 [N, D], the activations that FID, KID, precision and recall compare.
-      logits: float32 [N, K], of which the Inception score is made.
+      logits: float32 [N, K], from which the Inception score is computed.
     """
 
     pooled: np.ndarray
@@ -66,20 +64,21 @@ class FeatureNetwork:
     Attributes:
       kind: as given.
       fingerprint: the SHA-256 of its graph and weights, in hexadecimal digits.
-      resize: how images become its input, in words.
+      resize: how images are resized to its input, in words.
       width: the number of its features, D.
 
     Raises:
-      FeatureNetworkError: if there is no SavedModel, it lacks an output, or it is of the other kind.
+      ValueError: if the kind is unknown.
+      FeatureNetworkError: if there is no SavedModel, if it lacks an output, or if it is of the other kind.
     """
 
     def __init__(self, path: str | pathlib.Path, kind: str):
-        if kind not in KINDS:
-            raise ValueError(f"A feature network is one of {', '.join(KINDS)}. Received: {kind!r}.")
+        if kind not in FEATURE_KINDS:
+            raise ValueError(f"A feature network is one of {', '.join(FEATURE_KINDS)}. Received: {kind!r}.")
         self.kind = kind
         self.path = pathlib.Path(path).expanduser()
         if not (self.path / "saved_model.pb").is_file():
-            raise FeatureNetworkError(f"{self.path} holds no SavedModel (no saved_model.pb). {_REMEDIES}")
+            raise FeatureNetworkError(f"There is no SavedModel at {self.path} (no saved_model.pb). {_REMEDIES}")
         about = _about(self.path)
         if kind == INCEPTION and about.get("kind") == CLASSIFIER:
             raise FeatureNetworkError(f"{self.path} is a dataset's classifier, not Inception: give --classifier_path.")
@@ -106,11 +105,11 @@ class FeatureNetwork:
 
     @property
     def data_name(self) -> str | None:
-        """The dataset that a classifier was trained on."""
+        """The name of the dataset that a classifier was trained on; None if it is unknown."""
         return self._data.get("name")
 
     def describe(self) -> dict[str, Any]:
-        """What tells this network from another, as plain values."""
+        """The properties that distinguish this network from others, as plain values."""
         about = {"kind": self.kind, "sha256": self.fingerprint, "resize": self.resize}
         about |= {"trained_on": self._data["name"]} if "name" in self._data else {}
         return about | ({"held_out_accuracy": self._accuracy} if self._accuracy is not None else {})
@@ -119,10 +118,10 @@ class FeatureNetwork:
         """Raises FeatureNetworkError if images (H, W, C) cannot be its input."""
         if self.kind == CLASSIFIER and tuple(shape) != self._shape:
             raise FeatureNetworkError(
-                f"The classifier {self.path} is for images {self._shape}. Received images {tuple(shape)}."
+                f"The classifier {self.path} is for images {self._shape}. Received: images {tuple(shape)}."
             )
         if shape[-1] not in (1, 3):
-            raise FeatureNetworkError(f"Feature networks see grey or RGB images. Received {shape[-1]} channels.")
+            raise FeatureNetworkError(f"Feature networks take grey or RGB images. Received: {shape[-1]} channels.")
 
     def __call__(self, images: np.ndarray) -> Features:
         """The features of a batch.
@@ -141,7 +140,7 @@ class FeatureNetwork:
             sides = tuple(side or 0 for side in x.shape[1:3])
             if sides != self._shape[:2]:
                 x = tf.image.resize(x, self._shape[:2], method="bilinear", antialias=max(sides) > _INCEPTION_SIDE)
-        outputs = self._call((x - 128.0) / 128.0)  # TF-GAN's scale
+        outputs = self._call((x - 128.0) / 128.0)  # as TF-GAN scales bytes
         missing = sorted({"pool_3", "logits"} - set(outputs))
         if missing:
             raise FeatureNetworkError(f"{self.path} has no output {' and '.join(missing)}, but {sorted(outputs)}.")
@@ -150,7 +149,7 @@ class FeatureNetwork:
         return tf.cast(pooled, tf.float32), tf.cast(logits, tf.float32)
 
     def _check_outputs(self) -> None:
-        """Holds the network against its kind by one image, so that what does not fit is refused before the work."""
+        """Runs the network on one image, so that a network of the wrong kind is refused before the work begins."""
         try:
             features = self(np.zeros((1, *self._shape), np.uint8))
         except (tf.errors.InvalidArgumentError, TypeError, ValueError) as error:
@@ -163,7 +162,7 @@ class FeatureNetwork:
         if self.kind == INCEPTION and sizes != _INCEPTION_OUTPUTS:
             raise FeatureNetworkError(
                 f"{self.path} is not TF-GAN's Inception, whose outputs have the sizes {_INCEPTION_OUTPUTS}: its own "
-                f"are {sizes}. Numbers made with it would be no FID."
+                f"are {sizes}. A distance computed with it would not be a FID."
             )
 
 
@@ -171,36 +170,36 @@ def load_inception(path: str | pathlib.Path | None = None) -> FeatureNetwork:
     """TF-GAN's Inception network.
 
     Args:
-      path: the folder of a local copy; None takes it from its TF-Hub address, or from the cache of an earlier time:
-        TFHUB_CACHE_DIR, or `tfhub` in `cache_directory()`.
+      path: the folder of a local copy. With None it is downloaded from its TF-Hub address once, and then read from the
+        cache, TFHUB_CACHE_DIR or `tfhub` in `cache_directory()`.
 
     Raises:
-      FeatureNetworkError: if it is not to be had; both remedies are named.
+      FeatureNetworkError: if it is unavailable; the message gives both remedies.
     """
     if path is not None:
         return FeatureNetwork(path, INCEPTION)
     os.environ.setdefault("TFHUB_CACHE_DIR", str(cache_directory() / "tfhub"))
     with warnings.catch_warnings(), _socket_timeout(_DOWNLOAD_TIMEOUT):
-        warnings.simplefilter("ignore")  # it imports pkg_resources, which warns of its own end
+        warnings.simplefilter("ignore")  # it imports pkg_resources, which warns that it is deprecated
         import tensorflow_hub
 
         try:
             resolved = tensorflow_hub.resolve(INCEPTION_ADDRESS)
-        except Exception as error:  # noqa: BLE001 - networks, proxies, archives and disks fail in their own ways
+        except Exception as error:  # noqa: BLE001 - networks, proxies, archives and disks raise errors of many types
             reason = " ".join(str(error).split())[:160]
             raise FeatureNetworkError(f"Inception could not be downloaded ({reason}). {_REMEDIES}") from error
     return FeatureNetwork(resolved, INCEPTION)
 
 
 def load_classifier(path: str | pathlib.Path) -> FeatureNetwork:
-    """A dataset's classifier, as `launch.train_classifier` writes it; raises FeatureNetworkError."""
+    """The classifier of a dataset that `launch.train_classifier` wrote; raises as `FeatureNetwork` does."""
     return FeatureNetwork(path, CLASSIFIER)
 
 
 def cache_directory() -> pathlib.Path:
-    """Where networks and statistics are kept from one evaluation to the next.
+    """The folder in which networks and statistics are kept from one evaluation to the next.
 
-    NCSN_TF_CACHE, or else `ncsn_tf` in XDG_CACHE_HOME or ~/.cache.
+    It is NCSN_TF_CACHE, or else `ncsn_tf` in XDG_CACHE_HOME or ~/.cache.
     """
     own = os.environ.get("NCSN_TF_CACHE")
     if own:
@@ -220,11 +219,11 @@ def extract(
     Args:
       network: the feature network.
       images: uint8 [N, H, W, C].
-      batch_size: images at a time; bounds the memory.
+      batch_size: images per batch of the network; bounds the memory.
       on_batch: called with the number of images after each batch.
 
     Raises:
-      FeatureNetworkError: if the images do not fit the network, or it gives a value that is not finite.
+      FeatureNetworkError: if the images do not fit the network, or if it returns a value that is not finite.
     """
     network.check_shape(images.shape[1:])
     count, batch_size = len(images), min(batch_size, len(images))
@@ -232,7 +231,7 @@ def extract(
     for start in range(0, count, batch_size):
         batch = np.asarray(images[start : start + batch_size])
         rows = len(batch)
-        if rows < batch_size:  # filled up, so that nothing is traced twice
+        if rows < batch_size:  # padded, so that nothing is traced twice
             batch = np.concatenate([batch, np.broadcast_to(batch[:1], (batch_size - rows, *batch.shape[1:]))])
         found = network(batch)
         if start == 0:
@@ -242,7 +241,7 @@ def extract(
         on_batch(rows)
     bad = np.flatnonzero(~(np.isfinite(pooled).all(axis=1) & np.isfinite(logits).all(axis=1)))
     if bad.size:
-        raise FeatureNetworkError(f"The features of {bad.size} images are not finite, first of image {bad[0]}.")
+        raise FeatureNetworkError(f"The features of {bad.size} images are not finite, the first of image {bad[0]}.")
     return Features(pooled, logits)
 
 
@@ -259,13 +258,13 @@ def _image_shape(about: dict[str, Any], path: pathlib.Path) -> tuple[int, int, i
         height, width, channels = (int(side) for side in about["dataset"]["shape"])
     except (KeyError, TypeError, ValueError) as error:
         raise FeatureNetworkError(
-            f"{path} is no classifier of launch.train_classifier: its about.json gives no dataset.shape."
+            f"{path} is not a classifier of launch.train_classifier: its about.json has no dataset.shape."
         ) from error
     return height, width, channels
 
 
 def _fingerprint(path: pathlib.Path) -> str:
-    """SHA-256 over the graph, the variables and the assets; not over descriptions, which say nothing new."""
+    """SHA-256 over the graph, the variables and the assets, but not over descriptions, which add nothing."""
     digest = hashlib.sha256()
     parts = [path / "saved_model.pb"]
     for folder in ("variables", "assets"):
@@ -286,16 +285,16 @@ def _callable(model: Any, path: pathlib.Path) -> Callable[[tf.Tensor], Any]:
         arguments = list(signature.structured_input_signature[1])
         if len(arguments) == 1:
             return lambda images: signature(**{arguments[0]: images})
-    if callable(model):  # as TF-GAN calls its own
+    if callable(model):  # as TF-GAN calls its Inception
         return model
     raise FeatureNetworkError(
-        f"{path} can neither be called nor has it a signature 'serving_default' of one batch, with pool_3 and logits."
+        f"{path} cannot be called, and has no signature 'serving_default' from one batch to pool_3 and logits."
     )
 
 
 @contextlib.contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Within it, no connection is waited for for longer, unless the user has set a limit."""
+    """Limits the wait for a connection, unless the user has set a limit."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(before or seconds)
     try:

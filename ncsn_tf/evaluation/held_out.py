@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ncsn_tf import objectives, random
 from ncsn_tf.score import ScoreFunction
-from ncsn_tf.sde import VE
+from ncsn_tf.sde import SDE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class HeldOutLoss:
 
 def denoising_loss(
     score_fn: ScoreFunction,
-    sde: VE,
+    sde: SDE,
     times: np.ndarray,
     batches: Iterator,
     number: int,
@@ -73,7 +73,7 @@ def denoising_loss(
 
 
 def sums_by_level(
-    score_fn: ScoreFunction, sde: VE, times: np.ndarray, base: tf.Tensor, batch: Mapping[str, tf.Tensor]
+    score_fn: ScoreFunction, sde: SDE, times: np.ndarray, base: tf.Tensor, batch: Mapping[str, tf.Tensor]
 ) -> tf.Tensor:
     """Sums over a replica's images of 1, the loss and its square at each level, float32 [L, 3]; padding counts nothing.
 

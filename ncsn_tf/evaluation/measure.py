@@ -1,4 +1,4 @@
-"""All metrics of one set of samples, each with its uncertainty, the numbers of images, and what speaks against it."""
+"""All metrics of one set of samples, each with its uncertainty, the numbers of images, and its caveats."""
 
 import dataclasses
 import math
@@ -8,33 +8,31 @@ from typing import Any
 import numpy as np
 
 from ncsn_tf.evaluation import frechet, manifolds, scores, tfgan
-from ncsn_tf.evaluation.features import CLASSIFIER, Features
+from ncsn_tf.evaluation.features import Features
 from ncsn_tf.evaluation.moments import Moments
-from ncsn_tf.evaluation.references import Reference
+from ncsn_tf.evaluation.names import CLASSIFIER, METRICS
+from ncsn_tf.evaluation.references import ReferenceStatistics
 
 CUSTOMARY_SAMPLES = 50_000
-"""How many samples the literature measures with."""
+"""The number of samples that the literature uses."""
 _PARTS = 10
 _KERNEL_BLOCK = 1000
 _NEIGHBOURS = 3
 _SEED = 0
 
-NAMES = ("inception_score", "fid", "fid_infinity", "kid", "precision", "recall")
-"""By Inception; a classifier's begin with `classifier_`, so that nobody mistakes one for the other."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """A metric's value and what it rests on.
+    """A metric's value and its basis.
 
     Attributes:
       name: for instance "fid", or "classifier_fid".
       value: the value.
-      num_samples: of how many samples.
-      num_reference: of how many real images; None where none are needed or their number is unknown.
-      deviation: over the parts, of an Inception score.
-      standard_error: of the value, where one is known.
-      warnings: what makes the value incomparable or weak.
+      num_samples: the number of samples.
+      num_reference: the number of real images; None where none are needed or their number is unknown.
+      deviation: the standard deviation of an Inception score over the parts; None for other metrics.
+      standard_error: the standard error of the value; None where it is unknown.
+      caveats: what makes the value incomparable or weak.
     """
 
     name: str
@@ -43,7 +41,7 @@ class Measurement:
     num_reference: int | None = None
     deviation: float | None = None
     standard_error: float | None = None
-    warnings: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """One line for people."""
@@ -56,28 +54,29 @@ class Measurement:
         return text + (f" against {self.num_reference} images" if self.num_reference else "")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for a JSON file, without those that are not there."""
-        content = {key: value for key, value in dataclasses.asdict(self).items() if value is not None and key != "name"}
-        return {**content, "warnings": list(self.warnings)}
+        """Plain values for a JSON file, without those that are None; the caveats are under "warnings"."""
+        content = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+        del content["name"], content["caveats"]
+        return {**content, "warnings": list(self.caveats)}
 
 
 def named(name: str, kind: str) -> str:
-    """What a metric is called when it is measured by a kind of feature network."""
+    """The name of a metric that is measured by a kind of feature network."""
     if kind != CLASSIFIER:
         return name
     return "classifier_score" if name == "inception_score" else f"classifier_{name}"
 
 
 class _Absent(Exception):
-    """A metric cannot be had; the message says why."""
+    """A metric is unavailable; the message gives the reason."""
 
 
 def measure(
     features: Features,
-    reference: Reference,
+    reference: ReferenceStatistics,
     kind: str,
     *,
-    metrics: Collection[str] = NAMES,
+    metrics: Collection[str] = METRICS,
     on_metric: Callable[[str], object] = lambda name: None,
 ) -> tuple[list[Measurement], list[str]]:
     """Measures samples against real images.
@@ -85,22 +84,22 @@ def measure(
     The Inception score, FID and KID are TF-GAN's.
 
     Args:
-      features: of the samples.
+      features: the samples' features.
       reference: the real images' statistics, by the same feature network.
-      kind: the feature network's, "inception" or "classifier".
-      metrics: which to measure, of `NAMES`.
+      kind: the kind of the feature network, "inception" or "classifier".
+      metrics: the metrics to measure, among `names.METRICS`.
       on_metric: called with the metrics' names before they are measured.
 
     Returns:
-      The measurements, and a line for each metric that cannot be had, for want of samples or of the reference's
-      features, saying why.
+      The measurements, and a line for each metric that is unavailable, because samples or the reference's features are
+      missing, with the reason.
 
     Raises:
       ValueError: for an unknown metric, or features of another size than the reference's.
     """
-    unknown = sorted(set(metrics) - set(NAMES))
+    unknown = sorted(set(metrics) - set(METRICS))
     if unknown:
-        raise ValueError(f"Metrics are {', '.join(NAMES)}. Received: {', '.join(unknown)}.")
+        raise ValueError(f"Metrics are {', '.join(METRICS)}. Received: {', '.join(unknown)}.")
     width = len(reference.moments.mean)
     if features.pooled.shape[1] != width:
         raise ValueError(
@@ -108,8 +107,8 @@ def measure(
             "with different networks."
         )
     found, absent = [], []
-    for names, function in _METRICS:
-        wanted = [name for name in names if name in metrics]
+    for group, function in _FUNCTIONS:
+        wanted = [name for name in group if name in metrics]
         if not wanted:
             continue
         on_metric(", ".join(named(name, kind) for name in wanted))
@@ -118,16 +117,18 @@ def measure(
         except _Absent as reason:
             absent += [f"{named(name, kind)}: {reason}" for name in wanted]
     few = _few(len(features))
-    return [dataclasses.replace(one, name=named(one.name, kind), warnings=few + one.warnings) for one in found], absent
+    return [dataclasses.replace(one, name=named(one.name, kind), caveats=few + one.caveats) for one in found], absent
 
 
 def _few(count: int) -> tuple[str, ...]:
     if count >= CUSTOMARY_SAMPLES:
         return ()
-    return (f"{count} samples; the literature uses {CUSTOMARY_SAMPLES}, and values at other numbers do not compare",)
+    return (
+        f"{count} samples; the literature uses {CUSTOMARY_SAMPLES}, and values at other numbers are not comparable",
+    )
 
 
-def _inception_score(features: Features, reference: Reference) -> list[Measurement]:
+def _inception_score(features: Features, reference: ReferenceStatistics) -> list[Measurement]:
     count = len(features)
     if count < 2 * _PARTS:
         raise _Absent(f"{count} samples are fewer than 2 in each of {_PARTS} parts")
@@ -135,20 +136,20 @@ def _inception_score(features: Features, reference: Reference) -> list[Measureme
     return [Measurement("inception_score", value, count, deviation=deviation)]
 
 
-def _fid(features: Features, reference: Reference) -> list[Measurement]:
+def _fid(features: Features, reference: ReferenceStatistics) -> list[Measurement]:
     count, width = features.pooled.shape
     real = reference.moments.count or None
     value = tfgan.frechet_distance(Moments.of(features.pooled), reference.moments)
     sides = [(count, "samples")] + ([(real, "reference images")] if real else [])
     singular = [
-        f"{number} {who} for {width} features: their covariance is singular, and the bias large"
+        f"{number} {who} for {width} features: their covariance is singular, and the bias is large"
         for number, who in sides
         if number <= width
     ]
-    return [Measurement("fid", value, count, real, warnings=tuple(singular))]
+    return [Measurement("fid", value, count, real, caveats=tuple(singular))]
 
 
-def _fid_infinity(features: Features, reference: Reference) -> list[Measurement]:
+def _fid_infinity(features: Features, reference: ReferenceStatistics) -> list[Measurement]:
     count, width = features.pooled.shape
     found = frechet.extrapolated(features.pooled, reference.moments)
     if found is None:
@@ -157,25 +158,25 @@ def _fid_infinity(features: Features, reference: Reference) -> list[Measurement]
     return [Measurement("fid_infinity", found.value, count, real, standard_error=found.standard_error)]
 
 
-def _kid(features: Features, reference: Reference) -> list[Measurement]:
+def _kid(features: Features, reference: ReferenceStatistics) -> list[Measurement]:
     real = _reference_features(reference)
     counts = len(features), len(real)
     if min(counts) < 2 * _PARTS:
-        raise _Absent(f"{counts[0]} samples and {counts[1]} images do not give 2 of each to {_PARTS} blocks")
-    # The literature's blocks of 1,000 where there are that many, but always enough blocks for a standard error. Of a
-    # reference that is larger than the blocks can hold, as many images are taken as they can, chosen once and for all.
+        raise _Absent(f"{counts[0]} samples and {counts[1]} images do not give {_PARTS} blocks 2 of each")
+    # Blocks of 1,000 as in the literature where there are enough rows, but always enough blocks for a standard error.
+    # If a side has more rows than the blocks hold, a fixed random choice of them is used.
     blocks = max(_PARTS, math.ceil(min(counts) / _KERNEL_BLOCK))
     ours, theirs = (_some(rows, min(len(rows), blocks * _KERNEL_BLOCK)) for rows in (features.pooled, real))
     value, error = scores.kernel_distance(ours, theirs, blocks)
     return [Measurement("kid", value, len(ours), len(theirs), standard_error=error)]
 
 
-def _precision_recall(features: Features, reference: Reference) -> list[Measurement]:
+def _precision_recall(features: Features, reference: ReferenceStatistics) -> list[Measurement]:
     real = _reference_features(reference)
     count = min(len(features), len(real), CUSTOMARY_SAMPLES)
     if count <= _NEIGHBOURS:
         raise _Absent(f"{count} images on one side have no {_NEIGHBOURS} neighbours")
-    # Both depend on the density of either set, so equal numbers are compared, as in the paper.
+    # Both metrics depend on the density of both sets, so equal numbers are compared, as in the paper.
     found = manifolds.precision_recall(_some(features.pooled, count), _some(real, count), k=_NEIGHBOURS)
     return [
         Measurement("precision", found.precision, count, count, standard_error=found.precision_error),
@@ -183,7 +184,7 @@ def _precision_recall(features: Features, reference: Reference) -> list[Measurem
     ]
 
 
-def _reference_features(reference: Reference) -> np.ndarray:
+def _reference_features(reference: ReferenceStatistics) -> np.ndarray:
     if reference.features is None:
         raise _Absent("the reference statistics hold no features")
     return reference.features
@@ -195,7 +196,7 @@ def _some(rows: np.ndarray, count: int) -> np.ndarray:
     return rows[np.sort(np.random.default_rng(_SEED).choice(len(rows), count, replace=False))]
 
 
-_METRICS: tuple[tuple[tuple[str, ...], Callable[[Features, Reference], list[Measurement]]], ...] = (
+_FUNCTIONS: tuple[tuple[tuple[str, ...], Callable[[Features, ReferenceStatistics], list[Measurement]]], ...] = (
     (("inception_score",), _inception_score),
     (("fid",), _fid),
     (("fid_infinity",), _fid_infinity),

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from ncsn_tf.evaluation.features import KINDS
+from ncsn_tf.evaluation.names import FEATURE_KINDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +22,8 @@ class EvaluationOptions:
     held_out_examples: int
 
     def __post_init__(self):
-        if self.features not in KINDS:
-            raise ValueError(f"evaluation.features is one of {', '.join(KINDS)}. Received: {self.features!r}.")
+        if self.features not in FEATURE_KINDS:
+            raise ValueError(f"evaluation.features is one of {', '.join(FEATURE_KINDS)}. Received: {self.features!r}.")
         for name, least in (("num_samples", 2), ("batch_size", 1), ("held_out_examples", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"evaluation.{name} must be at least {least}. Received: {getattr(self, name)}.")

@@ -1,4 +1,4 @@
-"""Scores of a whole set with their spread over parts of it: the Inception score and the kernel distance."""
+"""Scores of a set of images with their spread over parts of it: the Inception score and the kernel distance."""
 
 import math
 
@@ -8,27 +8,28 @@ from ncsn_tf.evaluation import tfgan
 from ncsn_tf.evaluation.moments import check_features
 
 _SEEDS = (0, 1)
-"""Of the samples' shuffle and the reference's: fixed, so that a number that is reported comes back."""
+"""The seeds of the samples' and of the reference's shuffle, fixed so that a reported number can be reproduced."""
 
 
 def inception_score(logits: np.ndarray, splits: int = 10) -> tuple[float, float]:
     """The Inception score, exp(mean_x KL(p(y|x) || p(y))), over equal parts of the images (Salimans et al. 2016).
 
-    Mean and deviation over the parts are the literature's; the deviation is of the parts, and no standard error of the
-    mean. The score grows with the number of images a part, so a score is known by that number too: 5,000 in papers.
+    The literature reports the mean and the standard deviation over the parts; the deviation is not a standard error of
+    the mean. The score grows with the number of images per part, so this number must be reported too: it is 5,000 in
+    papers.
 
-    The rows are shuffled first. Samples are independent, and their order means nothing; but a data set's images often
-    come sorted by class, and a part that knows one class scores 1.
+    The rows are shuffled first. Samples are independent, and their order has no meaning. But the images of a dataset
+    are often sorted by class, and a part with a single class has the score 1.
 
     Args:
-      logits: floats [N, K], not normalised; a np.memmap too.
+      logits: floats [N, K], not normalised; np.memmap is allowed.
       splits: the number of parts.
 
     Returns:
-      The mean over the parts, from 1 to K, and the standard deviation with divisor `splits`, as `np.std` has it.
+      The mean over the parts, from 1 to K, and the standard deviation with divisor `splits`, as `np.std` computes it.
 
     Raises:
-      ValueError: if `logits` is not [N, K], not finite, or has fewer than two rows a part.
+      ValueError: if `logits` is not [N, K], is not finite, or has fewer than two rows per part.
     """
     check_features(logits, "logits")
     if splits < 1 or len(logits) < 2 * splits:
@@ -44,36 +45,36 @@ def inception_score(logits: np.ndarray, splits: int = 10) -> tuple[float, float]
 def kernel_distance(features: np.ndarray, reference: np.ndarray, blocks: int) -> tuple[float, float | None]:
     """The kernel distance and its standard error, over blocks of rows (Binkowski et al. 2018, section 4).
 
-    The unbiased estimate of the squared maximum mean discrepancy under k(x, y) = (x'y / D + 1)^3, averaged over
+    It is the unbiased estimate of the squared maximum mean discrepancy under k(x, y) = (x'y / D + 1)^3, averaged over
     disjoint blocks: KID, if the features are the Inception network's. Its expectation does not depend on the number of
     samples, and it can be negative where the two sets are alike. The standard error is that of a mean over blocks, for
     the draw of both sides.
 
-    The estimate is TF-GAN's, block by block, so that one block and not the whole is held in float64. Both sides are
-    shuffled first, apart, since blocks of sorted rows would each see a part of the distribution.
+    TF-GAN computes the estimate block by block, so that only one block is held in float64. Both sides are shuffled
+    first, independently, because blocks of sorted rows would each contain only a part of the distribution.
 
     Args:
-      features: floats [N, D], of independent samples; a np.memmap too.
+      features: floats [N, D], of independent samples; np.memmap is allowed.
       reference: floats [M, D].
-      blocks: into how many nearly equal blocks both sides are cut. A block takes time and memory with the square of
-        its rows, 1,000 in the paper.
+      blocks: the number of nearly equal blocks into which both sides are divided. Time and memory of a block grow with
+        the square of its rows, 1,000 in the paper.
 
     Returns:
       The distance and its standard error, None if there is a single block.
 
     Raises:
-      ValueError: if the numbers of features differ, a side is too small for two rows a block, or not finite.
+      ValueError: if the numbers of features differ, or a side has fewer than two rows per block or is not finite.
     """
     check_features(features)
     check_features(reference, "reference")
     if features.shape[1] != reference.shape[1]:
         raise ValueError(
-            "A distance needs as many features on both sides: take both from one network. "
+            "A distance needs equally many features on both sides: take both from one network. "
             f"Received: {features.shape[1]} and {reference.shape[1]} features."
         )
     if blocks < 1 or min(len(features), len(reference)) < 2 * blocks:
         raise ValueError(
-            "The kernel distance needs 2 rows a side in each block: take fewer blocks, or more rows. "
+            "The kernel distance needs 2 rows of each side in each block: take fewer blocks, or more rows. "
             f"Received: {len(features)} and {len(reference)} rows, blocks = {blocks}."
         )
     sides = []
@@ -88,19 +89,19 @@ def kernel_distance(features: np.ndarray, reference: np.ndarray, blocks: int) ->
 
 
 def _parts(order: np.ndarray, parts: int) -> list[np.ndarray]:
-    """TF-GAN's cut into nearly equal parts: the smaller come first, on both sides of a distance."""
+    """Divides into nearly equal parts as TF-GAN does: the smaller parts come first, on both sides of a distance."""
     size, larger = divmod(len(order), parts)
     sizes = [size] * (parts - larger) + [size + 1] * larger
     return np.split(order, np.cumsum(sizes)[:-1])
 
 
 def _taken(values: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
-    """Some rows, read in the file's order, and refused if not finite."""
+    """Some rows, read in the file's order; raises ValueError if they are not finite."""
     taken = np.asarray(values[np.sort(rows)])
     broken = len(taken) - int(np.isfinite(taken).all(axis=1).sum())
     if broken:
         raise ValueError(
             f"The {name} must be finite. Received: NaN or infinite values in {broken} of {len(taken)} rows of a part; "
-            "look at the images and at the feature network's dtype."
+            "check the images and the feature network's dtype."
         )
     return taken

@@ -1,9 +1,9 @@
-"""TF-GAN's metrics, reached without the rest of TF-GAN: the only module that imports `tensorflow_gan`.
+"""TF-GAN's metrics without the rest of TF-GAN: the only module that imports `tensorflow_gan`.
 
-`import tensorflow_gan` fails on today's TensorFlow, since the package's front door asks for `tf.estimator`, which is no
-longer there, and for `distutils`, which Python 3.12 has no more. The metrics need neither. So their module alone is
-imported, below parents that are bare: packages that have a path, and run no code. They leave `sys.modules` again at
-once, with all that was imported below them, and a later `import tensorflow_gan` finds what it would have found.
+`import tensorflow_gan` fails on TensorFlow 2.16 and later: the package's `__init__` needs `tf.estimator`, which was
+removed, and `distutils`, which Python 3.12 does not have. The metrics need neither. So their module alone is imported,
+below empty parent packages that have a path and run no code. The parents are removed from `sys.modules` at once, with
+everything that was imported below them, and a later `import tensorflow_gan` behaves as it would have before.
 """
 
 import contextlib
@@ -25,17 +25,17 @@ from ncsn_tf.evaluation.moments import Moments
 _PACKAGE = "tensorflow_gan"
 _MODULE = "tensorflow_gan.python.eval.classifier_metrics"
 _NEGLIGIBLE = 700.0
-"""exp(-700) is near float64's smallest number, 1e-308: a class that many nats behind the first has no weight."""
+"""exp(-700) is near float64's smallest number, 1e-308: a class with logits this far below the largest has no weight."""
 
 
 def classifier_score(logits: np.ndarray) -> float:
     """The Inception score of all rows together, exp(mean_x KL(p(y|x) || p(y))) (Salimans et al. 2016, section 4).
 
-    The score is TF-GAN's, in float64. Its logarithm of p(y) is infinite, and its score not a number, where a class has
-    no probability at all in any row; such probabilities are therefore raised to e^-700 of the largest beforehand.
+    TF-GAN computes the score, in float64. If a class has probability zero in every row, its logarithm of p(y) is
+    infinite and the score is NaN. Such probabilities are therefore first raised to e^-700 of the largest.
 
     Args:
-      logits: floats [N, K], not normalised, one row an image.
+      logits: floats [N, K], not normalised, one row per image.
 
     Returns:
       The score, from 1 to K.
@@ -49,11 +49,11 @@ def classifier_score(logits: np.ndarray) -> float:
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """The Frechet distance of two sets of features, from their moments, by TF-GAN's square root in float64.
+    """The Frechet distance of two sets of features, from their moments, with TF-GAN's square root in float64.
 
     |m_a - m_b|^2 + tr(S_a + S_b) - 2 tr (S_a S_b)^(1/2) (Heusel et al. 2017, equation 6). It takes two singular value
-    decompositions; `frechet.Reference` gives the same number sooner. TF-GAN takes no root of singular values of the
-    product below 1e-10, so the covariances are brought to the scale of 1 for it, and the root is brought back.
+    decompositions; `frechet.FactoredMoments` gives the same number faster. TF-GAN drops singular values of the product
+    below 1e-10, so the covariances are scaled to the order of 1 before the root, and the root is scaled back.
 
     Args:
       a: moments of D features.
@@ -68,7 +68,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(
-            "A distance needs as many features on both sides: take both from one network. "
+            "A distance needs equally many features on both sides: take both from one network. "
             f"Received: {len(a.mean)} and {len(b.mean)} features."
         )
     scales = [max(float(np.abs(side.covariance).max()), np.finfo(np.float64).tiny) for side in (a, b)]
@@ -83,14 +83,14 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 def kernel_distance(features: np.ndarray, reference: np.ndarray, block_size: int) -> tuple[float, float]:
     """The kernel distance of two sets of features by TF-GAN's block estimator in float64 (Binkowski et al. 2018).
 
-    The rows of both sides are cut into as many blocks as the larger side needs; the distance is the mean over blocks of
-    the unbiased squared maximum mean discrepancy under the kernel k(x, y) = (x'y / D + 1)^3. Everything is copied to
-    float64 at once: `scores.kernel_distance` goes block by block, and shuffles first.
+    The rows of both sides are divided into as many blocks as the larger side needs. The distance is the mean over
+    blocks of the unbiased squared maximum mean discrepancy under the kernel k(x, y) = (x'y / D + 1)^3. Everything is
+    copied to float64 at once; `scores.kernel_distance` works block by block, and shuffles first.
 
     Args:
       features: floats [N, D], in random order.
       reference: floats [M, D], in random order.
-      block_size: the largest number of rows a block.
+      block_size: the largest number of rows per block.
 
     Returns:
       The distance and its standard error, which is NaN for a single block.
@@ -135,7 +135,7 @@ def _classifier_metrics() -> Any:
 
 
 def _child(name: str) -> list[str]:
-    """The part of the module's name that follows a parent's."""
+    """The part of the module's name that follows a parent's name."""
     return [_MODULE.removeprefix(f"{name}.").split(".")[0]]
 
 
@@ -145,10 +145,10 @@ def _modules_of_tfgan() -> dict[str, types.ModuleType]:
 
 @contextlib.contextmanager
 def without_warnings() -> Iterator[None]:
-    """Keeps TensorFlow from warning of what its user cannot change.
+    """Suppresses TensorFlow's warnings about code that its user cannot change.
 
-    TF-GAN calls `tf.map_fn` by arguments that have since got other names; an old SavedModel, such as its Inception,
-    logs a line for each of its functions as it is loaded.
+    TF-GAN calls `tf.map_fn` with arguments that have been renamed since. An old SavedModel, such as its Inception, logs
+    a line for each of its functions when it is loaded.
     """
     logger = tf.get_logger()
     level = logger.level

@@ -1,68 +1,60 @@
-"""Denoising images whose noise is known: by one step to the mean of what they may have been, or by a walk."""
+"""Denoising images whose noise level is known: by one step to the posterior mean, or by annealing to a sample."""
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
 from ncsn_tf import random
-from ncsn_tf.samplers.driver import Sampler
+from ncsn_tf.samplers.driver import Given
 from ncsn_tf.score import ScoreFunction, denoise, expand
-from ncsn_tf.sde import VE
+from ncsn_tf.sde import SDE
 
 
 @dataclasses.dataclass(frozen=True)
-class Denoised:
-    """Images under the noise of one level, and what became of them.
+class OneStep:
+    """The step that replaces x by the mean of the clean image given it, by Tweedie's formula at time t.
 
     Attributes:
-      sigma: the noise's deviation, in data units.
-      noisy: float32 [N, H, W, C].
-      one_step: by Tweedie's formula, the mean of the clean image given the noisy one: the least mean square error.
-      annealed: by the sampler from this level on, a sample near the noisy image.
-      psnr: in dB, a mean and its standard error over the images, by "noisy", "one_step", "annealed".
+      sde: gives alpha and sigma.
     """
 
-    sigma: float
-    noisy: np.ndarray
-    one_step: np.ndarray
-    annealed: np.ndarray
-    psnr: dict[str, tuple[float, float]]
+    sde: SDE
+
+    def start(self, x: tf.Tensor) -> tuple[()]:
+        """(): nothing is kept from step to step."""
+        return ()
+
+    def __call__(
+        self, score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, t_next: tf.Tensor, seeds: tf.Tensor, state: tuple[()]
+    ) -> tuple[tf.Tensor, tf.Tensor, tuple[()]]:
+        """One step; see `driver.Step`. No noise is drawn and `t_next` is not used."""
+        del t_next, seeds
+        mean = denoise(score_fn, self.sde, x, t)
+        return mean, mean, state
 
 
-def at_level(
-    score_fn: ScoreFunction,
-    sde: VE,
-    time: float,
-    make_sampler: Callable[[], Sampler],
-    images: np.ndarray,
-    *,
-    run_seed: int,
-) -> Denoised:
-    """Adds the noise of one level to images and takes it away again, by one step and by annealing.
+def start(
+    numbers: tf.Tensor, time: tf.Tensor, images: np.ndarray, sde: SDE, *, run_seed: int
+) -> tuple[tf.Tensor, tf.Tensor, Given]:
+    """Images under the noise of one time; the noise of image i depends on (run_seed, time, i) alone.
 
     Args:
-      score_fn: the score function.
+      numbers: int32 [B], the numbers of the images. Numbers past the last repeat it.
+      time: float32 scalar.
+      images: float32 [N, H, W, C], in the SDE's data range.
       sde: gives alpha and sigma.
-      time: the level's time.
-      make_sampler: makes the sampler that walks from this level to the last.
-      images: float32 [N, H, W, C] within [0, 1], N at least 2.
-      run_seed: an integer in [0, 2^31); the noise of image i at a level depends on (run_seed, level, i) alone.
+      run_seed: an integer in [0, 2^31).
+
+    Returns:
+      (seeds, x, ()): int32 [B, 2], for the walk, and alpha image + sigma z, float32 [B, H, W, C].
     """
-    base = random.fold(random.seed(run_seed), random.Stream.PERTURBATION)
-    seeds = random.per_example(base, tf.range(len(images)))
-    t = tf.fill([len(images)], np.float32(time))
-    seeds = random.fold_each(seeds, tf.bitcast(t[0], tf.int32))
-    alpha, sigma = sde.marginal(t)
-    clean = tf.constant(images, tf.float32)
-    noisy = expand(alpha, clean) * clean + expand(sigma, clean) * random.normal(seeds, images.shape[1:])
-    one_step = tf.function(lambda x: denoise(score_fn, sde, x, t), autograph=False)(noisy)
-    annealed = make_sampler()(noisy, seeds).x
-    found = {"noisy": noisy / expand(alpha, clean), "one_step": one_step, "annealed": annealed}
-    arrays = {name: value.numpy() for name, value in found.items()}
-    psnr = {name: _mean(signal_to_noise(value, images)) for name, value in arrays.items()}
-    return Denoised(float(sigma[0]), noisy.numpy(), arrays["one_step"], arrays["annealed"], psnr)
+    numbers = tf.minimum(numbers, len(images) - 1)
+    seeds = random.per_example(random.stream_seed(run_seed, random.Stream.PERTURBATION), numbers)
+    seeds = random.fold_each(seeds, tf.bitcast(time, tf.int32))
+    clean = tf.gather(tf.constant(images, tf.float32), numbers)
+    alpha, sigma = sde.marginal(tf.fill([numbers.shape[0] or tf.shape(numbers)[0]], time))
+    return seeds, expand(alpha, clean) * clean + expand(sigma, clean) * random.normal(seeds, images.shape[1:]), ()
 
 
 def signal_to_noise(images: np.ndarray, original: np.ndarray) -> np.ndarray:
@@ -80,5 +72,6 @@ def signal_to_noise(images: np.ndarray, original: np.ndarray) -> np.ndarray:
         return -10.0 * np.log10(error.reshape(len(error), -1).mean(axis=1))
 
 
-def _mean(values: np.ndarray) -> tuple[float, float]:
+def mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    """The mean of two or more values and its standard error."""
     return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))

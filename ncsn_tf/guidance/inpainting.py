@@ -1,119 +1,96 @@
-"""Inpainting: what is not known of an image is sampled, while the known pixels are held to noisy copies of themselves.
+"""Inpainting: the unknown pixels are sampled, while the known ones are held at noisy copies of themselves.
 
 Song & Ermon 2019, Algorithm 2, works with any step and any schedule: after every step the known pixels are overwritten
-by the given image under the noise of the level. `condition` makes such a step of any other; `complete` draws with it.
+by the given image under the noise of the time that the step arrives at.
 """
 
-from collections.abc import Callable, Iterator
+import dataclasses
 
 import numpy as np
 import tensorflow as tf
 
 from ncsn_tf import random
-from ncsn_tf.samplers.driver import Condition, Prior, Sampler, Samples, Step
+from ncsn_tf.samplers.driver import Given, Guidance, Prior, StepSeeds
 from ncsn_tf.score import expand
-from ncsn_tf.sde import VE
+from ncsn_tf.sde import SDE
 
 REFERENCES = ("level", "step")
 
 
-def condition(sde: VE, reference: str = "level") -> Condition:
+@dataclasses.dataclass(frozen=True)
+class Inpainting(Guidance):
     """Holds the known pixels to the image under the noise of the time that a step arrives at (Algorithm 2, line 9).
 
         y = alpha image + sigma z;   x <- y where the mask is True, x elsewhere.
 
-    The paper draws one y a level (lines 4 and 5), NCSNv2's program a new one each step. With one y a level, the walk at
-    that level samples, as its steps get small, the density of the unknown given y; with a new y each step it sees more
-    of the noise, and follows none of it.
+    The paper draws one z per level (lines 4 and 5), NCSNv2's program a new one per step. With one z per level, the walk
+    at that level samples, as its steps get small, the density of the unknown pixels given y. With a new z per step it
+    averages over the noise of the known pixels. A level is a segment of the sampler's schedule, also where the time
+    moves within it.
 
-    Args:
+    It is given images, float32 [B, ...], and masks of the known pixels, bool, [B, ...] of the same shape or with 1 in
+    place of the channels.
+
+    Attributes:
       sde: gives alpha and sigma.
       reference: how often z is drawn, "level" or "step".
-
-    Returns:
-      The condition of `driver.Sampler`, whose given tensors are images, float32 [B, ...], and masks of what is known,
-      bool, [B, ...] of the same shape or with 1 in place of the channels.
 
     Raises:
       ValueError: for another `reference`.
     """
-    if reference not in REFERENCES:
-        raise ValueError(f"A noisy reference is drawn once per {' or '.join(REFERENCES)}. Received: {reference!r}.")
 
-    def conditioned(step: Step, seeds: tf.Tensor, images: tf.Tensor, known: tf.Tensor) -> Step:
-        def held(score_fn, x, t, t_next, step_seeds):
-            x, mean = step(score_fn, x, t, t_next, step_seeds)
-            if reference == "step":
-                own = random.fold_each(step_seeds, random.Stream.REFERENCE)
-            else:
-                # A level is known by the bits of its time, so that no step need know its number.
-                own = random.fold_each(seeds, random.Stream.REFERENCE, tf.bitcast(t_next[0], tf.int32))
-            alpha, sigma = sde.marginal(t_next)
-            clean = expand(alpha, x) * images
-            noisy = clean + expand(sigma, x) * random.normal(own, x.shape[1:])
-            return tf.where(known, noisy, x), tf.where(known, clean, mean)
+    sde: SDE
+    reference: str = "level"
 
-        return held
+    def __post_init__(self):
+        if self.reference not in REFERENCES:
+            raise ValueError(
+                f"A noisy reference is drawn once per {' or '.join(REFERENCES)}. Received: {self.reference!r}."
+            )
 
-    return conditioned
+    def project(
+        self, x: tf.Tensor, mean: tf.Tensor, t: tf.Tensor, seeds: StepSeeds, given: Given
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Overwrites the known pixels of x and of its mean; see `Guidance.project`."""
+        images, known = given
+        if self.reference == "step":
+            own = random.fold_each(seeds.step, random.Stream.REFERENCE)
+        else:
+            own = random.fold_each(seeds.walk, random.Stream.REFERENCE, seeds.level)
+        alpha, sigma = self.sde.marginal(t)
+        clean = expand(alpha, x) * images
+        noisy = clean + expand(sigma, x) * random.normal(own, x.shape[1:])
+        return tf.where(known, noisy, x), tf.where(known, clean, mean)
 
 
-def complete(
-    sampler: Sampler,
-    prior: Prior,
-    images: np.ndarray,
-    known: np.ndarray,
-    *,
-    run_seed: int,
-    completions: int = 1,
-    batch_size: int = 100,
-    first_image: int = 0,
-    on_frame: Callable[[int, int, tf.Tensor], None] | None = None,
-) -> Iterator[Samples]:
-    """Completes images batch by batch: completion j of image i depends on (run_seed, i, j), image and mask alone.
-
-    The known pixels of the result are the given ones, bit for bit: after the last step, and the final denoising if
-    there is one, they are put back (the paper's algorithm ends with their noisy version).
+def start(
+    numbers: tf.Tensor, images: np.ndarray, known: np.ndarray, prior: Prior, *, run_seed: int, completions: int
+) -> tuple[tf.Tensor, tf.Tensor, Given]:
+    """The start of completions: completion j of image i depends on (run_seed, i, j), the image and its mask alone.
 
     Args:
-      sampler: one that was made with `condition`.
-      prior: draws the start, `prior(seeds [B, 2], shape) -> [B, *shape]`.
-      images: float32 [N, H, W, C]; what the mask does not know is not looked at.
+      numbers: int32 [B], the numbers of the completions: i * completions + j. Numbers past the last repeat it.
+      images: float32 [N, H, W, C], in the SDE's data range.
       known: bool [N, H, W, C] or [N, H, W, 1].
+      prior: draws where walks start.
       run_seed: an integer in [0, 2^31).
-      completions: how many of each image.
-      batch_size: how many at a time; a smaller last batch is filled up and cut, so nothing is traced twice.
-      first_image: the number of the first image.
-      on_frame: called after each segment with the first row's number, the segment's number and x.
+      completions: the number of completions of each image.
 
-    Yields:
-      `Samples` of at most `batch_size` rows; row k of all is completion k % completions of image k // completions.
-
-    Raises:
-      ValueError: as `check` does, or if a number is below 1.
+    Returns:
+      (seeds, x, given): int32 [B, 2], float32 [B, H, W, C], and the tensors that `Inpainting` is given.
     """
-    images, known = check(images, known)
-    total = len(images) * completions
-    if completions < 1 or batch_size < 1:
-        raise ValueError(
-            "Inpainting needs a positive number of completions and batch size. "
-            f"Received: completions={completions}, batch_size={batch_size}."
-        )
-    batch_size = min(batch_size, total)
-    base = random.fold(random.seed(run_seed), random.Stream.COMPLETION)
-    for start in range(0, total, batch_size):
-        kept = min(batch_size, total - start)
-        rows = np.minimum(np.arange(start, start + batch_size), total - 1)
-        number, completion = np.divmod(rows, completions)
-        own = random.per_example(base, tf.constant(first_image + number))
-        seeds = random.per_row(own, tf.constant(completion))
-        x = prior(random.fold_each(seeds, random.Stream.PRIOR), images.shape[1:])
-        forward = None
-        if on_frame is not None:
-            forward = lambda segment, x, start=start, kept=kept: on_frame(start, segment, x[:kept])  # noqa: E731
-        given = tf.constant(images[number]), tf.constant(known[number])
-        samples = sampler(x, seeds, forward, given)
-        yield Samples(tf.where(given[1], given[0], samples.x)[:kept], samples.evaluations)
+    numbers = tf.minimum(numbers, len(images) * completions - 1)
+    image = numbers // completions
+    own = random.per_example(random.stream_seed(run_seed, random.Stream.COMPLETION), image)
+    seeds = random.per_row(own, tf.math.floormod(numbers, completions))
+    x = prior(random.fold_each(seeds, random.Stream.PRIOR), images.shape[1:])
+    return seeds, x, (tf.gather(tf.constant(images), image), tf.gather(tf.constant(known), image))
+
+
+def put_back(x: tf.Tensor, given: Given) -> tf.Tensor:
+    """The completions x with the known pixels of the images, bit for bit (Algorithm 2 ends with noisy ones)."""
+    images, known = given
+    return tf.where(known, images, x)
 
 
 def check(images: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

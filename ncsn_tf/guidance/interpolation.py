@@ -2,19 +2,17 @@
 
 As in the program of NCSNv2 (Song & Ermon 2020), each step of annealed Langevin dynamics draws two noises, and the k-th
 point of a path gets cos(a_k) z + sin(a_k) z', with a_k from 0 to pi/2. That is standard normal: each point is a sample,
-and neighbours have nearly the same noise. Here the start is mixed as well, and the ends of a path are the very samples
-that their seeds have by themselves.
+and neighbours have nearly the same noise. Here the start is mixed as well, and the ends of a path are the samples that
+their seeds have by themselves.
 """
 
 import math
-from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from ncsn_tf import random
-from ncsn_tf.samplers import driver
-from ncsn_tf.samplers.driver import Prior, Sampler, Samples
+from ncsn_tf.samplers.driver import Given, Prior, uniform_prior
 from ncsn_tf.samplers.langevin import Noise
 
 
@@ -28,61 +26,50 @@ def noise(points: int) -> Noise:
     return lambda seeds, shape: _mixed(random.normal(seeds, shape), points)
 
 
-def normal_prior(prior: Prior, points: int) -> Prior:
-    """A prior of a normal law with mean 0, mixed as the noise is; raises ValueError as `noise`."""
-    _check(points)
-    return lambda seeds, shape: _mixed(prior(seeds, shape), points)
-
-
-def uniform_prior(points: int) -> Prior:
-    """`driver.uniform_prior`, mixed as the noise is, by way of normal quantiles: each row stays uniform on [0, 1).
-
-    Raises:
-      ValueError: as `noise`.
-    """
-    _check(points)
-
-    def prior(seeds: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
-        u = driver.uniform_prior(seeds, shape)
-        normal = tf.math.ndtri(tf.clip_by_value(u, 2.0**-25, 1.0 - 2.0**-24))
-        mixed = 0.5 * tf.math.erfc(-_mixed(normal, points) / math.sqrt(2.0))
-        row = tf.range(tf.shape(u)[0]) % points
-        end = tf.reshape((row == 0) | (row == points - 1), [-1] + [1] * len(shape))
-        return tf.where(end, u, tf.minimum(mixed, 1.0 - 2.0**-24))
-
-    return prior
-
-
-def paths(
-    sampler: Sampler,
-    prior: Prior,
-    shape: tuple[int, ...],
-    *,
-    run_seed: int,
-    ends: Sequence[tuple[int, int]],
-    points: int,
-) -> Iterator[Samples]:
-    """Paths between samples, one a batch.
+def mixed_prior(prior: Prior, points: int) -> Prior:
+    """A prior mixed as the noise is, so that each row keeps the prior's law.
 
     Args:
-      sampler: one whose step draws from `noise(points)`.
-      prior: one of this module's, of as many points.
-      shape: the shape of one sample.
-      run_seed: an integer in [0, 2^31).
-      ends: the numbers of the two samples of each path, as `driver.generate` counts them.
-      points: samples a path, both ends with it.
-
-    Yields:
-      `Samples` of `points` rows; the first and the last are the samples that `driver.generate` makes of these numbers.
+      prior: `driver.uniform_prior`, which is mixed by way of normal quantiles, or a normal law with mean 0.
+      points: the samples per path.
 
     Raises:
       ValueError: if `points` is below 2.
     """
     _check(points)
-    base = driver.base_seed(run_seed)
-    for first, last in ends:
-        seeds, x = driver.begin(base, tf.constant([first] * (points - 1) + [last]), prior, shape)
-        yield sampler(x, seeds)
+    if prior is uniform_prior:
+        return lambda seeds, shape: _mixed_uniform(seeds, shape, points)
+    return lambda seeds, shape: _mixed(prior(seeds, shape), points)
+
+
+def start(
+    numbers: tf.Tensor, prior: Prior, shape: tuple[int, ...], *, run_seed: int, points: int
+) -> tuple[tf.Tensor, tf.Tensor, Given]:
+    """The start of paths: point k of path p is row p * points + k; its ends are the samples 2 p and 2 p + 1.
+
+    Args:
+      numbers: int32 [B], the numbers of the rows; B is a multiple of `points`, and so is the first number.
+      prior: made by `mixed_prior` for as many points.
+      shape: the shape of one sample.
+      run_seed: an integer in [0, 2^31).
+      points: the samples per path, both ends included.
+
+    Returns:
+      (seeds, x, ()): int32 [B, 2] and float32 [B, *shape].
+    """
+    path, point = numbers // points, tf.math.floormod(numbers, points)
+    sample = 2 * path + tf.cast(point == points - 1, tf.int32)
+    seeds = random.per_example(random.stream_seed(run_seed, random.Stream.SAMPLE), sample)
+    return seeds, prior(random.fold_each(seeds, random.Stream.PRIOR), shape), ()
+
+
+def _mixed_uniform(seeds: tf.Tensor, shape: random.Shape, points: int) -> tf.Tensor:
+    u = uniform_prior(seeds, shape)
+    normal = tf.math.ndtri(tf.clip_by_value(u, 2.0**-25, 1.0 - 2.0**-24))
+    mixed = 0.5 * tf.math.erfc(-_mixed(normal, points) / math.sqrt(2.0))
+    row = tf.range(tf.shape(u)[0]) % points
+    end = tf.reshape((row == 0) | (row == points - 1), [-1] + [1] * len(shape))
+    return tf.where(end, u, tf.minimum(mixed, 1.0 - 2.0**-24))
 
 
 def _mixed(z: tf.Tensor, points: int) -> tf.Tensor:
@@ -98,4 +85,4 @@ def _mixed(z: tf.Tensor, points: int) -> tf.Tensor:
 
 def _check(points: int) -> None:
     if points < 2:
-        raise ValueError(f"A path has two ends or more points. Received: points={points}.")
+        raise ValueError(f"A path has 2 or more points, both ends included. Received: points={points}.")

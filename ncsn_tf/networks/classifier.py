@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from ncsn_tf.networks.layers import LayerSeeds
+
 _SMALLEST_SIDE = 4
 """Pixels that a side keeps at least when it is halved."""
 _WIDEST = 4
@@ -25,6 +27,7 @@ class Classifier(keras.Model):
     Args:
       num_classes: number of classes, K, at least 2.
       filters: width of the first stage.
+      seed: non-negative integer from which the initial weights are drawn; with None Keras chooses seeds.
       **kwargs: `name` and `dtype` of `keras.Model`.
 
     Call arguments:
@@ -35,10 +38,11 @@ class Classifier(keras.Model):
       A dict: `logits`, float [B, K], and `pool_3`, float [B, D], named as Inception's global average pool.
 
     Raises:
-      ValueError: if a size is no integer or too small, or at `build`, if the image size is not known.
+      ValueError: if a size is not an integer or too small, if `seed` is invalid, or at `build`, if the image size is
+        unknown.
     """
 
-    def __init__(self, num_classes: int, filters: int = 32, **kwargs):
+    def __init__(self, num_classes: int, filters: int = 32, seed: int | None = None, **kwargs):
         super().__init__(**kwargs)
         for name, value, smallest in (("num_classes", num_classes, 2), ("filters", filters, 1)):
             if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
@@ -47,11 +51,14 @@ class Classifier(keras.Model):
                 )
         self.num_classes = num_classes
         self.filters = filters
+        self.seed = seed
+        self._seeds = LayerSeeds(seed)
         self.image_shape: tuple[int, int, int] | None = None
         self.convolutions: list[keras.layers.Layer] = []
         self.norms: list[keras.layers.Layer] = []
         self.halve = keras.layers.MaxPooling2D(2, padding="same", dtype=self.dtype_policy)
-        self.head = keras.layers.Dense(num_classes, dtype=self.dtype_policy)
+        head_initializer = keras.initializers.GlorotUniform(self._seeds())
+        self.head = keras.layers.Dense(num_classes, kernel_initializer=head_initializer, dtype=self.dtype_policy)
 
     def build(self, images_shape):
         height, width, channels = images_shape[1:]
@@ -63,7 +70,12 @@ class Classifier(keras.Model):
         for size, filters in zip([channels, *widths], widths, strict=False):
             # Without a bias, which the normalisation would take away again.
             convolution = keras.layers.Conv2D(
-                filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal", dtype=self.dtype_policy
+                filters,
+                3,
+                padding="same",
+                use_bias=False,
+                kernel_initializer=keras.initializers.HeNormal(self._seeds()),
+                dtype=self.dtype_policy,
             )
             norm = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=self.dtype_policy)
             convolution.build((None, None, None, size))
@@ -90,4 +102,5 @@ class Classifier(keras.Model):
         return {"logits": self.head(pooled), "pool_3": pooled}
 
     def get_config(self):
-        return {**super().get_config(), "num_classes": self.num_classes, "filters": self.filters}
+        config = super().get_config()
+        return {**config, "num_classes": self.num_classes, "filters": self.filters, "seed": self.seed}

@@ -5,8 +5,53 @@ import numpy as np
 from keras import ops
 
 
+class LayerSeeds:
+    """Hands out one integer seed per call, for the initializers of a network's layers.
+
+    The n-th seed is a hash of (seed, n), so it depends on no global random state.
+
+    Args:
+      seed: the network's or block's seed, a non-negative integer; with None every handed-out seed is None, and Keras's
+        initializers seed themselves from Python's global generator.
+
+    Raises:
+      ValueError: if `seed` is neither None nor a non-negative integer.
+    """
+
+    def __init__(self, seed: int | None):
+        if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or seed < 0):
+            raise ValueError(f"`seed` must be a non-negative integer or None. Received: {seed!r}.")
+        self._seed = seed
+        self._count = 0
+
+    def __call__(self) -> int | None:
+        """The next seed, an integer in [0, 2^30) or None."""
+        if self._seed is None:
+            return None
+        sequence = np.random.SeedSequence(self._seed, spawn_key=(self._count,))
+        self._count += 1
+        # 30 bits, because Keras takes seeds modulo 2^31 - 2.
+        return int(sequence.generate_state(1, np.uint32)[0]) >> 2
+
+
+def refuse_labels(network: keras.Model, labels) -> None:
+    """Raises ValueError if labels are given to a network that has no classes."""
+    if labels is not None:
+        raise ValueError(
+            f"{type(network).__name__} is not class-conditional: call it without labels. "
+            f"Received: labels of shape {ops.shape(labels)}."
+        )
+
+
 def convolution(
-    in_filters: int, filters: int, kernel_size: int = 3, *, dilation: int = 1, use_bias: bool = True, dtype=None
+    in_filters: int,
+    filters: int,
+    kernel_size: int = 3,
+    *,
+    seeds: LayerSeeds,
+    dilation: int = 1,
+    use_bias: bool = True,
+    dtype=None,
 ) -> keras.layers.Conv2D:
     """A size-preserving convolution initialised as PyTorch's default, which the paper's networks were trained from.
 
@@ -16,6 +61,7 @@ def convolution(
       in_filters: channels of the input, which set the fan-in.
       filters: channels of the output.
       kernel_size: side of the square kernel.
+      seeds: gives the seeds of the kernel and of the bias.
       dilation: spacing of the kernel's taps; padding grows with it.
       use_bias: whether to add a bias.
       dtype: dtype policy of the layer.
@@ -30,8 +76,8 @@ def convolution(
         padding="same",
         dilation_rate=dilation,
         use_bias=use_bias,
-        kernel_initializer=keras.initializers.RandomUniform(-bound, bound),
-        bias_initializer=keras.initializers.RandomUniform(-bound, bound),
+        kernel_initializer=keras.initializers.RandomUniform(-bound, bound, seeds()),
+        bias_initializer=keras.initializers.RandomUniform(-bound, bound, seeds()) if use_bias else "zeros",
         dtype=dtype,
     )
 
@@ -43,12 +89,22 @@ def wide_dtype(dtype: str) -> str:
 
 @keras.saving.register_keras_serializable("ncsn_tf")
 class ScaleAndShiftInitializer(keras.initializers.Initializer):
-    """Start of a [levels, 3, features] table: gamma and alpha from N(1, 0.02^2), beta zero."""
+    """Initializes a [levels, 3, features] table: gamma and alpha from N(1, 0.02^2), beta zero.
+
+    Args:
+      seed: an integer; with None Keras chooses one.
+    """
+
+    def __init__(self, seed: int | None = None):
+        self.seed = seed
 
     def __call__(self, shape, dtype=None):
         levels, _, features = shape
-        scales = keras.initializers.RandomNormal(1.0, 0.02)((levels, 2, features), dtype=dtype)
+        scales = keras.initializers.RandomNormal(1.0, 0.02, self.seed)((levels, 2, features), dtype=dtype)
         return ops.concatenate([scales, ops.zeros((levels, 1, features), dtype=dtype)], axis=1)
+
+    def get_config(self):
+        return {"seed": self.seed}
 
 
 @keras.saving.register_keras_serializable("ncsn_tf")
@@ -70,6 +126,7 @@ class ConditionalInstanceNormPlusPlus(keras.layers.Layer):
     Args:
       num_levels: number of noise levels, L.
       epsilon: eps, added to both variances.
+      seed: integer seed of the table's initial values; with None Keras chooses one.
       **kwargs: `name`, `dtype`, ... of `keras.layers.Layer`.
 
     Call arguments:
@@ -80,10 +137,11 @@ class ConditionalInstanceNormPlusPlus(keras.layers.Layer):
       ValueError: at build, if C < 2, for which v does not exist.
     """
 
-    def __init__(self, num_levels: int, epsilon: float = 1e-5, **kwargs):
+    def __init__(self, num_levels: int, epsilon: float = 1e-5, seed: int | None = None, **kwargs):
         super().__init__(**kwargs)
         self.num_levels = num_levels
         self.epsilon = epsilon
+        self.seed = seed
 
     def build(self, x_shape, encoding_shape=None):
         features = x_shape[-1]
@@ -92,7 +150,7 @@ class ConditionalInstanceNormPlusPlus(keras.layers.Layer):
                 f"Instance norm++ takes a variance over feature maps and needs 2 or more. Received: {x_shape}."
             )
         self.table = self.add_weight(
-            shape=(self.num_levels, 3, features), initializer=ScaleAndShiftInitializer(), name="table"
+            shape=(self.num_levels, 3, features), initializer=ScaleAndShiftInitializer(self.seed), name="table"
         )
         self.features = features
 
@@ -113,7 +171,8 @@ class ConditionalInstanceNormPlusPlus(keras.layers.Layer):
         return x * scale[:, None, None, :] + shift[:, None, None, :]
 
     def get_config(self):
-        return {**super().get_config(), "num_levels": self.num_levels, "epsilon": self.epsilon}
+        config = super().get_config()
+        return {**config, "num_levels": self.num_levels, "epsilon": self.epsilon, "seed": self.seed}
 
 
 def interpolation_matrix(size: int, new_size: int) -> np.ndarray:

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from ncsn_tf.networks.layers import LayerSeeds, refuse_labels
+
 
 @keras.saving.register_keras_serializable("ncsn_tf")
 class MLP(keras.Model):
@@ -16,17 +18,20 @@ class MLP(keras.Model):
       depth: number of hidden layers.
       activation: of the hidden layers. Objectives that differentiate the score, and energies the more, need a smooth
         one: ReLU's second derivative is zero almost everywhere.
+      seed: non-negative integer from which the initial weights are drawn; with None Keras chooses seeds.
       **kwargs: `name` and `dtype` of `keras.Model`.
 
     Call arguments:
       x: float [B, D].
-      level: int [B], the noise level's index in [0, L).
+      condition: int [B], the noise level's index in [0, L).
+      labels: None, because the network has no classes.
+      dropout_seeds: ignored, because the network has no dropout.
 
     Returns:
       float [B, outputs].
 
     Raises:
-      ValueError: if a size is not a positive integer.
+      ValueError: if a size is not a positive integer or `seed` is invalid; when called with labels.
 
     Reference:
       Song & Ermon 2019, appendix B.1: two hidden layers of 128 softplus units and a linear one learn the toy densities.
@@ -40,6 +45,7 @@ class MLP(keras.Model):
         width: int = 128,
         depth: int = 2,
         activation: str = "softplus",
+        seed: int | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -54,20 +60,25 @@ class MLP(keras.Model):
         self.width = width
         self.depth = depth
         self.activation = activation
+        self.seed = seed
+        seeds = LayerSeeds(seed)
         widths = [width] * depth + [outputs]
-        self.affine = [keras.layers.Dense(units, use_bias=False, dtype=self.dtype_policy) for units in widths]
-        self.biases = [keras.layers.Dense(units, use_bias=False, dtype=self.dtype_policy) for units in widths]
-        for bias in self.biases:
-            bias.kernel_initializer = keras.initializers.Zeros()
+        shared = {"use_bias": False, "dtype": self.dtype_policy}
+        self.affine = [
+            keras.layers.Dense(units, kernel_initializer=keras.initializers.GlorotUniform(seeds()), **shared)
+            for units in widths
+        ]
+        self.biases = [keras.layers.Dense(units, kernel_initializer="zeros", **shared) for units in widths]
 
-    def build(self, x_shape, level_shape=None):
+    def build(self, x_shape, condition_shape=None):
         inputs = [self.dimensions] + [self.width] * self.depth
         for affine, bias, size in zip(self.affine, self.biases, inputs, strict=True):
             affine.build((None, size))
             bias.build((None, self.num_levels))
 
-    def call(self, x, level):
-        encoding = ops.one_hot(level, self.num_levels, dtype=self.compute_dtype)
+    def call(self, x, condition, labels=None, dropout_seeds=None):
+        refuse_labels(self, labels)
+        encoding = ops.one_hot(condition, self.num_levels, dtype=self.compute_dtype)
         activation = keras.activations.get(self.activation)
         h = ops.cast(x, self.compute_dtype)
         for affine, bias in zip(self.affine[:-1], self.biases[:-1], strict=True):
@@ -76,4 +87,4 @@ class MLP(keras.Model):
 
     def get_config(self):
         sizes = {name: getattr(self, name) for name in ("dimensions", "num_levels", "outputs", "width", "depth")}
-        return {**super().get_config(), **sizes, "activation": self.activation}
+        return {**super().get_config(), **sizes, "activation": self.activation, "seed": self.seed}

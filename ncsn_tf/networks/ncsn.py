@@ -3,7 +3,13 @@
 import keras
 from keras import ops
 
-from ncsn_tf.networks.layers import ConditionalInstanceNormPlusPlus, convolution, wide_dtype
+from ncsn_tf.networks.layers import (
+    ConditionalInstanceNormPlusPlus,
+    LayerSeeds,
+    convolution,
+    refuse_labels,
+    wide_dtype,
+)
 from ncsn_tf.networks.refinenet import RefineBlock, ResidualBlock
 
 
@@ -14,8 +20,7 @@ class NCSN(keras.Model):
     The resolution is halved once, after the first cascade; the third and fourth widen their view by dilations 2 and 4
     instead. Any height and width will do, odd ones too.
 
-    The output is the score itself, not divided by sigma, as in the official network (later networks divide). It was
-    trained on images mapped from [0, 1] to [-1, 1] at its entry: that map belongs to `ncsn_tf.score.ScoreModel`.
+    The output is the score itself, not divided by sigma, as in the official network (later networks divide).
 
     Args:
       channels: image channels.
@@ -25,18 +30,24 @@ class NCSN(keras.Model):
         there: memory for time. On a CPU, 64 images of 28x28 and 32 filters, a gradient step takes 0.6 of the memory and
         1.2 of the time. Weights, their names and their order stay, so checkpoints fit both ways. Training by objectives
         that hold derivatives of the score (exact and sliced) needs False.
+      centre_input: True if the input spans [0, 1]: it is mapped to [-1, 1] at the entry, as the official program does
+        outside its network. The output stays the gradient with respect to the image in [0, 1]; the network learns the
+        factor 2. False leaves the input as it is.
+      seed: non-negative integer from which the initial weights are drawn; with None Keras chooses seeds.
       **kwargs: `name` and `dtype` of `keras.Model`. With `dtype="mixed_bfloat16"` all but the statistics of the
         normalisations and the last convolution runs in bfloat16.
 
     Call arguments:
-      x: float [B, H, W, channels], centred images.
-      level: int [B], the noise level's index in [0, L), 0 the noisiest.
+      x: float [B, H, W, channels], images in [0, 1] (see `centre_input`).
+      condition: int [B], the noise level's index in [0, L), 0 the noisiest.
+      labels: None, because the network has no classes.
+      dropout_seeds: ignored, because the network has no dropout.
 
     Returns:
       float32 [B, H, W, channels], the score at each pixel.
 
     Raises:
-      ValueError: if a size is not a positive integer.
+      ValueError: if a size is too small or no integer, or `seed` is invalid; when called with labels.
       NotImplementedError: with `rematerialise`, where a gradient is differentiated again; TensorFlow's words are
         "recompute_grad tried to transpose grad of rematerialised_block". Under `tf.vectorized_map` it is right instead.
 
@@ -45,8 +56,20 @@ class NCSN(keras.Model):
       appendix A.
     """
 
-    def __init__(self, channels: int, num_levels: int, filters: int = 128, *, rematerialise: bool = False, **kwargs):
+    def __init__(
+        self,
+        channels: int,
+        num_levels: int,
+        filters: int = 128,
+        *,
+        rematerialise: bool = False,
+        centre_input: bool = True,
+        seed: int | None = None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
+        # The input is centred in its own dtype; the layers cast it to theirs.
+        self.autocast = False
         for name, value in (("channels", channels), ("num_levels", num_levels), ("filters", filters)):
             smallest = 2 if name == "filters" else 1
             if not isinstance(value, int) or value < smallest:
@@ -55,35 +78,43 @@ class NCSN(keras.Model):
         self.num_levels = num_levels
         self.filters = filters
         self.rematerialise = rematerialise
+        self.centre_input = centre_input
+        self.seed = seed
+        self._seeds = LayerSeeds(seed)
+        self.begin_conv = convolution(channels, filters, seeds=self._seeds, dtype=self.dtype_policy)
+        self.cascades = self._make_cascades(filters, 2 * filters)
+        self.refinements = self._make_refinements(filters, 2 * filters)
+        self.norm = ConditionalInstanceNormPlusPlus(num_levels, **self._shared())
+        wide = wide_dtype(self.compute_dtype)
+        self.end_conv = convolution(filters, channels, seeds=self._seeds, dtype=wide)
 
-        narrow, wide = filters, 2 * filters
-        shared = {"dtype": self.dtype_policy}
-        self.begin_conv = convolution(channels, narrow, **shared)
-        self.cascades = [
-            [ResidualBlock(num_levels, narrow, narrow, **shared), ResidualBlock(num_levels, narrow, narrow, **shared)],
-            [
-                ResidualBlock(num_levels, narrow, wide, downsample=True, **shared),
-                ResidualBlock(num_levels, wide, wide, **shared),
-            ],
-            *(
-                [
-                    # The official network has a convolution in the first shortcut even where the widths agree.
-                    ResidualBlock(num_levels, wide, wide, dilation=dilation, project=True, **shared),
-                    ResidualBlock(num_levels, wide, wide, dilation=dilation, **shared),
-                ]
-                for dilation in (2, 4)
-            ),
-        ]
-        self.refinements = [
-            RefineBlock(num_levels, [wide], wide, **shared),
-            RefineBlock(num_levels, [wide, wide], wide, **shared),
-            RefineBlock(num_levels, [wide, wide], narrow, **shared),
-            RefineBlock(num_levels, [narrow, narrow], narrow, output_units=3, **shared),
-        ]
-        self.norm = ConditionalInstanceNormPlusPlus(num_levels, **shared)
-        self.end_conv = convolution(narrow, channels, dtype=wide_dtype(self.compute_dtype))
+    def _shared(self):
+        """Arguments of the next block: a seed of its own and the network's dtype policy."""
+        return {"seed": self._seeds(), "dtype": self.dtype_policy}
 
-    def build(self, x_shape, level_shape=None):
+    def _make_cascades(self, narrow: int, wide: int) -> list[list[ResidualBlock]]:
+        def block(in_filters, filters, **options):
+            return ResidualBlock(self.num_levels, in_filters, filters, **options, **self._shared())
+
+        return [
+            [block(narrow, narrow), block(narrow, narrow)],
+            [block(narrow, wide, downsample=True), block(wide, wide)],
+            # The official network has a convolution in the first shortcut even where the widths agree.
+            *([block(wide, wide, dilation=d, project=True), block(wide, wide, dilation=d)] for d in (2, 4)),
+        ]
+
+    def _make_refinements(self, narrow: int, wide: int) -> list[RefineBlock]:
+        def block(in_filters, filters, **options):
+            return RefineBlock(self.num_levels, in_filters, filters, **options, **self._shared())
+
+        return [
+            block([wide], wide),
+            block([wide, wide], wide),
+            block([wide, wide], narrow),
+            block([narrow, narrow], narrow, output_units=3),
+        ]
+
+    def build(self, x_shape, condition_shape=None):
         # Weights depend on widths alone, so the network can be built before an image size is known.
         encoding_shape = (None, self.num_levels)
         full, half = (None, None, None, self.filters), (None, None, None, 2 * self.filters)
@@ -97,8 +128,11 @@ class NCSN(keras.Model):
         self.norm.build(full)
         self.end_conv.build(full)
 
-    def call(self, x, level):
-        encoding = ops.one_hot(level, self.num_levels, dtype=wide_dtype(self.compute_dtype))
+    def call(self, x, condition, labels=None, dropout_seeds=None):
+        refuse_labels(self, labels)
+        if self.centre_input:
+            x = 2.0 * x - 1.0
+        encoding = ops.one_hot(condition, self.num_levels, dtype=wide_dtype(self.compute_dtype))
         h = self.begin_conv(x)
         features = []
         for cascade in self.cascades:
@@ -123,5 +157,5 @@ class NCSN(keras.Model):
         return keras.remat(rematerialised_block)(x, encoding)
 
     def get_config(self):
-        sizes = {"channels": self.channels, "num_levels": self.num_levels, "filters": self.filters}
-        return {**super().get_config(), **sizes, "rematerialise": self.rematerialise}
+        names = ("channels", "num_levels", "filters", "rematerialise", "centre_input", "seed")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

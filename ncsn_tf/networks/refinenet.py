@@ -7,27 +7,29 @@ normalisations look up. The order inside is normalise, ELU, convolve.
 import keras
 from keras import ops
 
-from ncsn_tf.networks.layers import ConditionalInstanceNormPlusPlus, convolution, resize_bilinear
+from ncsn_tf.networks.layers import ConditionalInstanceNormPlusPlus, LayerSeeds, convolution, resize_bilinear
 
 
 class _Block(keras.layers.Layer):
-    """What the blocks share: their level count and widths, kept as attributes and in the configuration."""
+    """Base class of the blocks: keeps level count, widths and seed as attributes and in the configuration."""
 
-    def __init__(self, num_levels: int, in_filters, filters: int, **kwargs):
+    def __init__(self, num_levels: int, in_filters, filters: int, seed: int | None = None, **kwargs):
         super().__init__(**kwargs)
         self.num_levels = num_levels
         self.in_filters = in_filters
         self.filters = filters
+        self.seed = seed
+        self._seeds = LayerSeeds(seed)
 
     def _norm(self):
-        return ConditionalInstanceNormPlusPlus(self.num_levels, dtype=self.dtype_policy)
+        return ConditionalInstanceNormPlusPlus(self.num_levels, seed=self._seeds(), dtype=self.dtype_policy)
 
     def _convolution(self, in_filters: int, filters: int, kernel_size: int = 3, **kwargs):
-        return convolution(in_filters, filters, kernel_size, dtype=self.dtype_policy, **kwargs)
+        return convolution(in_filters, filters, kernel_size, seeds=self._seeds, dtype=self.dtype_policy, **kwargs)
 
     def get_config(self):
-        config = super().get_config()
-        return {**config, "num_levels": self.num_levels, "in_filters": self.in_filters, "filters": self.filters}
+        sizes = {"num_levels": self.num_levels, "in_filters": self.in_filters, "filters": self.filters}
+        return {**super().get_config(), **sizes, "seed": self.seed}
 
 
 def _mean_pool(x):
@@ -46,7 +48,7 @@ class ResidualBlock(_Block):
       dilation: dilation of its 3x3 convolutions.
       downsample: average over 2x2 cells at the end of both branches. The first convolution then keeps the width.
       project: put a convolution in the shortcut even where the identity would fit.
-      **kwargs: `name`, `dtype`, ... of `keras.layers.Layer`.
+      **kwargs: `seed` of the initial weights; `name`, `dtype`, ... of `keras.layers.Layer`.
 
     The shortcut is the identity where the shape allows; else a 1x1 convolution, or, in a dilated block, a dilated
     3x3 one, as in the official network.
@@ -106,7 +108,7 @@ class ResidualConvolutionUnits(_Block):
       num_levels: number of noise levels.
       filters: channels of input and output.
       num_units: how many residual units follow one another.
-      **kwargs: `name`, `dtype`, ... of `keras.layers.Layer`.
+      **kwargs: `seed` of the initial weights; `name`, `dtype`, ... of `keras.layers.Layer`.
     """
 
     def __init__(self, num_levels, filters, num_units: int, **kwargs):
@@ -141,7 +143,7 @@ class MultiResolutionFusion(_Block):
       num_levels: number of noise levels.
       in_filters: channels of each input, a sequence.
       filters: channels of the output.
-      **kwargs: `name`, `dtype`, ... of `keras.layers.Layer`.
+      **kwargs: `seed` of the initial weights; `name`, `dtype`, ... of `keras.layers.Layer`.
 
     Call arguments:
       x: a list of feature maps; the output takes the size of the first.
@@ -175,7 +177,7 @@ class ChainedResidualPooling(_Block):
     Args:
       num_levels: number of noise levels.
       filters: channels of input and output.
-      **kwargs: `name`, `dtype`, ... of `keras.layers.Layer`.
+      **kwargs: `seed` of the initial weights; `name`, `dtype`, ... of `keras.layers.Layer`.
     """
 
     def __init__(self, num_levels, filters, **kwargs):
@@ -210,7 +212,7 @@ class RefineBlock(_Block):
       in_filters: channels of each input, a sequence; with one input there is nothing to fuse.
       filters: channels of the output.
       output_units: residual units after the pooling (1; 3 in the network's last block).
-      **kwargs: `name`, `dtype`, ... of `keras.layers.Layer`.
+      **kwargs: `seed` of the initial weights; `name`, `dtype`, ... of `keras.layers.Layer`.
 
     Call arguments:
       x: a list of feature maps, the finest first.
@@ -220,13 +222,16 @@ class RefineBlock(_Block):
     def __init__(self, num_levels, in_filters, filters, *, output_units: int = 1, **kwargs):
         super().__init__(num_levels, in_filters, filters, **kwargs)
         self.output_units = output_units
-        shared = {"dtype": self.dtype_policy}
-        self.adapters = [ResidualConvolutionUnits(num_levels, width, 2, **shared) for width in in_filters]
+        self.adapters = [ResidualConvolutionUnits(num_levels, width, 2, **self._shared()) for width in in_filters]
         self.fusion = None
         if len(in_filters) > 1:
-            self.fusion = MultiResolutionFusion(num_levels, in_filters, filters, **shared)
-        self.pooling = ChainedResidualPooling(num_levels, filters, **shared)
-        self.output_convs = ResidualConvolutionUnits(num_levels, filters, output_units, **shared)
+            self.fusion = MultiResolutionFusion(num_levels, in_filters, filters, **self._shared())
+        self.pooling = ChainedResidualPooling(num_levels, filters, **self._shared())
+        self.output_convs = ResidualConvolutionUnits(num_levels, filters, output_units, **self._shared())
+
+    def _shared(self):
+        """Arguments of the next inner block: a seed of its own and this block's dtype policy."""
+        return {"seed": self._seeds(), "dtype": self.dtype_policy}
 
     def build(self, x_shape, encoding_shape):
         for adapter, shape in zip(self.adapters, x_shape, strict=True):

@@ -11,14 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
 from ncsn_tf import pictures, random, times
-from ncsn_tf.config import build
 from ncsn_tf.data import pipeline
 from ncsn_tf.densities.toy import Mixture
 from ncsn_tf.reproduction.figure import Figure
+from ncsn_tf.runs import TrainedRun
 from ncsn_tf.samplers import driver, langevin
-from ncsn_tf.score import ScoreModel
 from ncsn_tf.sde import VE
-from ncsn_tf.training import checkpoints
 from ncsn_tf.training.run_directory import RunDirectory
 
 _SQUARE = 8.0
@@ -28,9 +26,9 @@ _SQUARE = 8.0
 def figure3(*, num_samples: int = 10_000, seed: int = 0) -> Figure:
     """Figure 3: samples of a mixture drawn exactly, by Langevin dynamics, and by annealed Langevin dynamics.
 
-    All use the mixture's exact scores, so what is wrong is the sampler's own. As in appendix B.1, Langevin dynamics
+    All use the mixture's exact scores, so the errors are the sampler's own. As in appendix B.1, Langevin dynamics
     takes 1,000 steps of epsilon = 0.1, and the annealed one 100 steps of epsilon = 0.1 at each of 10 levels from 20 to
-    1. With more samples than the paper's 1,280 one sees that so short an annealing is still biased: the smaller mode
+    1. With more samples than the paper's 1,280 the bias of so short an annealing shows: the smaller mode
     gets 0.218 +- 0.001 of 100,000 samples, and with 100 levels 0.201 +- 0.001. So the figure shows both.
 
     Args:
@@ -43,24 +41,22 @@ def figure3(*, num_samples: int = 10_000, seed: int = 0) -> Figure:
     if num_samples < 2:
         raise ValueError(f"A standard error needs 2 or more samples. Received: {num_samples}.")
     density, sde = Mixture.two_modes(), VE(sigma_max=20.0, sigma_min=1.0)
-    rows = random.per_example(random.fold(random.seed(seed), random.Stream.SAMPLE), tf.range(num_samples))
+    rows = random.per_example(random.stream_seed(seed, random.Stream.SAMPLE), tf.range(num_samples))
     start = _SQUARE * (2.0 * random.uniform(random.fold_each(rows, random.Stream.PRIOR), (2,)) - 1.0)
     epsilon = 0.1
-    plain = driver.Sampler(
-        langevin.Langevin(langevin.constant(epsilon)),
-        lambda x, t: density.score(x),
-        driver.dwell(np.zeros(1), 1_000),  # a time of no meaning: this score ignores it
-        jit_compile=True,
+    # A time of no meaning: this score ignores it.
+    plain = driver.FixedSteps(
+        sde, langevin.Langevin(langevin.constant(epsilon)), times.repeat_times(np.zeros(1), 1_000), jit_compile=True
     )
 
     def annealed(num_levels: int) -> tf.Tensor:
         step = langevin.Langevin(langevin.annealed(sde, epsilon))
-        schedule = driver.dwell(times.uniform(num_levels), 100)
-        return driver.Sampler(step, density.score_fn(sde), schedule, jit_compile=True)(start, rows).x
+        rows_of_levels = times.repeat_times(times.uniform(num_levels), 100)
+        return driver.FixedSteps(sde, step, rows_of_levels, jit_compile=True)(density.score_fn(sde), start, rows).x
 
     samples = {
         "exact sampling": density.sample(rows),
-        "Langevin dynamics": plain(start, rows).x,
+        "Langevin dynamics": plain(lambda x, t: density.score(x), start, rows).x,
         "annealed, 10 levels": annealed(10),
         "annealed, 100 levels": annealed(100),
     }
@@ -109,7 +105,7 @@ def figure4(directory: RunDirectory, *, checkpoint: int | None = None, num_sampl
     Args:
       directory: the run.
       checkpoint: the checkpoint's step; the newest by default.
-      num_samples: how many walks to show, one a row.
+      num_samples: the number of walks to show, one per row.
       seed: of the samples; sample i is that of `launch.sample` with this seed.
 
     Raises:
@@ -117,26 +113,19 @@ def figure4(directory: RunDirectory, *, checkpoint: int | None = None, num_sampl
     """
     if num_samples < 1:
         raise ValueError(f"The figure needs 1 or more samples. Received: {num_samples}.")
-    builder, shape = build.Builder(directory.config()), directory.shape()
-    if builder.sampler_options.name != "annealed_langevin":
+    run = TrainedRun(directory)
+    builder = run.builder
+    name = builder.sampler_key["name"]
+    if name != "annealed_langevin":
         raise ValueError(
             f"Figure 4 shows annealed Langevin dynamics, and {directory.path} is sampled by another. Give a run whose "
-            f"sampler.name is annealed_langevin. Received: {builder.sampler_options.name}."
+            f"sampler.name is annealed_langevin. Received: {name}."
         )
-    network = builder.network(shape)
-    path = checkpoints.load_newest_average(directory.checkpoints, network, checkpoint)
-    sampler = builder.sampler(ScoreModel(network, builder.sde, builder.times).score)
+    run.load(checkpoint)
     frames: list[np.ndarray] = []
-    made = driver.generate(
-        sampler,
-        builder.prior(),
-        shape,
-        run_seed=seed,
-        num_samples=num_samples,
-        batch_size=num_samples,
-        on_frame=lambda start, level, x: frames.append(x.numpy()),
+    samples = run.block_sampler(run.start_samples(seed), num_samples).draw(
+        0, on_frame=lambda first, level, x: frames.append(builder.value_range.decode(x))
     )
-    samples = next(made)
     levels = [
         {
             "sigma": float(sigma),
@@ -147,13 +136,15 @@ def figure4(directory: RunDirectory, *, checkpoint: int | None = None, num_sampl
         for sigma, frame in zip(builder.sigmas, frames, strict=True)
     ]
     numbers = {
-        "step": checkpoints.step_of(path),
+        "step": run.step,
         "seed": seed,
-        "sampler": builder.sampler_options.name,
-        "score_evaluations_per_sample": samples.evaluations,
+        "sampler": name,
+        "score_evaluations_per_sample": int(samples["evaluations"][0]),
         "levels": levels,
     }
-    caption = "Annealed Langevin dynamics: a walk a row, its state at the end of each noise level from left to right."
+    caption = (
+        "Annealed Langevin dynamics: one walk per row, its state at the end of each noise level from left to right."
+    )
     return Figure(numbers, draw_trajectory(np.stack(frames), builder.sigmas), caption)
 
 

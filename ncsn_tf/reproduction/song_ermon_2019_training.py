@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure as Picture
 
-from ncsn_tf import objectives, random
+from ncsn_tf import objectives, random, score, times
 from ncsn_tf.data import images, pipeline
 from ncsn_tf.densities.toy import Mixture
 from ncsn_tf.networks.mlp import MLP
@@ -24,7 +24,7 @@ from ncsn_tf.training.summaries import progress_bar
 from ncsn_tf.training.trainer import Trainer
 
 _ONE_TIME = np.zeros(1, np.float32)
-"""The grid of a score that is not conditioned on noise: one time, which names a level and adds no noise."""
+"""The grid of a score that is not conditioned on noise: one time, whose index is the network's condition."""
 
 _UNUSED = VE(sigma_max=1.0, sigma_min=0.01)
 """An SDE for adapters whose objective perturbs nothing by it."""
@@ -101,9 +101,8 @@ def _sliced_losses(
 ) -> np.ndarray:
     """Mean losses of successive loops of training, [points]."""
     trainer = _trainer(
-        lambda: _image_network(source.shape, filters),
+        lambda: _image_network(source.shape, filters, seed),
         lambda score_fn, x, t, z, v: objectives.sliced(score_fn, x + sigma * z, t, v),
-        ScoreModel,
         batch_size=batch_size,
         seed=seed,
     )
@@ -117,8 +116,8 @@ def _sliced_losses(
     return np.array(losses)
 
 
-def _image_network(shape: tuple[int, int, int], filters: int) -> keras.Model:
-    network = NCSN(channels=shape[-1], num_levels=1, filters=filters)
+def _image_network(shape: tuple[int, int, int], filters: int, seed: int) -> keras.Model:
+    network = NCSN(channels=shape[-1], num_levels=1, filters=filters, seed=seed)
     network.build((None, *shape), (None,))
     return network
 
@@ -137,27 +136,21 @@ def draw_losses(numbers: dict[str, Any]) -> Picture:
     return picture
 
 
-def _trainer(
-    network: Callable[[], keras.Model], objective: Callable, adapter: Callable, *, batch_size: int, seed: int
-) -> Trainer:
+def _trainer(network: Callable[[], keras.Model], objective: Callable, *, batch_size: int, seed: int) -> Trainer:
     """A trainer of one unconditional score by sliced score matching, Adam at the paper's 0.001."""
-    built = []
-    for _ in range(2):
-        keras.utils.set_random_seed(seed)
-        built.append(network())
+    condition = score.nearest_level(_ONE_TIME)
+    models = [ScoreModel(network(), _UNUSED, condition=condition) for _ in range(2)]
     return Trainer(
         strategy=tf.distribute.get_strategy(),
-        network=built[0],
-        average=built[1],
-        sde=_UNUSED,
-        times=_ONE_TIME,
+        model=models[0],
+        average_model=models[1],
+        draw=times.Levels(_ONE_TIME, ("all",)),
         objective=objective,
         optimizer=ReducedAdam(1e-3),
         ema_decay=0.999,
         run_seed=seed,
         batch_size=batch_size,
         draw_slices=lambda seeds, shape: random.normal(seeds, (1, *shape)),
-        adapter=adapter,
     )
 
 
@@ -180,20 +173,19 @@ def figure2(*, steps: int = 10_000, batch_size: int = 128, seed: int = 0) -> Fig
     if steps < 1:
         raise ValueError(f"Training needs 1 or more steps. Received: {steps}.")
     density = Mixture.two_modes()
-    base = random.fold(random.seed(seed), random.Stream.DATA_ORDER)
+    base = random.stream_seed(seed, random.Stream.DATA_ORDER)
 
     def sample(example: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"image": density.sample(random.per_example(base, example)), "example": example}
 
     def network() -> keras.Model:
-        network = MLP(2, num_levels=1, width=128, depth=2)
+        network = MLP(2, num_levels=1, width=128, depth=2, seed=seed)
         network.build((None, 2), (None,))
         return network
 
     trainer = _trainer(
         network,
         lambda score_fn, x, t, z, v: objectives.sliced(score_fn, x, t, v),
-        lambda network, sde, times: ScoreModel(network, sde, times, centred=False),
         batch_size=batch_size,
         seed=seed,
     )
@@ -202,7 +194,7 @@ def figure2(*, steps: int = 10_000, batch_size: int = 128, seed: int = 0) -> Fig
         for done in range(0, steps, 100):
             trainer.run(batches, taken := min(100, steps - done))
             bar.update(taken)
-    numbers, fields = score_errors(density, trainer.average_score_model.score)
+    numbers, fields = score_errors(density, trainer.average_model.score)
     numbers |= {"steps": steps, "batch_size": batch_size, "seed": seed}
     caption = (
         "The score of 1/5 N((-5, -5), I) + 4/5 N((5, 5), I), the score learnt from samples by sliced score matching, "

@@ -1,48 +1,133 @@
-"""The one loop that every sampler runs in.
-
-A sampler is a step, `step(score_fn, x, t, t_next, seeds) -> (x, mean)`, and a schedule, the pairs (t, t_next) that it
-visits. The driver compiles the loop, gives each step its seeds, hands out frames between segments of the schedule
-and counts the evaluations of the score function.
-"""
+"""The contracts of steps, guidance and samplers, and the one loop in which every fixed number of steps runs."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import random, times
+from ncsn_tf import random
 from ncsn_tf.score import ScoreFunction
+from ncsn_tf.sde import SDE
 
-Step = Callable[[ScoreFunction, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-Condition = Callable[..., Step]
-"""condition(step, seeds [B, 2], *given) -> step: a step that heeds tensors given with each batch, [B, ...] each."""
-Finish = Callable[[ScoreFunction, tf.Tensor, tf.Tensor], tf.Tensor]
-Prior = Callable[[tf.Tensor, tuple[int, ...]], tf.Tensor]
+State = Any
+"""Nested tensors that a step hands to the next one; () for one-step methods."""
+
+Given = tuple[tf.Tensor, ...]
+"""What guidance is given with each batch, [B, ...] each."""
+
+Finish = Callable[[ScoreFunction, SDE, tf.Tensor, tf.Tensor], tf.Tensor]
+"""finish(score_fn, sde, x, t) -> x, applied where the walk has arrived; `score.denoise` is one."""
+
+Prior = Callable[[tf.Tensor, random.Shape], tf.Tensor]
+"""prior(seeds [B, 2], shape) -> float32 [B, *shape], where a walk starts."""
+
+_CACHED = 8
+"""How many pairs of score function and guidance a sampler keeps compiled."""
 
 
-def dwell(grid: np.ndarray, steps_per_level: int) -> np.ndarray:
-    """The schedule that takes the same number of steps at each time, as annealed Langevin dynamics does.
+class Step(Protocol):
+    """One step of a sampling method, in a small file of its own."""
 
-    Args:
-      grid: float [L], strictly decreasing.
-      steps_per_level: T, at least 1.
+    def start(self, x: tf.Tensor) -> State:
+        """The state before the first step from x, [B, ...]; () for a method that keeps none."""
+        ...
 
-    Returns:
-      float32 [L T, 2], rows (t, t_next) with t_next = t.
+    def __call__(
+        self, score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, t_next: tf.Tensor, seeds: tf.Tensor, state: State
+    ) -> tuple[tf.Tensor, tf.Tensor, State]:
+        """Takes one step.
 
-    Raises:
-      ValueError: if `grid` is no grid of levels or `steps_per_level` is below 1.
+        Args:
+          score_fn: the score function.
+          x: [B, ...], at time t.
+          t: [B].
+          t_next: [B], the time that the step arrives at; t itself for a method that does not move in time.
+          seeds: int32 [B, 2], the seeds of this step's noise.
+          state: what the step before returned.
+
+        Returns:
+          (x, mean, state): x at time t_next, its mean before this step's noise, both [B, ...], and the new state.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSeeds:
+    """The randomness of one step for `Guidance.project`.
+
+    Attributes:
+      walk: int32 [B, 2], the seeds of the whole walk.
+      step: int32 [B, 2], the seeds of this step.
+      level: int32 scalar, the same in all steps of one segment of the schedule, another in each segment.
     """
-    if steps_per_level < 1:
-        raise ValueError(f"A schedule needs 1 or more steps per level. Received: steps_per_level={steps_per_level}.")
-    column = np.repeat(times.check(grid), steps_per_level)
-    return np.stack([column, column], axis=1)
+
+    walk: tf.Tensor
+    step: tf.Tensor
+    level: tf.Tensor
+
+
+class Guidance:
+    """The contract of guidance, which works with any step; by default it changes nothing."""
+
+    def score(self, score_fn: ScoreFunction, sde: SDE, given: Given) -> ScoreFunction:
+        """The score function that the walk follows.
+
+        Args:
+          score_fn: the model's score function.
+          sde: the SDE.
+          given: what this batch is guided by, [B, ...] each.
+        """
+        return score_fn
+
+    def project(
+        self, x: tf.Tensor, mean: tf.Tensor, t: tf.Tensor, seeds: StepSeeds, given: Given
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Changes x, [B, ...], and its mean after a step that arrived at time t, [B]; returns both."""
+        return x, mean
+
+
+NO_GUIDANCE = Guidance()
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """The result of a sampler.
+
+    Attributes:
+      x: float32 [B, ...].
+      evaluations: int32 [B], evaluations of the score function that each sample took, counted.
+    """
+
+    x: tf.Tensor
+    evaluations: tf.Tensor
+
+
+class Sampler(Protocol):
+    """The contract of samplers; `FixedSteps` is one."""
+
+    @property
+    def segments(self) -> int:
+        """The number of frames of a walk."""
+        ...
+
+    def __call__(
+        self,
+        score_fn: ScoreFunction,
+        x: tf.Tensor,
+        seeds: tf.Tensor,
+        guidance: Guidance = NO_GUIDANCE,
+        given: Given = (),
+        on_frame: Callable[[int, Any], None] | None = None,
+    ) -> Samples:
+        """Samples from x, [B, ...], with a seed per sample, int32 [B, 2]; see `FixedSteps`."""
+        ...
 
 
 @dataclasses.dataclass
 class _Counted:
-    """A score function that counts the calls made while a step is traced, which are its evaluations a step."""
+    """A score function that counts its calls while a step is traced: the evaluations of that step."""
 
     score_fn: ScoreFunction
     calls: int = 0
@@ -52,62 +137,29 @@ class _Counted:
         return self.score_fn(x, t)
 
 
-def integrate(
-    step: Step, score_fn: ScoreFunction, x: tf.Tensor, schedule: tf.Tensor, seeds: tf.Tensor, first_step=0
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Runs a step over a schedule inside one graph.
-
-    Args:
-      step: the sampler.
-      score_fn: the score function.
-      x: [B, ...], where to start.
-      schedule: float32 [N, 2], rows (t, t_next).
-      seeds: int32 [B, 2], a seed for each example; step k draws from (seed, k) alone.
-      first_step: the number k of the schedule's first row, so that a schedule can be run in pieces.
-
-    Returns:
-      (x, mean, evaluations): the result, its mean before the last noise, both [B, ...], and the number of evaluations
-      of the score function that each example took, int32.
-    """
-    batch = _batch(x)
-    steps = tf.shape(schedule)[0]
-    counted = _Counted(score_fn)
-
-    def body(k: tf.Tensor, x: tf.Tensor, mean: tf.Tensor):
-        t, t_next = tf.fill([batch], schedule[k, 0]), tf.fill([batch], schedule[k, 1])
-        step_seeds = random.fold_each(seeds, random.Stream.SAMPLER_STEP, first_step + k)
-        counted.calls = 0
-        new_x, new_mean = step(counted, x, t, t_next, step_seeds)
-        return k + 1, tf.ensure_shape(new_x, x.shape), tf.ensure_shape(new_mean, x.shape)
-
-    _, x, mean = tf.while_loop(lambda k, *_: k < steps, body, (tf.constant(0), x, x))
-    return x, mean, steps * counted.calls
-
-
 @dataclasses.dataclass(frozen=True)
-class Samples:
-    """What a sampler made.
+class _Compiled:
+    """The functions of a sampler for one score function and one guidance."""
 
-    Attributes:
-      x: float32 [B, ...].
-      evaluations: evaluations of the score function that each example took, counted.
-    """
-
-    x: tf.Tensor
-    evaluations: int
+    start: Callable
+    segment: Callable
+    finish: Callable
 
 
-class Sampler:
-    """A step and a schedule, compiled.
+class FixedSteps:
+    """A sampler that takes one step per row of a schedule.
 
     Args:
-      step: the sampler's step.
-      score_fn: the score function.
-      schedule: float32 [N, 2], rows (t, t_next).
-      segments: in how many equal pieces to run the schedule; a frame can be looked at after each.
-      finish: applied to (x, t) at the schedule's last time, for instance a final denoising; None leaves x alone.
-      condition: makes, of the step, one that heeds what is given with each batch; None where nothing is given.
+      sde: the SDE, for guidance and for `finish`.
+      step: the method.
+      rows: float32 [N, 2], the schedule: rows (t, t_next). A tensor may have an N that only its graph knows.
+      segments: the number of equal pieces of the schedule; a frame can be looked at after each. Guidance that keeps a
+        noise per level keeps one per segment.
+      finish: applied at the end, at the time of the last row's arrival, for instance `score.denoise`; None leaves x.
+      end_with_mean: whether the noise of the very last step is left out, as Song et al. 2021 do.
       jit_compile: whether XLA compiles the loop.
+      strategy: where to run; None for wherever the call is. With a strategy the sampler is called in cross-replica
+        context, and `x`, `seeds` and `given` are distributed values, as are the results.
 
     Raises:
       ValueError: if the schedule is not [N, 2] with N a multiple of `segments`.
@@ -115,157 +167,143 @@ class Sampler:
 
     def __init__(
         self,
+        sde: SDE,
         step: Step,
-        score_fn: ScoreFunction,
-        schedule: np.ndarray,
+        rows: np.ndarray | tf.Tensor,
         *,
         segments: int = 1,
         finish: Finish | None = None,
-        condition: Condition | None = None,
+        end_with_mean: bool = False,
         jit_compile: bool = False,
+        strategy: tf.distribute.Strategy | None = None,
     ):
-        schedule = np.asarray(schedule, np.float32)
-        if schedule.ndim != 2 or schedule.shape[1] != 2 or segments < 1 or len(schedule) % segments:
+        rows = rows if tf.is_tensor(rows) else np.asarray(rows, np.float32)
+        count = rows.shape[0] if len(rows.shape) == 2 and rows.shape[1] == 2 else 0
+        if segments < 1 or (count is not None and (count < 1 or count % segments)):
             raise ValueError(
                 "A schedule has shape [N, 2] with N a positive multiple of `segments`. "
-                f"Received: shape {schedule.shape}, segments={segments}."
+                f"Received: shape {tuple(rows.shape)}, segments={segments}."
             )
         self.segments = segments
-        self._pieces = np.split(schedule, segments)
-        self._counted = _Counted(score_fn)
-
-        def segment(x, piece, seeds, first, *given):
-            conditioned = condition(step, seeds, *given) if condition is not None else step
-            return integrate(conditioned, score_fn, x, piece, seeds, first)
-
-        self._segment = tf.function(segment, jit_compile=jit_compile, autograph=False)
-        self._finish = None
-        if finish is not None:
-            self._finish = tf.function(lambda x: self._apply(finish, x), jit_compile=jit_compile, autograph=False)
+        self._sde = sde
+        self._step = step
+        self._rows = rows
+        self._finish = finish
+        self._end_with_mean = end_with_mean
+        self._jit_compile = jit_compile
+        self._strategy = strategy
+        self._cache: dict[tuple[ScoreFunction, Guidance], _Compiled] = {}
 
     def __call__(
         self,
+        score_fn: ScoreFunction,
         x: tf.Tensor,
         seeds: tf.Tensor,
-        on_frame: Callable[[int, tf.Tensor], None] | None = None,
-        given: tuple[tf.Tensor, ...] = (),
+        guidance: Guidance = NO_GUIDANCE,
+        given: Given = (),
+        on_frame: Callable[[int, Any], None] | None = None,
+        span: tuple[int, int] | None = None,
     ) -> Samples:
-        """Runs the whole schedule.
+        """Walks along the schedule.
 
         Args:
+          score_fn: the score function. It is compiled once: pass the same object again.
           x: float32 [B, ...], where to start.
-          seeds: int32 [B, 2], a seed for each example.
-          on_frame: called after each segment with its number, from 1, and x, [B, ...].
-          given: what the condition takes, [B, ...] each.
+          seeds: int32 [B, 2], a seed per sample; step k of sample b draws from (seeds[b], k) alone.
+          guidance: what the walk follows besides the score.
+          given: what the guidance is given, [B, ...] each.
+          on_frame: called after each segment with its number, from 1, and x; for calls outside of graphs.
+          span: the segments to walk, from the first to before the last; None for all. Steps are counted from the first.
 
         Returns:
-          The samples and the evaluations that they took.
+          The samples, and the evaluations that each took.
         """
-        evaluations, first = 0, 0
-        for number, piece in enumerate(self._pieces, start=1):
-            x, _, taken = self._segment(x, tf.constant(piece), seeds, tf.constant(first), *given)
-            evaluations += int(taken)
-            first += len(piece)
+        compiled = self._compiled(score_fn, guidance)
+        first, last = span or (0, self.segments)
+        parts = [self._rows]
+        if on_frame is not None or span is not None:
+            parts = np.split(np.asarray(self._rows), self.segments)[first:last]
+        mean, state, evaluations = compiled.start(x)
+        done = 0
+        for number, part in enumerate(parts, start=first + 1):
+            x, mean, state, evaluations = compiled.segment(
+                x, state, evaluations, tf.convert_to_tensor(part), seeds, tf.constant(done), given
+            )
+            done += part.shape[0] or 0  # unknown of the only part of a schedule that a graph makes
             if on_frame is not None:
                 on_frame(number, x)
-        if self._finish is not None:
-            x = self._finish(x)
-            evaluations += self._counted.calls
-        return Samples(x, evaluations)
+        end = mean if self._end_with_mean else x
+        return Samples(*compiled.finish(end, evaluations, tf.convert_to_tensor(parts[-1][-1, 1])))
 
-    def in_graph(
-        self, x: tf.Tensor, seeds: tf.Tensor, given: tuple[tf.Tensor, ...] = ()
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Runs the whole schedule as a part of the caller's graph, such as a replica's.
+    def _compiled(self, score_fn: ScoreFunction, guidance: Guidance) -> _Compiled:
+        key = score_fn, guidance
+        if key not in self._cache:
+            if len(self._cache) >= _CACHED:
+                del self._cache[next(iter(self._cache))]
+            self._cache[key] = self._compile(score_fn, guidance)
+        return self._cache[key]
 
-        Args:
-          x: float32 [B, ...], where to start.
-          seeds: int32 [B, 2], a seed for each example.
-          given: what the condition takes, [B, ...] each.
+    def _compile(self, score_fn: ScoreFunction, guidance: Guidance) -> _Compiled:
+        def start(x):
+            return x, self._step.start(x), tf.zeros([batch_size(x)], tf.int32)
 
-        Returns:
-          (samples, evaluations): [B, ...], and the evaluations that each took, int32.
-        """
-        x, _, evaluations = self._segment(x, tf.constant(np.concatenate(self._pieces)), seeds, tf.constant(0), *given)
-        if self._finish is not None:
-            x = self._finish(x)
-            evaluations += self._counted.calls
-        return x, evaluations
+        def segment(x, state, evaluations, rows, seeds, first_step, given):
+            counted = _Counted(score_fn)
+            x, mean, state = self._integrate(counted, x, state, rows, seeds, first_step, guidance, given)
+            return x, mean, state, evaluations + tf.shape(rows)[0] * counted.calls
 
-    def _apply(self, finish: Finish, x: tf.Tensor) -> tf.Tensor:
-        self._counted.calls = 0
-        last_time = tf.fill([_batch(x)], tf.constant(self._pieces[-1][-1, 0]))
-        return finish(self._counted, x, last_time)
+        def finish(x, evaluations, last_time):
+            if self._finish is None:
+                return x, evaluations
+            counted = _Counted(score_fn)
+            x = self._finish(counted, self._sde, x, tf.fill([batch_size(x)], last_time))
+            return x, evaluations + counted.calls
+
+        return _Compiled(*(self._distributed(function) for function in (start, segment, finish)))
+
+    def _distributed(self, function: Callable) -> Callable:
+        """The function, compiled, on the replicas of the strategy if there is one."""
+        compiled = tf.function(function, jit_compile=self._jit_compile, autograph=False)
+        strategy = self._strategy
+        if strategy is None:
+            return compiled
+        return tf.function(lambda *arguments: strategy.run(compiled, args=arguments), autograph=False)
+
+    def _integrate(
+        self,
+        score_fn: ScoreFunction,
+        x: tf.Tensor,
+        state: State,
+        rows: tf.Tensor,
+        seeds: tf.Tensor,
+        first_step: tf.Tensor,
+        guidance: Guidance,
+        given: Given,
+    ) -> tuple[tf.Tensor, tf.Tensor, State]:
+        """Takes a step per row of a part of the schedule that begins with a segment, at step number `first_step`."""
+        batch, steps = batch_size(x), tf.shape(rows)[0]
+        per_segment = tf.shape(self._rows)[0] // self.segments
+        guided = guidance.score(score_fn, self._sde, given)
+
+        def body(k: tf.Tensor, x: tf.Tensor, _: tf.Tensor, state: State):
+            t, t_next = tf.fill([batch], rows[k, 0]), tf.fill([batch], rows[k, 1])
+            step_seeds = random.fold_each(seeds, random.Stream.SAMPLER_STEP, first_step + k)
+            new_x, mean, state = self._step(guided, x, t, t_next, step_seeds, state)
+            # The bits of the first arrival in a segment tell segments apart, however finely a schedule is cut.
+            level = tf.bitcast(rows[k // per_segment * per_segment, 1], tf.int32)
+            new_x, mean = guidance.project(new_x, mean, t_next, StepSeeds(seeds, step_seeds, level), given)
+            return k + 1, tf.ensure_shape(new_x, x.shape), tf.ensure_shape(mean, x.shape), state
+
+        _, x, mean, state = tf.while_loop(lambda k, *_: k < steps, body, (tf.constant(0), x, x, state))
+        return x, mean, state
 
 
-def _batch(x: tf.Tensor) -> int | tf.Tensor:
-    """The number of rows, as a number where it is known: a TPU's graph has no shapes that are not."""
+def batch_size(x: tf.Tensor) -> int | tf.Tensor:
+    """The number of rows, as a number where it is known: a TPU's graph has no shapes that are unknown."""
     rows = x.shape[0]
     return tf.shape(x)[0] if rows is None else rows
 
 
-def uniform_prior(seeds: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+def uniform_prior(seeds: tf.Tensor, shape: random.Shape) -> tf.Tensor:
     """Uniform noise on [0, 1), from which the paper starts annealed Langevin dynamics; float32 [B, *shape]."""
     return random.uniform(seeds, shape)
-
-
-def base_seed(run_seed: int) -> tf.Tensor:
-    """The seed, int32 [2], from which those of a run's samples are folded."""
-    return random.fold(random.seed(run_seed), random.Stream.SAMPLE)
-
-
-def begin(base: tf.Tensor, numbers: tf.Tensor, prior: Prior, shape: tuple[int, ...]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where samples start: their seeds, int32 [B, 2], and x, float32 [B, *shape]; row b depends on numbers[b] alone.
-
-    Args:
-      base: `base_seed(run_seed)`.
-      numbers: int [B], the samples' numbers.
-      prior: draws the start.
-      shape: the shape of one sample.
-    """
-    seeds = random.per_example(base, numbers)
-    return seeds, prior(random.fold_each(seeds, random.Stream.PRIOR), shape)
-
-
-def generate(
-    sampler: Sampler,
-    prior: Prior,
-    shape: tuple[int, ...],
-    *,
-    run_seed: int,
-    num_samples: int,
-    batch_size: int,
-    on_frame: Callable[[int, int, tf.Tensor], None] | None = None,
-) -> Iterator[Samples]:
-    """Makes samples batch by batch; sample i depends on (run_seed, i) alone, whatever the batch size.
-
-    Args:
-      sampler: the compiled sampler.
-      prior: draws the start, `prior(seeds [B, 2], shape) -> [B, *shape]`.
-      shape: the shape of one sample.
-      run_seed: an integer in [0, 2^31).
-      num_samples: how many to make.
-      batch_size: how many at a time; a smaller last batch is filled up and cut, so nothing is traced twice.
-      on_frame: called after each segment with the first sample's number, the segment's number and x.
-
-    Yields:
-      `Samples` of at most `batch_size` rows.
-
-    Raises:
-      ValueError: if `num_samples` or `batch_size` is below 1.
-    """
-    if num_samples < 1 or batch_size < 1:
-        raise ValueError(
-            "Sampling needs a positive number of samples and batch size. "
-            f"Received: num_samples={num_samples}, batch_size={batch_size}."
-        )
-    batch_size = min(batch_size, num_samples)
-    base = base_seed(run_seed)
-    for start in range(0, num_samples, batch_size):
-        kept = min(batch_size, num_samples - start)
-        seeds, x = begin(base, start + tf.range(batch_size), prior, shape)
-        forward = None
-        if on_frame is not None:
-            forward = lambda number, x, start=start, kept=kept: on_frame(start, number, x[:kept])  # noqa: E731
-        samples = sampler(x, seeds, forward)
-        yield Samples(samples.x[:kept], samples.evaluations)

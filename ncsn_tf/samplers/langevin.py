@@ -1,4 +1,4 @@
-"""Langevin dynamics: a walk whose stationary density is known by its score alone."""
+"""Langevin dynamics: a Markov chain whose stationary density is given by its score."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from ncsn_tf import random
 from ncsn_tf.score import ScoreFunction, expand
-from ncsn_tf.sde import VE
+from ncsn_tf.sde import SDE
 
 Noise = Callable[[tf.Tensor, random.Shape], tf.Tensor]
 
@@ -29,49 +29,42 @@ class Langevin:
     step_size: Callable[[tf.Tensor], tf.Tensor]
     noise: Noise = random.normal
 
+    def start(self, x: tf.Tensor) -> tuple[()]:
+        """(): Langevin dynamics keeps nothing from step to step."""
+        return ()
+
     def __call__(
-        self, score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, t_next: tf.Tensor, seeds: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """One step.
-
-        Args:
-          score_fn: the score function.
-          x: [B, ...], where the walk stands.
-          t: [B], the time whose perturbed density is sampled.
-          t_next: unused; Langevin dynamics does not move in time.
-          seeds: int32 [B, 2], this step's seed for each example.
-
-        Returns:
-          The new x and its mean before noise, both [B, ...].
-        """
+        self, score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, t_next: tf.Tensor, seeds: tf.Tensor, state: tuple[()]
+    ) -> tuple[tf.Tensor, tf.Tensor, tuple[()]]:
+        """One step at time t, whose perturbed density is sampled; `t_next` is not used. See `driver.Step`."""
         del t_next
         size = expand(self.step_size(t), x)
         mean = x + 0.5 * size * score_fn(x, t)
-        return mean + tf.sqrt(size) * self.noise(seeds, x.shape[1:]), mean
+        return mean + tf.sqrt(size) * self.noise(seeds, x.shape[1:]), mean, state
 
 
-def constant(step_size: float) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The same step size, in squared data units, at every time.
+def constant(step_size: float | tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The same step size, in squared data units, at every time: a number, or a float32 scalar of a graph.
 
     Raises:
-      ValueError: if it is not positive and finite.
+      ValueError: if a number is not positive and finite.
     """
     _check_positive("step size", step_size)
-    return lambda t: tf.fill(tf.shape(t), tf.constant(step_size, tf.float32))
+    return lambda t: tf.fill(tf.shape(t), tf.convert_to_tensor(step_size, tf.float32))
 
 
-def annealed(sde: VE, epsilon: float, last_time: float = 0.0) -> Callable[[tf.Tensor], tf.Tensor]:
+def annealed(sde: SDE, epsilon: float | tf.Tensor, last_time: float = 0.0) -> Callable[[tf.Tensor], tf.Tensor]:
     """The step sizes of annealed Langevin dynamics, epsilon sigma_i^2 / sigma_L^2 (Algorithm 1, line 3).
 
     The signal-to-noise ratio of a step is then the same at every level.
 
     Args:
       sde: the SDE that gives sigma.
-      epsilon: the step size at the last level, in squared data units.
+      epsilon: the step size at the last level, in squared data units: a number, or a float32 scalar of a graph.
       last_time: the time of the last level, whose noise is sigma_L.
 
     Raises:
-      ValueError: if epsilon is not positive and finite.
+      ValueError: if a number is not positive and finite.
     """
     _check_positive("epsilon", epsilon)
 
@@ -83,6 +76,6 @@ def annealed(sde: VE, epsilon: float, last_time: float = 0.0) -> Callable[[tf.Te
     return step_size
 
 
-def _check_positive(name: str, value: float) -> None:
-    if not 0.0 < value < float("inf"):
+def _check_positive(name: str, value: float | tf.Tensor) -> None:
+    if not tf.is_tensor(value) and not 0.0 < value < float("inf"):
         raise ValueError(f"The Langevin {name} must be positive and finite. Received: {value}.")

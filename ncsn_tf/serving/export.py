@@ -2,12 +2,13 @@
 
     score(x, sigma) -> score                    the gradient of log p_sigma at x
     denoise(x, sigma) -> denoised               the mean of the clean image given the noisy one
-    sample(seed) -> samples, samples_float      one sample a row, which depends on its own seed alone
+    sample(seed) -> samples, samples_float      one sample per row, which depends on its own seed alone
     inpaint(image, mask, seed) -> the same      the mask is True where the image is known
     sample_tuned, inpaint_tuned                 the same with steps_per_level and epsilon, scalars with defaults
 
-Every input of the first four has one row an example, so a server may batch requests; the rows of a batch do not know of
-each other. What cannot be answered - images out of range, a mask that knows nothing, no rows, a seed out of range - is
+Every input of the first four has one row per example, so a server may batch requests; the rows of a batch are
+independent of each other. Images are within [0, 1], whatever the range of the SDE's data, and `sigma` is in that unit.
+A request that cannot be answered - images out of range, a mask without a known pixel, no rows, a seed out of range - is
 an InvalidArgument error with the reason.
 """
 
@@ -25,11 +26,12 @@ import numpy as np
 import tensorflow as tf
 
 from ncsn_tf import files, random
+from ncsn_tf.data import pipeline
+from ncsn_tf.data.value_range import ValueRange
 from ncsn_tf.guidance import inpainting
-from ncsn_tf.samplers import driver, langevin
-from ncsn_tf.samplers.options import SamplerOptions
+from ncsn_tf.samplers import driver
 from ncsn_tf.score import ScoreModel, denoise
-from ncsn_tf.sde import VE
+from ncsn_tf.sde import SDE
 
 DTYPES = ("float32", "bfloat16")
 FORMAT = 1
@@ -38,7 +40,7 @@ _MOST_STEPS = 100_000
 
 
 class ExportError(ValueError):
-    """An export is not there, not whole, or not of this kind."""
+    """An export is missing, incomplete, or not of this kind."""
 
 
 class ServedModel(tf.Module):
@@ -46,13 +48,16 @@ class ServedModel(tf.Module):
 
     Args:
       network: the network, built; its weights are copied.
+      adapter: makes a score model of a function in the network's place.
+      sampler: makes the sampler for (epsilon, steps_per_level), scalars of a graph.
+      epsilon: the default step size.
+      steps_per_level: the default number of steps per level.
+      prior: draws where samples start.
       sde: the SDE.
-      times: float32 [L], the network's noise levels.
-      sampler: the sampler's options.
-      sampler_times: float32 [K], the levels that it visits.
-      prior: draws its start.
+      sigmas: float32 [L], the noise levels of training, decreasing.
+      value_range: the range of the SDE's data.
       shape: (H, W, C) of the images.
-      dtype: of the stored weights, "float32" or "bfloat16"; what is computed is computed in the network's own dtype.
+      dtype: of the stored weights, "float32" or "bfloat16"; computation is in the network's own dtype.
 
     Raises:
       ValueError: for another dtype.
@@ -61,12 +66,15 @@ class ServedModel(tf.Module):
     def __init__(
         self,
         network: keras.Model,
-        sde: VE,
-        times: np.ndarray,
+        adapter: Callable[[Callable], ScoreModel],
         *,
-        sampler: SamplerOptions,
-        sampler_times: np.ndarray,
+        sampler: Callable[[tf.Tensor, tf.Tensor], driver.FixedSteps],
+        epsilon: float,
+        steps_per_level: int,
         prior: driver.Prior,
+        sde: SDE,
+        sigmas: np.ndarray,
+        value_range: ValueRange,
         shape: tuple[int, int, int],
         dtype: str = "float32",
     ):
@@ -79,21 +87,21 @@ class ServedModel(tf.Module):
         ]
         split = len(network.trainable_variables)
 
-        def restored(x: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
+        def restored(x: tf.Tensor, condition: tf.Tensor | None) -> tf.Tensor:
             values = [tf.cast(value, weight.dtype) for value, weight in zip(self.stored, weights, strict=True)]
-            return network.stateless_call(values[:split], values[split:], x, level)[0]
+            return network.stateless_call(values[:split], values[split:], x, condition)[0]
 
         self._sde = sde
-        self._options = sampler
-        self._times = sampler_times
-        self._last_time = float(times[-1])
+        self._sampler = sampler
+        self._epsilon = epsilon
+        self._steps = steps_per_level
         self._prior = prior
+        self._range = value_range
         self._shape = shape
-        model = ScoreModel(restored, sde, times)
+        self._sigmas = sigmas
         images, rows = tf.TensorSpec([None, *shape], tf.float32), tf.TensorSpec([None], tf.float32)
         # Traced once; every signature calls this one graph.
-        self._score = tf.function(model.score, input_signature=[images, rows], autograph=False)
-        self._sigmas = sde.marginal(tf.constant(times))[1].numpy()
+        self._score = tf.function(adapter(restored).score, input_signature=[images, rows], autograph=False)
 
     def signatures(self) -> dict[str, Callable]:
         """The named functions, as `tf.saved_model.save` takes them."""
@@ -103,14 +111,16 @@ class ServedModel(tf.Module):
         seed = tf.TensorSpec([None], tf.int64, name="seed")
         steps = tf.TensorSpec([], tf.int32, name="steps_per_level")
         epsilon = tf.TensorSpec([], tf.float32, name="epsilon")
-        own_steps = tf.constant(self._options.steps_per_level, tf.int32)
-        own_epsilon = tf.constant(self._options.epsilon, tf.float32)
+        own_steps = tf.constant(self._steps, tf.int32)
+        own_epsilon = tf.constant(self._epsilon, tf.float32)
 
         def score(x, sigma):
-            return {"score": self._score(x, self._time(x, sigma))}
+            # In units of images within [0, 1], as x and sigma are.
+            return {"score": self._score(self._range.encode(x), self._time(x, sigma)) * self._scale}
 
         def denoised(x, sigma):
-            return {"denoised": denoise(self._score, self._sde, x, self._time(x, sigma))}
+            clean = denoise(self._score, self._sde, self._range.encode(x), self._time(x, sigma))
+            return {"denoised": self._range.decode(clean)}
 
         drawn = tf.function(self._sampled, input_signature=[seed, steps, epsilon], autograph=False)
         completed = tf.function(self._completed, input_signature=[image, mask, seed, steps, epsilon], autograph=False)
@@ -141,30 +151,35 @@ class ServedModel(tf.Module):
         }
 
     @property
+    def _scale(self) -> float:
+        """The width of the SDE's data range, by which noise levels and scores of images within [0, 1] are scaled."""
+        return self._range.high - self._range.low
+
+    @property
     def _mask_spec(self) -> tf.TensorSpec:
         return tf.TensorSpec([None, *self._shape[:2], 1], tf.bool, name="mask")
 
     def _time(self, x: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
-        """The times of noise levels; refuses what no level is near to."""
-        low, high = float(self._sigmas[-1]), float(self._sigmas[0])
+        """The times of noise levels; refuses what is out of the range of training."""
+        low, high = (float(self._sigmas[end]) / self._scale for end in (-1, 0))
         with tf.control_dependencies(
             [
                 *_rows(x=x, sigma=sigma),
                 _require(tf.math.is_finite(x), "x must be finite; it holds NaN or infinite values"),
                 _require(
                     (sigma >= 0.99 * low) & (sigma <= 1.01 * high),
-                    f"sigma must lie within the levels of training, {low:.6g} to {high:.6g}",
+                    f"sigma must be within the levels of training, {low:.6g} to {high:.6g}",
                 ),
             ]
         ):
-            return self._sde.time(tf.clip_by_value(sigma, low, high))
+            return self._sde.time(tf.clip_by_value(sigma, low, high) * self._scale)
 
     def _sampled(self, seed: tf.Tensor, steps: tf.Tensor, epsilon: tf.Tensor) -> dict[str, tf.Tensor]:
         with tf.control_dependencies([*_rows(seed=seed), *_numbers(seed, steps, epsilon)]):
             seed, steps, epsilon = (tf.identity(value) for value in (seed, steps, epsilon))
         seeds = _row_seeds(seed, random.Stream.SAMPLE)
         seeds = random.fold_each(seeds, 0)  # sample 0 of a run of this seed
-        return self._drawn(seeds, steps, epsilon, lambda step: step)
+        return _outputs(self._range.decode(self._drawn(seeds, steps, epsilon, driver.NO_GUIDANCE, ())))
 
     def _completed(self, image, mask, seed, steps, epsilon) -> dict[str, tf.Tensor]:
         known = tf.broadcast_to(mask, tf.shape(image))
@@ -174,36 +189,29 @@ class ServedModel(tf.Module):
             [
                 *_rows(image=image, mask=mask, seed=seed),
                 *_numbers(seed, steps, epsilon),
-                _require(~known | within, "known pixels must lie within 0 and 1"),
-                _require(share > 0.0, "a mask must know a pixel: it is True where the image is known"),
+                _require(~known | within, "known pixels must be within 0 and 1"),
+                _require(share > 0.0, "a mask must have a known pixel: it is True where the image is known"),
                 _require(share < 1.0, "a mask must leave a pixel to be completed"),
             ]
         ):
             seed, steps, epsilon = (tf.identity(value) for value in (seed, steps, epsilon))
         seeds = _row_seeds(seed, random.Stream.COMPLETION)
         seeds = random.fold_each(seeds, 0, 0)  # completion 0 of image 0
-        condition = inpainting.condition(self._sde)
-        found = self._drawn(seeds, steps, epsilon, lambda step: condition(step, seeds, image, known))
-        return _outputs(tf.where(known, image, found["samples_float"]))
+        given = self._range.encode(image), known
+        x = self._drawn(seeds, steps, epsilon, inpainting.Inpainting(self._sde), given)
+        return _outputs(inpainting.put_back(self._range.decode(x), (image, known)))
 
-    def _drawn(self, seeds, steps, epsilon, conditioned: Callable[[driver.Step], driver.Step]) -> dict[str, tf.Tensor]:
-        """Runs the sampler's loop from its prior; as `driver.Sampler`, but for numbers that are tensors."""
-        if self._options.name == "annealed_langevin":
-            unit = langevin.annealed(self._sde, 1.0, self._last_time)
-            column = tf.repeat(tf.constant(self._times), steps)
-        else:
-            unit = langevin.constant(1.0)
-            column = tf.repeat(tf.constant(self._times[-1:]), steps * len(self._times))
-        step = conditioned(langevin.Langevin(lambda t: epsilon * unit(t)))
+    def _drawn(
+        self, seeds: tf.Tensor, steps: tf.Tensor, epsilon: tf.Tensor, guidance: driver.Guidance, given: driver.Given
+    ) -> tf.Tensor:
+        """Samples from the prior, in the SDE's data range."""
         x = self._prior(random.fold_each(seeds, random.Stream.PRIOR), self._shape)
         x = tf.ensure_shape(x, [None, *self._shape])
-        x, _, _ = driver.integrate(step, self._score, x, tf.stack([column, column], axis=1), seeds)
-        if self._options.denoise:
-            x = denoise(self._score, self._sde, x, tf.fill([tf.shape(x)[0]], float(self._times[-1])))
+        x = self._sampler(epsilon, steps)(self._score, x, seeds, guidance, given).x
         with tf.control_dependencies(
             [_require(tf.math.is_finite(x), "the samples diverged: epsilon is too large, or the weights are broken")]
         ):
-            return _outputs(tf.identity(x))
+            return tf.identity(x)
 
 
 def _stored(weight: keras.Variable, dtype: str) -> tf.Tensor:
@@ -213,14 +221,13 @@ def _stored(weight: keras.Variable, dtype: str) -> tf.Tensor:
 
 
 def _row_seeds(seed: tf.Tensor, stream: random.Stream) -> tf.Tensor:
-    """The seeds of `driver.base_seed` and its like, for a run seed in each row; int32 [B, 2]."""
+    """`random.stream_seed` for a run seed in each row; int32 [B, 2]."""
     first = tf.cast(seed, tf.int32)
     return random.fold_each(tf.stack([first, tf.zeros_like(first)], axis=1), stream)
 
 
 def _outputs(x: tf.Tensor) -> dict[str, tf.Tensor]:
-    pixels = tf.minimum(tf.floor(tf.clip_by_value(x, 0.0, 1.0) * 256.0), 255.0)
-    return {"samples": tf.cast(pixels, tf.uint8), "samples_float": x}
+    return {"samples": pipeline.quantise(x), "samples_float": x}
 
 
 def _require(condition: tf.Tensor, what: str) -> tf.Operation:
@@ -239,8 +246,8 @@ def _rows(**inputs: tf.Tensor) -> list[tf.Operation]:
 
 def _numbers(seed: tf.Tensor, steps: tf.Tensor, epsilon: tf.Tensor) -> list[tf.Operation]:
     return [
-        _require((seed >= 0) & (seed < 2**31), "a seed lies within 0 and 2^31 - 1"),
-        _require((steps >= 1) & (steps <= _MOST_STEPS), f"steps_per_level lies within 1 and {_MOST_STEPS}"),
+        _require((seed >= 0) & (seed < 2**31), "a seed must be within 0 and 2^31 - 1"),
+        _require((steps >= 1) & (steps <= _MOST_STEPS), f"steps_per_level must be within 1 and {_MOST_STEPS}"),
         _require(tf.math.is_finite(epsilon) & (epsilon > 0.0), "epsilon must be positive and finite"),
     ]
 
@@ -253,7 +260,7 @@ def save(
     Args:
       model: the model.
       folder: where the versions lie; made if need be.
-      about: plain values that say where it comes from; they lie in `assets.extra/about.json`, beside a checksum.
+      about: plain values that say where it comes from; written to `assets.extra/about.json` with a checksum.
       version: its number, at least 1; by default one more than the largest that is there.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A run from its first or last step to its end: loops of steps, and what is due between them."""
+"""A run from where it stands to its end: loops of steps, and what is due between them."""
 
 import contextlib
 import dataclasses
@@ -13,8 +13,8 @@ from ncsn_tf.training.preemption import Preempted, StopMade
 from ncsn_tf.training.summaries import Record
 from ncsn_tf.training.trainer import Trainer
 
-HeldOutLoss = Callable[[], tuple[float, np.ndarray]]
-"""() -> the mean held-out loss an example, and that of each level, [L]."""
+MeasureHeldOut = Callable[[], tuple[float, np.ndarray]]
+"""() -> the mean held-out loss per example, and that of each bin, [bins]."""
 
 DrawSamples = Callable[[Callable[[], None]], np.ndarray | None]
 """(what to call from time to time) -> uint8 [N, H, W, C], or None where the samples diverged."""
@@ -22,7 +22,7 @@ DrawSamples = Callable[[Callable[[], None]], np.ndarray | None]
 
 @dataclasses.dataclass(frozen=True)
 class Cadence:
-    """How long a run is and how often things are done, all in steps.
+    """The length of a run and the intervals of its tasks, all in steps.
 
     Attributes:
       steps: length of the run.
@@ -54,7 +54,7 @@ class Cadence:
         return min(self.steps, *(step - step % every + every for every in intervals if every))
 
     def due(self, step: int, every: int) -> bool:
-        """Whether what happens every so many steps, and at the end, happens at `step`."""
+        """True if a task with this interval, which is also due at the end, is due at `step`."""
         return every > 0 and (step % every == 0 or step == self.steps)
 
 
@@ -66,13 +66,13 @@ def fit(
     checkpoints: Checkpoints,
     record: Record,
     probe: dict[str, tf.Tensor] | None = None,
-    held_out_loss: HeldOutLoss | None = None,
+    held_out_loss: MeasureHeldOut | None = None,
     draw_samples: DrawSamples | None = None,
 ) -> None:
     """Trains from where the trainer stands to `cadence.steps`; every worker of a cluster calls it.
 
-    A checkpoint that is due comes first at its step: what takes long, evaluating and sampling, can then be lost to a
-    kill and no training with it. A run that goes on from a step at which they are due does them again.
+    A checkpoint that is due comes first at its step: a kill during evaluation or sampling, which take long, then
+    costs no training. A run that resumes at a step at which they are due does them again.
 
     Args:
       trainer: what is trained; restored from the run's newest checkpoint, if there is one.

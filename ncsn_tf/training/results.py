@@ -1,4 +1,4 @@
-"""What training steps report."""
+"""Figures of training steps."""
 
 import dataclasses
 
@@ -8,12 +8,12 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class LoopResult:
-    """What steps report; the sum of two results is that of their steps together.
+    """Figures of some steps; the sum of two results is that of their steps together.
 
     Attributes:
       steps: steps taken.
-      loss_sums: float [L], the sum of the losses of each level's examples.
-      counts: float [L], how many examples each level had.
+      loss_sums: float [bins], the sum of the losses of each bin's examples.
+      counts: float [bins], the number of examples of each bin.
       norm_sum: the sum over the steps of the global gradient's Euclidean norm, before it is clipped.
       seconds: wall-clock time.
       skipped: steps whose gradient was not finite and was passed over, under a loss scale.
@@ -30,12 +30,12 @@ class LoopResult:
 
     @property
     def loss(self) -> float:
-        """Mean loss an example."""
+        """Mean loss per example."""
         return float(self.loss_sums.sum() / self.counts.sum())
 
     @property
-    def level_losses(self) -> np.ndarray:
-        """float [L], the mean loss of each level's examples, NaN where a level had none."""
+    def bin_losses(self) -> np.ndarray:
+        """float [bins], the mean loss of each bin's examples, NaN where a bin had none."""
         return means(self.loss_sums, self.counts)
 
     @property
@@ -61,15 +61,15 @@ def means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
         return sums / counts
 
 
-def by_level(losses: tf.Tensor, level: tf.Tensor, levels: int, weight: tf.Tensor | None = None) -> tf.Tensor:
-    """Sums of losses and of weights over the examples of each level, float32 [2, levels].
+def by_bin(losses: tf.Tensor, bins: tf.Tensor, num_bins: int, weight: tf.Tensor | None = None) -> tf.Tensor:
+    """Sums of losses and of weights over the examples of each bin, float32 [2, num_bins].
 
     Args:
       losses: float32 [B].
-      level: int32 [B], each example's level.
-      levels: how many there are.
+      bins: int32 [B], each example's bin.
+      num_bins: the number of bins.
       weight: float32 [B], 1 by default.
     """
     weight = tf.ones_like(losses) if weight is None else weight
-    encoding = tf.one_hot(level, levels)
+    encoding = tf.one_hot(bins, num_bins)
     return tf.linalg.matmul(tf.stack([losses * weight, weight]), encoding)

@@ -15,22 +15,15 @@ import importlib.metadata
 import json
 import pathlib
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ncsn_tf import files
-from ncsn_tf.config import defaults
+from ncsn_tf import determinism, files
+from ncsn_tf.config import sections, upgrade
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "ml_collections")
-_MAY_CHANGE = re.compile(
-    r"sampler\..*|evaluation\..*|data\.(data_dir|download|memory_limit_gib)|network\.rematerialise|"
-    r"training\.(steps|steps_per_loop|\w+_every|held_out_examples|sample_count|keep_checkpoints|jit_compile|accumulation)"
-)
-
-
 _RESTORE = "Restore the file from a copy, or give another --workdir."
 
 
@@ -110,11 +103,11 @@ class RunDirectory:
         if not any(self.checkpoints.glob("*.index")):
             return
         before = _flatten(self.config())
-        now = _flatten(json.loads(json.dumps(defaults.completed(config))))
+        now = _flatten(upgrade.upgraded(config))
         differing = [
             f"{key}: {before.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} now"
             for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key) and not _MAY_CHANGE.fullmatch(key)
+            if before.get(key) != now.get(key) and not sections.may_change(*key.partition(".")[::2])
         ]
         if differing:
             raise RunDirectoryError(
@@ -157,7 +150,7 @@ class RunDirectory:
         Raises:
           RunDirectoryError: if there is no run here, or the file cannot be read.
         """
-        return defaults.completed(self._read(self._config))
+        return upgrade.upgraded(self._read(self._config))
 
     def shape(self) -> tuple[int, int, int]:
         """(H, W, C) of the run's images; raises as `config`."""
@@ -188,6 +181,7 @@ def environment(devices: str) -> dict:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "devices": devices,
+        "gradients": determinism.DESCRIPTION,
         "versions": {name: _version(name) for name in _PACKAGES},
         "commit": _commit(root),
     }

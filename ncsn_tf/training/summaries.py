@@ -4,7 +4,7 @@ import contextlib
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -20,12 +20,12 @@ class Summaries:
 
     Args:
       directory: where the event files go.
-      sigmas: [L], the noise level of each index, for the names of the per-level curves.
+      bins: the names of the loss curves, one per bin of the time draw.
     """
 
-    def __init__(self, directory: pathlib.Path, sigmas: np.ndarray):
+    def __init__(self, directory: pathlib.Path, bins: Sequence[str]):
         self._writer = tf.summary.create_file_writer(str(directory))
-        self._names = [f"level_{index:03d}_sigma_{sigma:.4g}" for index, sigma in enumerate(sigmas)]
+        self._names = list(bins)
 
     def training(self, step: int, result: LoopResult, batch_size: int) -> None:
         """Records a loop of training steps that ended at `step`."""
@@ -33,13 +33,13 @@ class Summaries:
             tf.summary.scalar("loss/training", result.loss)
             tf.summary.scalar("gradient_norm", result.gradient_norm)
             tf.summary.scalar("images_per_second", result.steps * batch_size / result.seconds)
-        self._levels("training_loss_by_level", step, result.level_losses)
+        self._bins("training_loss_by_bin", step, result.bin_losses)
 
-    def held_out(self, step: int, loss: float, level_losses: np.ndarray) -> None:
+    def held_out(self, step: int, loss: float, bin_losses: np.ndarray) -> None:
         """Records the held-out loss of the averaged weights at `step`."""
         with self._writer.as_default(step):
             tf.summary.scalar("loss/held_out", loss)
-        self._levels("held_out_loss_by_level", step, level_losses)
+        self._bins("held_out_loss_by_bin", step, bin_losses)
 
     def samples(self, step: int, images: np.ndarray) -> None:
         """Records a grid of samples, uint8 [N, H, W, C]."""
@@ -50,7 +50,7 @@ class Summaries:
         """Writes everything out; called before a checkpoint, so that no curve lags behind it."""
         self._writer.flush()
 
-    def _levels(self, group: str, step: int, losses: np.ndarray) -> None:
+    def _bins(self, group: str, step: int, losses: np.ndarray) -> None:
         with self._writer.as_default(step):
             for name, loss in zip(self._names, losses, strict=True):
                 if np.isfinite(loss):
@@ -64,13 +64,13 @@ class Record:
 
     Args:
       directory: the run's directory.
-      sigmas: [L], the noise levels.
+      bins: the names of the loss curves.
       writes: whether it leaves anything; only the chief of a cluster does.
       log: takes lines for the person who watches.
     """
 
     def __init__(
-        self, directory: RunDirectory, sigmas: np.ndarray, writes: bool = True, log: Callable[[str], None] = print
+        self, directory: RunDirectory, bins: Sequence[str], writes: bool = True, log: Callable[[str], None] = print
     ):
         self._samples = directory.samples
         self._writes = writes
@@ -79,7 +79,7 @@ class Record:
         self._warned = False
         self._summaries: Summaries | None = None
         with self._spared():
-            self._summaries = Summaries(directory.tensorboard, sigmas) if writes else None
+            self._summaries = Summaries(directory.tensorboard, bins) if writes else None
 
     @contextlib.contextmanager
     def _spared(self) -> Iterator[None]:
@@ -121,11 +121,11 @@ class Record:
         if result.skipped:
             self.say(f"step {step}: {result.skipped} steps with a gradient beyond float16 were passed over")
 
-    def held_out(self, step: int, loss: float, level_losses: np.ndarray) -> None:
+    def held_out(self, step: int, loss: float, bin_losses: np.ndarray) -> None:
         """Records the held-out loss."""
         if self._summaries is not None:
             with self._spared():
-                self._summaries.held_out(step, loss, level_losses)
+                self._summaries.held_out(step, loss, bin_losses)
         self.say(f"step {step}: held-out loss of the averaged weights {loss:.5g}")
 
     def samples(self, step: int, images: np.ndarray | None) -> None:

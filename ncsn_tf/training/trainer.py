@@ -1,56 +1,53 @@
 """A training step on every replica, a loop of steps in one graph, and the held-out loss."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from ncsn_tf import random
 from ncsn_tf.cluster.strategies import place
-from ncsn_tf.score import EnergyModel, ScoreFunction, ScoreModel
-from ncsn_tf.sde import VE
+from ncsn_tf.determinism import repeatable_gradients
+from ncsn_tf.objectives import NonFiniteLossError
+from ncsn_tf.score import EnergyModel, ScoreModel
+from ncsn_tf.times import TimeDraw
 from ncsn_tf.training.ema import MovingAverage
 from ncsn_tf.training.optimizers import LossScale, ReducedAdam
 from ncsn_tf.training.preemption import StopRequest
-from ncsn_tf.training.results import LoopResult, by_level, means
+from ncsn_tf.training.results import LoopResult, by_bin, means
 
 Objective = Callable[..., tf.Tensor]
 """objective(score_fn, x, t, z) -> float32 [B], or objective(score_fn, x, t, z, v) if the trainer draws slices v."""
 
-DrawSlices = Callable[[tf.Tensor, Sequence[int]], tf.Tensor]
+DrawSlices = Callable[[tf.Tensor, Any], tf.Tensor]
 """draw(seeds: [B, 2], shape of an example) -> [B, M, *shape]."""
 
+Model = ScoreModel | EnergyModel
+
 _REMEDY = "A new run with a smaller optim.learning_rate, or with network.dtype=float32 if it was not, usually helps."
-
-
-class NonFiniteLossError(ArithmeticError):
-    """Training met a loss or a gradient that is not a number or infinite."""
 
 
 class Trainer:
     """Holds what training changes (weights, their average, the optimizer) and changes it.
 
     All randomness of a step comes from (run seed, presentation number of the example), so a step is the same on any
-    number of replicas, and a run that goes on from a checkpoint is the run that never stopped.
+    number of replicas, and a run that resumes from a checkpoint is bit-for-bit identical to an uninterrupted one.
 
     Args:
       strategy: the distribution strategy under whose scope the networks were built.
-      network: the network to train, built.
-      average: a second, built network of the same architecture, for the moving average.
-      sde: the SDE that perturbs the data.
-      times: float32 [L], the grid of noise levels, drawn uniformly.
+      model: the model to train; its network is a built Keras model.
+      average_model: the same around a second network of the same architecture, for the moving average.
+      draw: draws the times.
       objective: `objective(score_fn, x, t, z) -> [B]`, or with slices `v` as a fifth argument.
       optimizer: a `ReducedAdam`; a `SkippingAdam` with a loss scale.
       ema_decay: final decay of the moving average.
       run_seed: an integer in [0, 2^31).
       batch_size: the global batch, over all replicas.
-      accumulation: how many parts a replica's batch is cut into; their gradients are taken one after the other, in the
-        memory that one part needs, and summed. A divisor of a replica's batch.
+      accumulation: the number of parts into which a replica's batch is cut; their gradients are taken one after the
+        other, in the memory that one part needs, and summed. A divisor of a replica's batch.
       draw_slices: draws the slices of an objective that needs them; None for one that does not.
-      adapter: makes the network a score function, `adapter(network, sde, times).score`.
       loss_scale: for a float16 network; None for others.
       jit_compile: compile the step with XLA: all of it on one replica, the loss and its gradient on several.
 
@@ -65,10 +62,9 @@ class Trainer:
         self,
         *,
         strategy: tf.distribute.Strategy,
-        network: keras.Model,
-        average: keras.Model,
-        sde: VE,
-        times: np.ndarray,
+        model: Model,
+        average_model: Model,
+        draw: TimeDraw,
         objective: Objective,
         optimizer: ReducedAdam,
         ema_decay: float,
@@ -76,31 +72,29 @@ class Trainer:
         batch_size: int,
         accumulation: int = 1,
         draw_slices: DrawSlices | None = None,
-        adapter: Callable[[keras.Model, VE, np.ndarray], ScoreModel] = ScoreModel,
         loss_scale: LossScale | None = None,
         jit_compile: bool = False,
     ):
         check_division(strategy.num_replicas_in_sync, batch_size, accumulation)
         self.strategy = strategy
-        self.network = network
-        self.average = average
+        self.model = model
+        self.average_model = average_model
+        self.network: Any = model.network
+        self.average: Any = average_model.network
+        self.draw = draw
         self.optimizer = optimizer
         self.batch_size = batch_size
         self.stop = StopRequest()
-        self.score_model = adapter(network, sde, times)
-        self.average_score_model = adapter(average, sde, times)
         self.loss_scale = loss_scale
         self._objective = objective
         self._draw_slices = draw_slices
         self._accumulation = accumulation
-        self._times = tf.constant(times)
-        self._num_levels = len(times)
-        root = random.seed(run_seed)
-        self._training_seed = root
-        self._held_out_seed = random.fold(root, random.Stream.HELD_OUT)
+        self._num_bins = len(draw.bins)
+        self._training_seed = random.seed(run_seed)
+        self._held_out_seed = random.stream_seed(run_seed, random.Stream.HELD_OUT)
         with strategy.scope():
-            self.ema = MovingAverage(network, average, ema_decay)
-            optimizer.build(network.trainable_variables)
+            self.ema = MovingAverage(self.network, self.average, ema_decay)
+            optimizer.build(self.network.trainable_variables)
 
         single = strategy.num_replicas_in_sync == 1
         self._gradients = tf.function(self._replica_gradients, jit_compile=jit_compile and not single, autograph=False)
@@ -121,22 +115,27 @@ class Trainer:
         }
         return parts | ({"loss_scale": self.loss_scale.variables} if self.loss_scale is not None else {})
 
-    def _losses(self, score_fn: ScoreFunction, batch: dict[str, tf.Tensor], seed: tf.Tensor):
-        """Draws each example's level, noise and slices from its number; returns its loss and its level, [B] each."""
+    def _losses(self, model: Model, batch: dict[str, tf.Tensor], seed: tf.Tensor, dropout: bool = False):
+        """Draws each example's time, noise, slices and dropout from its number; returns its loss and bin, [B] each."""
 
         def seeds(stream: random.Stream) -> tf.Tensor:
             return random.per_example(random.fold(seed, stream), batch["example"])
 
-        x = batch["image"]
+        x, labels = batch["image"], batch.get("label")
         shape: Any = x.shape[1:].as_list()
-        level = random.integers(seeds(random.Stream.LEVEL), self._num_levels)
+        dropout_seeds = seeds(random.Stream.DROPOUT) if dropout else None
+        t, bins = self.draw(seeds(random.Stream.LEVEL))
         drawn = [random.normal(seeds(random.Stream.PERTURBATION), shape)]
         if self._draw_slices is not None:
             drawn.append(self._draw_slices(seeds(random.Stream.SLICES), shape))
-        return self._objective(score_fn, x, tf.gather(self._times, level), *drawn), level
+
+        def score_fn(x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+            return model.score(x, t, labels, dropout_seeds)
+
+        return self._objective(score_fn, x, t, *drawn), bins
 
     def _replica_gradients(self, batch):
-        """Gradients of this replica's share of the mean loss, times the loss scale, and the losses by level."""
+        """Gradients of this replica's share of the mean loss, times the loss scale, and the losses by bin."""
         if self._accumulation == 1:
             return self._part_gradients(batch)
 
@@ -151,7 +150,7 @@ class Trainer:
             return number + 1, [a + b for a, b in zip(gradients, new_gradients, strict=True)], sums + new_sums
 
         zeros = [tf.zeros_like(variable.value) for variable in self.network.trainable_variables]
-        start = (tf.constant(0), zeros, tf.zeros([2, self._num_levels]))
+        start = (tf.constant(0), zeros, tf.zeros([2, self._num_bins]))
         _, gradients, sums = tf.while_loop(
             lambda number, *_: number < self._accumulation, add_part, start, parallel_iterations=1
         )
@@ -159,18 +158,18 @@ class Trainer:
 
     def _part_gradients(self, batch):
         with tf.GradientTape() as tape:
-            losses, level = self._losses(self.score_model.score, batch, self._training_seed)
+            losses, bins = self._losses(self.model, batch, self._training_seed, dropout=True)
             loss = tf.reduce_sum(losses) / self.batch_size
             if self.loss_scale is not None:
                 loss *= self.loss_scale.scale
         gradients = tape.gradient(loss, [variable.value for variable in self.network.trainable_variables])
-        return self._without_gaps(gradients), by_level(losses, level, self._num_levels)
+        return self._without_gaps(gradients), by_bin(losses, bins, self._num_bins)
 
     def _without_gaps(self, gradients: list) -> list:
-        """Refuses weights that get no gradient; but for an energy's constant, which no score depends on, a zero."""
+        """Raises if a variable has no gradient, unless the model has weights that change no score: theirs is zero."""
         variables = self.network.trainable_variables
         missing = [v.path for v, gradient in zip(variables, gradients, strict=True) if gradient is None]
-        if missing and (len(missing) == len(variables) or not isinstance(self.score_model, EnergyModel)):
+        if missing and (len(missing) == len(variables) or not self.model.has_free_weights):
             raise ValueError(
                 f"The loss has no gradient in {', '.join(missing[:3])}{' and others' * (len(missing) > 3)}. Either the "
                 "network does not use them, or one of its ops has no gradient, or no second-order one."
@@ -179,7 +178,7 @@ class Trainer:
         return [tf.zeros_like(v.value) if gradient is None else gradient for v, gradient in pairs]
 
     def _replica_step(self, batch, stop):
-        """A step; returns the losses by level, the gradient's norm and the requests to stop, all of all replicas."""
+        """A step; returns the losses by bin, the gradient's norm and the requests to stop, summed over all replicas."""
         gradients, sums = self._gradients(batch)
         context = tf.distribute.get_replica_context()
         # One reduction for everything: a worker that is asked to stop tells the others so at no cost.
@@ -210,8 +209,8 @@ class Trainer:
     def _loop(self, iterator, steps: tf.Tensor):
         """Runs steps until `steps` are done, one is not finite, or a stop is asked for.
 
-        Returns the steps done, the last one's loss and gradient norm, whether it may be gone on from, the sums over all
-        of the losses and examples by level and of the norms, the number of norms that are not finite, and the stop.
+        Returns the steps done, the last loss and gradient norm, whether training may continue from it, the sums over
+        all of the losses and examples by bin and of the norms, the number of norms that are not finite, and the stop.
         """
         alone, request = place(self.strategy)[1] == 1, self.stop.variable
 
@@ -234,7 +233,7 @@ class Trainer:
             return (done < steps) & good & ((stop < 0.5) | (done < 1))
 
         zero = tf.constant(0)
-        start = (zero, tf.zeros([2]), tf.constant(True), tf.zeros([2, self._num_levels]), 0.0, zero, 0.0)
+        start = (zero, tf.zeros([2]), tf.constant(True), tf.zeros([2, self._num_bins]), 0.0, zero, 0.0)
         *results, stop = tf.while_loop(goes_on, body, start, parallel_iterations=1)
         if alone:
             with tf.control_dependencies([results[0]]):
@@ -260,7 +259,9 @@ class Trainer:
             of the last checkpoint are not.
         """
         begun = time.perf_counter()
-        done, last, good, (sums, counts), norms, skipped, stop = self._loop(iterator, tf.constant(steps))
+        with repeatable_gradients():
+            results = self._loop(iterator, tf.constant(steps))
+        done, last, good, (sums, counts), norms, skipped, stop = results
         if not bool(good):
             loss, norm = last.numpy()
             raise NonFiniteLossError(
@@ -274,32 +275,33 @@ class Trainer:
     def check_weights(self, batch) -> None:
         """Raises NonFiniteLossError if the raw weights give a loss that is not finite.
 
-        A step is only known to have been good once its weights have been used; a checkpoint should not come before.
+        A step is known to have been good only once its weights have been used; a checkpoint should not come before.
 
         Args:
           batch: a few images, `image` [B, H, W, C] and `example` [B].
         """
-        loss = float(self._probe(batch))
+        with repeatable_gradients():
+            loss = float(self._probe(batch))
         if not np.isfinite(loss):
             raise NonFiniteLossError(f"Step {self.step} left weights whose loss is {loss}. {_REMEDY}")
 
     @tf.function(autograph=False)
     def _probe(self, batch):
         def on_replica(batch):
-            return tf.reduce_mean(self._losses(self.score_model.score, batch, self._training_seed)[0])
+            return tf.reduce_mean(self._losses(self.model, batch, self._training_seed)[0])
 
         return self.strategy.experimental_local_results(self.strategy.run(on_replica, args=(batch,)))[0]
 
     @tf.function(autograph=False)
     def _held_out_batch(self, batch):
         def on_replica(batch):
-            losses, level = self._losses(self.average_score_model.score, batch, self._held_out_seed)
-            return by_level(losses, level, self._num_levels, batch["weight"])
+            losses, bins = self._losses(self.average_model, batch, self._held_out_seed)
+            return by_bin(losses, bins, self._num_bins, batch["weight"])
 
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, self.strategy.run(on_replica, args=(batch,)), axis=None)
 
     def held_out_loss(self, batches: Iterator, number: int) -> tuple[float, np.ndarray]:
-        """The objective of the averaged weights on held-out examples, at levels and noise fixed by the run's seed.
+        """The objective of the averaged weights on held-out examples, at times and noise fixed by the run's seed.
 
         Args:
           batches: distributed batches of `image`, `example` and `weight`, as `data.pipeline.evaluation_batches` makes
@@ -307,9 +309,10 @@ class Trainer:
           number: how many batches to take.
 
         Returns:
-          The mean loss an example and, float [L], the mean of each level (NaN where a level had none).
+          The mean loss per example and, float [bins], the mean of each bin (NaN where a bin had none).
         """
-        taken = [self._held_out_batch(next(batches)).numpy() for _ in range(number)]
+        with repeatable_gradients():
+            taken = [self._held_out_batch(next(batches)).numpy() for _ in range(number)]
         sums, counts = np.stack(taken).sum(axis=0, dtype=np.float64)
         return float(sums.sum() / counts.sum()), means(sums, counts)
 

@@ -288,7 +288,7 @@ def test_a_draw_depends_on_its_own_seed_alone_however_it_is_run(density):
 
 @each
 def test_eager_graph_and_xla_agree_in_float32(density):
-    sde = VE(5.0, 0.1)
+    sde = VE(sigma_max=5.0, sigma_min=0.1)
     x, t = tf.constant(places(density, 6), tf.float32), tf.linspace(0.0, 1.0, 6)
 
     def both(x, t):

@@ -11,7 +11,7 @@ from ncsn_tf.sde import VE
 from tests.support.oracles import Gaussian
 from tests.support.tiny import SHAPE, SOURCE
 
-SDE = VE(2.0, 0.1)
+SDE = VE(sigma_max=2.0, sigma_min=0.1)
 TIMES = times.uniform(5)
 SIGMAS = 2.0 * (0.1 / 2.0) ** (np.arange(5) / 4)
 DATA = Gaussian(mean=0.3, deviation=0.5)

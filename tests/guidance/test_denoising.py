@@ -8,7 +8,7 @@ from ncsn_tf.samplers import driver, langevin
 from ncsn_tf.sde import VE
 from tests.support.oracles import Gaussian
 
-SDE = VE(1.0, 0.01)
+SDE = VE(sigma_max=1.0, sigma_min=0.01)
 DATA = Gaussian(0.5, 0.1)
 TIMES = times.uniform(4)
 

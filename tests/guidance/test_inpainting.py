@@ -10,7 +10,7 @@ from ncsn_tf.samplers import driver, langevin
 from ncsn_tf.sde import VE
 from tests.support.oracles import standard_error_of_variance
 
-SDE = VE(1.0, 0.15)
+SDE = VE(sigma_max=1.0, sigma_min=0.15)
 TIMES = times.uniform(6)
 EPSILON = 0.02
 STEP = langevin.Langevin(langevin.annealed(SDE, EPSILON))

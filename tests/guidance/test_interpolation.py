@@ -10,7 +10,7 @@ from ncsn_tf.samplers import driver, langevin
 from ncsn_tf.sde import VE
 from tests.support.oracles import Gaussian, standard_error_of_variance
 
-SDE = VE(1.0, 0.01)
+SDE = VE(sigma_max=1.0, sigma_min=0.01)
 DATA = Gaussian(0.4, 0.3)
 TIMES = times.uniform(4)
 SHAPE = (5, 4, 1)

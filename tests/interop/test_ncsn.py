@@ -15,7 +15,7 @@ from ncsn_tf.sde import VE
 
 DATA = pathlib.Path(__file__).parents[1] / "official"
 SMALL = DATA / "ncsn_28x28x1.pth"
-SDE = VE(1.0, 0.01)
+SDE = VE(sigma_max=1.0, sigma_min=0.01)
 
 
 @pytest.fixture(scope="module", params=["ncsn_28x28x1", "ncsn_32x32x3"])

@@ -108,7 +108,11 @@ def test_save_and_load(tmp_path):
     assert loaded.get_config() == network.get_config() and loaded.filters == 4
 
 
-@pytest.mark.parametrize("sizes", [(1,), (2, 0), (2.0,), (True,), (3, "32")])
+def test_equal_seeds_give_equal_weights_and_others_do_not(assert_seeded):
+    assert_seeded(Classifier, (3, 4), (None, 8, 8, 1))
+
+
+@pytest.mark.parametrize("sizes", [(1,), (2, 0), (2.0,), (True,), (3, "32"), (3, 4, -1)])
 def test_impossible_sizes_are_refused(sizes):
     with pytest.raises(ValueError, match="Received"):
         Classifier(*sizes)

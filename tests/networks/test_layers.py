@@ -1,5 +1,7 @@
 """Layers against their formulae, and the ordeal that every block must pass."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -14,6 +16,22 @@ rng = np.random.default_rng(0)
 
 def encoding(batch):
     return ops.one_hot(np.arange(batch) % LEVELS, LEVELS, dtype="float64")
+
+
+def test_layer_seeds_are_deterministic_and_distinct():
+    """Neither two seeds of one sequence nor two sequences share a seed; without a seed there is none to hand out."""
+    sequences = [layers.LayerSeeds(seed) for seed in (0, 1, 2**40)]
+    seeds = [sequence() for sequence in sequences for _ in range(100)]
+    assert len(set(seeds)) == len(seeds) and all(type(seed) is int and 0 <= seed < 2**30 for seed in seeds)
+    again = layers.LayerSeeds(1)
+    assert [again() for _ in range(100)] == seeds[100:200]
+    assert layers.LayerSeeds(None)() is None
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True, "1"])
+def test_an_invalid_seed_is_refused(seed):
+    with pytest.raises(ValueError, match="non-negative integer or None. Received"):
+        layers.LayerSeeds(seed)
 
 
 def test_instance_norm_plus_plus_is_its_formula():
@@ -42,7 +60,7 @@ def test_instance_norm_plus_plus_refuses_one_map():
 
 
 def test_the_table_starts_as_the_official_one():
-    table = layers.ScaleAndShiftInitializer()((200, 3, 50), dtype="float32")
+    table = layers.ScaleAndShiftInitializer(0)((200, 3, 50), dtype="float32")
     scales = np.asarray(table)[:, :2]
     assert abs(scales.mean() - 1.0) < 4 * 0.02 / np.sqrt(scales.size)
     assert abs(scales.std() / 0.02 - 1.0) < 4 / np.sqrt(2 * scales.size)
@@ -50,7 +68,7 @@ def test_the_table_starts_as_the_official_one():
 
 
 def test_convolutions_start_with_the_variance_of_pytorch():
-    layer = layers.convolution(64, 64)
+    layer = layers.convolution(64, 64, seeds=layers.LayerSeeds(0))
     layer.build((None, 8, 8, 64))
     bound = 1 / np.sqrt(64 * 9)
     kernel, bias = layer.kernel.numpy(), layer.bias.numpy()
@@ -127,14 +145,18 @@ def test_ordeal(name):
     cls, arguments, widths = BLOCKS[name]
     inputs = [rng.normal(size=(3, 7 - 3 * i, 6 - 3 * i, width)).astype("float32") for i, width in enumerate(widths)]
     x = inputs if len(widths) > 1 else inputs[0]
-    block = cls(**arguments)
+    block = cls(**arguments, seed=5)
     y = np.asarray(block(x, encoding(3)))
     assert np.isfinite(y).all()
 
-    twin = cls.from_config(block.get_config())
-    twin(x, encoding(3))
-    twin.set_weights(block.get_weights())
+    twin = cls.from_config(json.loads(json.dumps(block.get_config())))
     np.testing.assert_allclose(twin(x, encoding(3)), y, atol=1e-5)
+    other = cls.from_config({**block.get_config(), "seed": 6})
+    other(x, encoding(3))
+    for mine, theirs in zip(block.weights, other.weights, strict=True):
+        assert not np.array_equal(mine, theirs), mine.path
+    other.set_weights(block.get_weights())
+    np.testing.assert_allclose(other(x, encoding(3)), y, atol=1e-5)
 
     half = cls(**arguments, dtype="mixed_bfloat16")
     half(x, encoding(3))

@@ -8,8 +8,7 @@ from ncsn_tf.networks.mlp import MLP
 
 
 def built(**options):
-    keras.utils.set_random_seed(1)
-    network = MLP(2, 3, width=16, **options)
+    network = MLP(2, 3, width=16, seed=1, **options)
     network.build((None, 2), (None,))
     return network
 
@@ -21,7 +20,7 @@ def test_parameter_count_is_the_papers_layers_and_a_bias_for_each_level():
 
 
 @pytest.mark.parametrize("outputs", [None, 1])
-def test_levels_and_examples_are_apart(outputs):
+def test_each_example_depends_on_its_own_input_and_level(outputs):
     network = built(outputs=outputs)
     for bias in network.biases:
         bias.kernel.assign(np.random.default_rng(0).normal(size=bias.kernel.shape))
@@ -38,6 +37,15 @@ def test_save_and_load(tmp_path):
     network.save(tmp_path / "network.keras")
     loaded = keras.models.load_model(tmp_path / "network.keras")
     np.testing.assert_allclose(loaded(x, level), network(x, level), rtol=1e-6)
+    assert loaded.get_config() == network.get_config() and loaded.seed == 1
+
+
+def test_equal_seeds_give_equal_weights_and_others_do_not(assert_seeded):
+    assert_seeded(MLP, (2, 3), (None, 2))
+
+
+def test_labels_are_refused_and_dropout_seeds_ignored(assert_call_contract):
+    assert_call_contract(built(), np.ones((2, 2), np.float32))
 
 
 @pytest.mark.parametrize("sizes", [(0, 1), (2, 0), (2, 1, 0), (2, 1, 2, 1.5)])

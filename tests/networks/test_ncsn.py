@@ -12,8 +12,7 @@ from ncsn_tf.networks.refinenet import RefineBlock, ResidualBlock
 
 
 def built(channels, filters=4, levels=3, **kwargs):
-    keras.utils.set_random_seed(1)
-    network = NCSN(channels, levels, filters, **kwargs)
+    network = NCSN(channels, levels, filters, seed=1, **kwargs)
     network.build((None, None, None, channels), (None,))
     return network
 
@@ -45,6 +44,25 @@ def test_save_and_load(tmp_path):
     network.save(tmp_path / "network.keras")
     loaded = keras.models.load_model(tmp_path / "network.keras")
     np.testing.assert_allclose(loaded(x, level), network(x, level), atol=1e-6)
+    assert loaded.get_config() == network.get_config() and loaded.seed == 1
+
+
+def test_equal_seeds_give_equal_weights_and_others_do_not(assert_seeded):
+    assert_seeded(NCSN, (1, 3, 4), (None, 4, 4, 1))
+
+
+def test_labels_are_refused_and_dropout_seeds_ignored(assert_call_contract):
+    assert_call_contract(built(1), images((2, 4, 4, 1)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_the_input_is_centred_in_its_own_precision(dtype):
+    """In 16 bits too the map 2x - 1 is taken in float32: 0.5 + 2^-12 rounds to 0.5 in bfloat16, its image does not."""
+    centring, plain = built(1, dtype=dtype), built(1, dtype=dtype, centre_input=False)
+    x, level = 0.5 + 2.0**-12 * images((2, 6, 5, 1)), np.array([0, 2])
+    np.testing.assert_array_equal(centring(x, level), plain(2.0 * x - 1.0, level))
+    assert not np.array_equal(centring(x, level), plain(x, level))
+    assert not NCSN.from_config(plain.get_config()).centre_input
 
 
 def test_bfloat16_stays_near_float32_and_ends_in_float32():

@@ -5,11 +5,11 @@ import pytest
 import tensorflow as tf
 
 from ncsn_tf import random, times
-from ncsn_tf.samplers import driver, langevin
+from ncsn_tf.samplers import blocks, driver, langevin
 from ncsn_tf.sde import VE
 from tests.support.oracles import Gaussian, Mixture, standard_error_of_variance
 
-SDE = VE(1.0, 0.01)
+SDE = VE(sigma_max=1.0, sigma_min=0.01)
 DATA = Gaussian(0.4, 0.3)
 
 
@@ -19,10 +19,10 @@ def sigma_of(t):
 
 def affine(step, t):
     """A, b and the noise gain of a step under the Gaussian score: x' = A x + b + gain z, read off three states."""
-    times = tf.fill([2], t)
+    t = tf.fill([2], t)
     rows = random.per_example(random.seed(0), tf.range(2))
     x = tf.constant([[0.0], [1.0]])
-    new, mean = step(DATA.score_fn(sigma_of), x, times, times, rows)
+    new, mean, _ = step(DATA.score_fn(sigma_of), x, t, t, rows, step.start(x))
     z = random.normal(rows, (1,))
     b, a_plus_b = mean.numpy()[:, 0].astype(np.float64)
     gains = ((new - mean) / z).numpy()[:, 0]
@@ -63,31 +63,31 @@ def test_annealed_samples_have_the_exactly_propagated_moments():
         a, b, gain = affine(step, float(t))
         for _ in range(steps):
             mean, variance = a * mean + b, a**2 * variance + gain**2
-    sampler = driver.Sampler(step, DATA.score_fn(sigma_of), driver.dwell(grid, steps), jit_compile=True)
-    made = driver.generate(sampler, driver.uniform_prior, (1,), run_seed=0, num_samples=count, batch_size=count)
-    x = next(made).x.numpy().astype(np.float64)
+    sampler = driver.FixedSteps(SDE, step, times.repeat_times(grid, steps), jit_compile=True)
+    seeds, x, _ = blocks.start_samples(tf.range(count), driver.uniform_prior, (1,), run_seed=0)
+    x = sampler(DATA.score_fn(sigma_of), x, seeds).x.numpy().astype(np.float64)
     assert abs(x.mean() - mean) < 4 * np.sqrt(variance / count)
     assert abs(x.var() - variance) < 4 * standard_error_of_variance(variance, count)
 
 
 def test_annealing_finds_the_mixtures_weights_and_plain_langevin_does_not():
     """Song & Ermon 2019, section 3.2.2 and Figure 3; the steps are the paper's, in Algorithm 1's form."""
-    sde, mixture, count = VE(20.0, 1.0), Mixture(), 2_000
+    sde, mixture, count = VE(sigma_max=20.0, sigma_min=1.0), Mixture(), 2_000
     score_fn = mixture.score_fn(lambda t: sde.marginal(t)[1])
 
     def uniform_square(rows, shape):
         return 16.0 * random.uniform(rows, shape) - 8.0
 
-    def upper_weight(step, schedule):
-        sampler = driver.Sampler(step, score_fn, schedule, jit_compile=True)
-        made = driver.generate(sampler, uniform_square, (2,), run_seed=1, num_samples=count, batch_size=count)
-        return float(np.mean(next(made).x.numpy().sum(1) > 0))
+    def upper_weight(step, rows):
+        seeds, x, _ = blocks.start_samples(tf.range(count), uniform_square, (2,), run_seed=1)
+        x = driver.FixedSteps(sde, step, rows, jit_compile=True)(score_fn, x, seeds).x
+        return float(np.mean(x.numpy().sum(1) > 0))
 
     error = np.sqrt(0.2 * 0.8 / count)
     annealed = langevin.Langevin(langevin.annealed(sde, 0.1))
-    assert abs(upper_weight(annealed, driver.dwell(times.uniform(10), 100)) - 0.8) < 3 * error
+    assert abs(upper_weight(annealed, times.repeat_times(times.uniform(10), 100)) - 0.8) < 3 * error
     plain = langevin.Langevin(langevin.constant(0.1))
-    assert abs(upper_weight(plain, driver.dwell(np.zeros(1), 1000)) - 0.8) > 10 * error
+    assert abs(upper_weight(plain, times.repeat_times(np.zeros(1), 1000)) - 0.8) > 10 * error
 
 
 @pytest.mark.parametrize("value", [0.0, -1e-5, float("inf"), float("nan")])

@@ -15,7 +15,7 @@ from ncsn_tf.sde import VE
 from tests.support.oracles import Gaussian, standard_error_of_variance
 
 DATA = Gaussian(0.4, 0.3)
-SDE = VE(1.0, 0.01)
+SDE = VE(sigma_max=1.0, sigma_min=0.01)
 COUNT = 10_000  # one size, so that XLA compiles the kernel once for most tests
 
 
@@ -171,7 +171,7 @@ def test_quartic_density_has_the_quadratures_moments():
 @pytest.mark.parametrize("right_score", [True, False])
 def test_the_density_stays_and_pairs_are_exchangeable_whatever_the_score(right_score):
     """From exact draws of an uneven mixture: the law of (x, y) is that of (y, x), which is detailed balance."""
-    sde = VE(2.0, 0.2)
+    sde = VE(sigma_max=2.0, sigma_min=0.2)
     mixture = toy.Mixture(np.array([0.3, 0.7]), np.array([[-1.0, 0.0], [1.0, 0.5]]), np.array([0.4, 0.9]))
     t = tf.fill([COUNT], 0.3)
     sigma = sde.marginal(t)[1]

@@ -35,7 +35,7 @@ def _child(launcher, verb: str, case: dict) -> None:
     sys.argv = [f"launch/{verb}.py", *case["arguments"]]
     code = 1
     try:
-        launcher.run()
+        launcher.entry_point()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:  # noqa: BLE001 - what escapes is shown as Python would show it

@@ -1,9 +1,11 @@
-"""Closed forms that the tests hold the library against, independent of its code."""
+"""Closed forms that the library is checked against, independent of its code."""
 
 import dataclasses
 
 import numpy as np
 import tensorflow as tf
+
+from ncsn_tf import random
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Gaussian:
         return (x * self.deviation**2 + self.mean * sigma**2) / self.variance(sigma)
 
     def denoising_loss(self, sigma):
-        """The least denoising loss a dimension with weight sigma^2: 1/2 s^2 / (s^2 + sigma^2)."""
+        """The least denoising loss per dimension with weight sigma^2: 1/2 s^2 / (s^2 + sigma^2)."""
         return 0.5 * self.deviation**2 / self.variance(sigma)
 
     def langevin_variance(self, sigma, step_size):
@@ -64,6 +66,34 @@ class Mixture:
             return tf.reduce_sum(tf.nn.softmax(logits)[..., None] * difference / variance, axis=1)
 
         return score
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine:
+    """An SDE of a user's own, by the protocol: alpha = cos(pi t / 2), sigma = sin(pi t / 2), data within [-1, 1]."""
+
+    data_range = (-1.0, 1.0)
+    first_time = 1e-3
+
+    def marginal(self, t):
+        angle = 0.5 * np.pi * tf.convert_to_tensor(t)
+        return tf.cos(angle), tf.sin(angle)
+
+    def drift(self, t):
+        return -0.5 * np.pi * tf.tan(0.5 * np.pi * t)
+
+    def diffusion(self, t):
+        return tf.sqrt(np.pi * tf.tan(0.5 * np.pi * t))
+
+    def time(self, noise_ratio):
+        return tf.atan(noise_ratio) * (2.0 / np.pi)
+
+    def prior_sample(self, seeds, shape):
+        return random.normal(seeds, shape)
+
+    def prior_log_prob(self, x):
+        flat = tf.reshape(x, [tf.shape(x)[0], -1])
+        return -0.5 * tf.reduce_sum(flat**2 + np.log(2.0 * np.pi), axis=1)
 
 
 def standard_error_of_variance(variance, count):

@@ -4,10 +4,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import objectives, times
-from ncsn_tf.config import build, defaults
+from ncsn_tf import objectives, score, times
+from ncsn_tf.config import build, sections
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.images import ImageSource
+from ncsn_tf.samplers import driver, langevin
+from ncsn_tf.score import ScoreModel
 from ncsn_tf.sde import VE
 from ncsn_tf.training.checkpoints import Checkpoints
 from ncsn_tf.training.optimizers import ReducedAdam
@@ -19,8 +21,9 @@ def random_pixels(*shape, seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-SDE = VE(1.0, 0.01)
+SDE = VE(sigma_max=1.0, sigma_min=0.01)
 TIMES = times.uniform(4)
+BINS = ("level_0", "level_1", "level_2", "level_3")
 SHAPE = (4, 4, 1)
 SOURCE = ImageSource("noise", random_pixels(40, *SHAPE))
 BATCH = 8
@@ -29,44 +32,56 @@ BATCH = 8
 class TinyNetwork(keras.Model):
     """Two convolutions and an embedding of the level: traced in a blink."""
 
-    def __init__(self, kernel_size=3):
+    def __init__(self, kernel_size=3, seed=7):
         super().__init__()
-        self.first = keras.layers.Conv2D(3, kernel_size, padding="same", activation="elu")
-        self.second = keras.layers.Conv2D(1, 3, padding="same")
-        self.scales = keras.layers.Dense(1, use_bias=False)
+        start = [keras.initializers.GlorotUniform(seed=3 * seed + number) for number in range(3)]
+        self.first = keras.layers.Conv2D(
+            3, kernel_size, padding="same", activation="elu", kernel_initializer=start[0]
+        )
+        self.second = keras.layers.Conv2D(1, 3, padding="same", kernel_initializer=start[1])
+        self.scales = keras.layers.Dense(1, use_bias=False, kernel_initializer=start[2])
 
     def build(self, *shapes):
         self.first.build((None, 4, 4, 1))
         self.second.build((None, 4, 4, 3))
         self.scales.build((None, len(TIMES)))
 
-    def call(self, x, level):
-        scale = self.scales(keras.ops.one_hot(level, len(TIMES)))
-        return self.second(self.first(x)) * (1.0 + scale[:, :, None, None])
+    def call(self, x, condition, labels=None, dropout_seeds=None):
+        scale = self.scales(keras.ops.one_hot(condition, len(TIMES)))
+        return self.second(self.first(2.0 * x - 1.0)) * (1.0 + scale[:, :, None, None])
 
 
 class StandIn(TinyNetwork):
     """The tiny network under the arguments of NCSN, for what a builder makes of a configuration."""
 
-    def __init__(self, channels, num_levels, filters=2, *, rematerialise=False, dtype=None):
-        super().__init__()
+    def __init__(self, channels, num_levels, filters=2, *, rematerialise=False, seed=7, dtype=None):
+        super().__init__(seed=seed)
+
+
+def model(network):
+    """A network as the score model of the tiny levels."""
+    return ScoreModel(network, SDE, condition=score.nearest_level(TIMES))
+
+
+def sampler(steps_per_level=5, **options):
+    """Annealed Langevin dynamics over the tiny levels."""
+    noise = {"noise": options.pop("noise")} if "noise" in options else {}
+    step = langevin.Langevin(langevin.annealed(SDE, 2e-5), **noise)
+    return driver.FixedSteps(SDE, step, times.repeat_times(TIMES, steps_per_level), segments=len(TIMES), **options)
 
 
 def make(strategy=None, *, objective=None, decay=0.9, batch_size=BATCH, optimizer=None, **kwargs):
     strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
-        networks = []
-        for _ in range(2):
-            keras.utils.set_random_seed(7)
-            networks.append(TinyNetwork())
-            networks[-1].build()
+        networks = [TinyNetwork() for _ in range(2)]
+        for network in networks:
+            network.build()
         optimizer = ReducedAdam(1e-2, epsilon=1e-8) if optimizer is None else optimizer()
     return Trainer(
         strategy=strategy,
-        network=networks[0],
-        average=networks[1],
-        sde=SDE,
-        times=TIMES,
+        model=model(networks[0]),
+        average_model=model(networks[1]),
+        draw=times.Levels(TIMES, BINS),
         objective=objective or (lambda score_fn, x, t, z: objectives.annealed_denoising(score_fn, SDE, x, t, z)),
         optimizer=optimizer,
         ema_decay=decay,
@@ -77,18 +92,11 @@ def make(strategy=None, *, objective=None, decay=0.9, batch_size=BATCH, optimize
 
 
 def batches(trainer, start=0):
-    def shard(context):
-        return pipeline.training_batches(
-            SOURCE,
-            global_batch_size=trainer.batch_size,
-            seed=0,
-            start_step=start,
-            num_replicas=context.num_replicas_in_sync,
-            pipeline_id=context.input_pipeline_id,
-            num_pipelines=context.num_input_pipelines,
+    return iter(
+        pipeline.distributed_training_batches(
+            SOURCE, trainer.strategy, global_batch_size=trainer.batch_size, seed=0, start_step=start
         )
-
-    return iter(trainer.strategy.distribute_datasets_from_function(shard))
+    )
 
 
 def run(trainer, steps):
@@ -107,10 +115,11 @@ def save_run(path, steps=(2,), **sections):
     Returns:
       The trainer.
     """
-    config = defaults.ncsn().to_dict()
+    config = sections.ncsn().to_dict()
     config["data"]["name"] = "digits"
     config["network"]["filters"] = 2
-    config["noise"] |= {"num_levels": 2, "sigma_min": 0.1}
+    config["times"]["num_levels"] = 2
+    config["sde"]["sigma_min"] = 0.1
     config["sampler"] |= {"steps_per_level": 2, "epsilon": 1e-3}
     config["training"] |= {"batch_size": 8, "steps": max(steps), "keep_checkpoints": 9}
     config["evaluation"] |= {"features": "classifier", "num_samples": 6, "batch_size": 4, "held_out_examples": 10}

@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--checkpoint_every", type=int, default=1000)
     parser.add_argument("--logical_devices", type=int)
     parser.add_argument("--cluster_timeout", type=float, default=60.0)
-    parser.add_argument("--seconds_a_step", type=float, default=0.0)
+    parser.add_argument("--seconds_per_step", type=float, default=0.0)
     options = parser.parse_args()
 
     from ncsn_tf.cluster import rendezvous, strategies
@@ -55,12 +55,12 @@ def train(strategy, options) -> None:
     def taken(iterator, steps, run=trainer.run):
         result = run(iterator, steps)
         losses.append(result.loss)
-        time.sleep(options.seconds_a_step * result.steps)  # so that there is time to be killed in
+        time.sleep(options.seconds_per_step * result.steps)  # so that there is time to be killed in
         return result
 
     trainer.run = taken
     cadence = loop.Cadence(options.steps, options.steps_per_loop, 0, 0, options.checkpoint_every)
-    record = Record(directory, tiny.TIMES, writes=False)
+    record = Record(directory, tiny.BINS, writes=False)
     with preemption.watch_signals(trainer.stop):
         try:
             loop.fit(
@@ -81,13 +81,13 @@ def train(strategy, options) -> None:
 
 def write_result(path: pathlib.Path, trainer, losses) -> None:
     import numpy as np
+    import tensorflow as tf
 
-    from ncsn_tf.samplers import driver, langevin
+    from ncsn_tf.samplers import blocks, driver
     from tests.support import tiny
 
-    step = langevin.Langevin(langevin.annealed(tiny.SDE, 2e-5))
-    sampler = driver.Sampler(step, trainer.average_score_model.score, driver.dwell(tiny.TIMES, 5))
-    drawn = next(driver.generate(sampler, driver.uniform_prior, tiny.SHAPE, run_seed=0, num_samples=4, batch_size=4))
+    seeds, x, _ = blocks.start_samples(tf.range(4), driver.uniform_prior, tiny.SHAPE, run_seed=0)
+    drawn = tiny.sampler()(trainer.average_model.score, x, seeds)
     state = {
         f"{part}/{number}": variable.numpy()
         for part, variables in trainer.state.items()

@@ -65,7 +65,7 @@ def test_training_is_the_same_on_any_number_of_replicas_and_workers(uninterrupte
 def test_a_run_that_is_killed_at_random_instants_ends_with_the_same_bits(uninterrupted, tmp_path, kills, every):
     """SIGKILL and SIGTERM at seeded moments, some while it starts, some while it trains or writes."""
     rng = random.Random(kills)
-    slow = ("--steps_per_loop=4", "--seconds_a_step=0.3")
+    slow = ("--steps_per_loop=4", "--seconds_per_step=0.3")
     arguments = (f"--steps={STEPS}", f"--checkpoint_every={every}", *slow)
     reached = []
     for _ in range(kills):
@@ -87,7 +87,7 @@ def test_a_run_that_is_killed_at_random_instants_ends_with_the_same_bits(uninter
 
 
 def test_workers_that_are_killed_asked_to_stop_and_started_again_end_with_the_same_bits(uninterrupted, tmp_path):
-    arguments = (f"--steps={STEPS}", "--checkpoint_every=3", "--seconds_a_step=0.1")
+    arguments = (f"--steps={STEPS}", "--checkpoint_every=3", "--seconds_per_step=0.1")
 
     first = Processes(tmp_path, 2, *arguments)
     first.wait_for(lambda: checkpoints(tmp_path))

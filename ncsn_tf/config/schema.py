@@ -1,0 +1,316 @@
+"""The sections of a configuration: one frozen dataclass per section, or per choice that a section offers.
+
+The defaults are NCSN's as Song & Ermon 2019 train it on CIFAR-10 and CelebA (section 5 and appendix A): 10 levels from
+1 to 0.01, Adam at 0.001, batches of 128, 200,000 steps, 128 filters, T = 100, epsilon = 2e-5, a uniform start. The
+moving average of the weights is an addition; samples come from it.
+
+A section that offers a choice has the key `name` and the keys of what it chose, and no others.
+"""
+
+import dataclasses
+from typing import Any
+
+
+def _positive(section: str, **values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not 0.0 < value < float("inf"):
+            raise ValueError(f"{section}.{name} must be positive and finite. Received: {value}.")
+
+
+def _at_least(section: str, smallest: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < smallest:
+            raise ValueError(f"{section}.{name} must be at least {smallest}. Received: {value}.")
+
+
+def _one_of(section: str, known: tuple[str, ...], **values: str) -> None:
+    for name, value in values.items():
+        if value not in known:
+            raise ValueError(f"config.{section}.{name} must be one of {sorted(known)}. Received: {value!r}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The images: arguments of `data.images.load` and of `data.pipeline.training_batches`.
+
+    Attributes:
+      name: "digits", a TFDS dataset, or a path to images or TFRecords.
+      data_dir: where TFDS datasets are prepared; None for TFDS's own default.
+      download: whether TFDS may download and prepare.
+      image_size: a side in pixels, or (height, width); None keeps the dataset's.
+      center_crop: the side of a square that is cut out before resizing; None for no cut.
+      channels: 1 or 3 converts; None keeps the dataset's.
+      memory_limit_gib: a dataset that needs more memory is refused.
+      random_flip: mirror each presentation left to right with probability 1/2.
+      dequantize: add uniform noise within the width of a byte.
+    """
+
+    name: str = "cifar10"
+    data_dir: str | None = None
+    download: bool = False
+    image_size: Any = None
+    center_crop: int | None = None
+    channels: int | None = None
+    memory_limit_gib: float = 8.0
+    random_flip: bool = False
+    dequantize: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class VE:
+    """The variance-exploding SDE, `sde.VE`."""
+
+    sigma_max: float = 1.0
+    sigma_min: float = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Levels:
+    """Training draws one of `num_levels` equally spaced times: on the VE SDE, geometric noise levels."""
+
+    num_levels: int = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class NoKeys:
+    """A choice that has no keys."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EDM:
+    """The preconditioning of Karras et al. 2022; `sigma_data` is the deviation of the data."""
+
+    sigma_data: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class LogSigma:
+    """The network is told scale log sigma."""
+
+    scale: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class NCSN:
+    """The network of Song & Ermon 2019, `networks.ncsn.NCSN`.
+
+    Attributes:
+      filters: width of the first cascade.
+      dtype: "float32", "mixed_bfloat16" or "mixed_float16".
+      rematerialise: compute activations again in the backward pass: less memory, more time.
+    """
+
+    filters: int = 128
+    dtype: str = "float32"
+    rematerialise: bool = False
+
+    def __post_init__(self):
+        _one_of("network", ("float32", "mixed_bfloat16", "mixed_float16"), dtype=self.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Denoising:
+    """Denoising score matching, weighted by sigma^sigma_power."""
+
+    sigma_power: float = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Sliced:
+    """Sliced score matching.
+
+    Attributes:
+      sigma_power: the weight is sigma^sigma_power.
+      slices: the law of the slices, "normal", "rademacher" or "spherical".
+      num_slices: slices per image.
+      variance_reduced: integrate the squared term over the slices in closed form.
+    """
+
+    sigma_power: float = 2.0
+    slices: str = "normal"
+    num_slices: int = 1
+    variance_reduced: bool = False
+
+    def __post_init__(self):
+        _one_of("objective", ("normal", "rademacher", "spherical"), slices=self.slices)
+        _at_least("objective", 1, num_slices=self.num_slices)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exact:
+    """Exact score matching.
+
+    Attributes:
+      sigma_power: the weight is sigma^sigma_power.
+      directions_at_once: directions that are differentiated together, memory for time; None chooses.
+    """
+
+    sigma_power: float = 2.0
+    directions_at_once: int | None = None
+
+    def __post_init__(self):
+        if self.directions_at_once is not None:
+            _at_least("objective", 1, directions_at_once=self.directions_at_once)
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """Adam and its learning rate.
+
+    Attributes:
+      learning_rate: the rate, and the peak of a schedule.
+      beta_1: decay of the first moment.
+      beta_2: decay of the second moment.
+      epsilon: added to the root of the second moment.
+      clip_norm: the largest Euclidean norm of the global gradient; None for no limit.
+      warmup_steps: the rate rises linearly over these steps.
+      decay: "cosine", "linear" or "exponential"; None keeps the rate.
+      decay_steps: length of the decay, from step 0; None without a decay.
+      final_fraction: of the learning rate, at the decay's end.
+    """
+
+    learning_rate: float = 1e-3
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    clip_norm: float | None = None
+    warmup_steps: int = 0
+    decay: str | None = None
+    decay_steps: int | None = None
+    final_fraction: float = 0.0
+
+    def __post_init__(self):
+        _positive("optim", learning_rate=self.learning_rate, epsilon=self.epsilon, clip_norm=self.clip_norm)
+        for name in ("beta_1", "beta_2"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"optim.{name} must be in [0, 1). Received: {getattr(self, name)}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class MovingAverage:
+    """The moving average of the weights; `decay` is the final one, in [0, 1)."""
+
+    decay: float = 0.999
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """The length of a run, its cadence in steps, and how a step is computed.
+
+    Attributes:
+      steps: length of the run.
+      batch_size: the global batch, over all replicas.
+      steps_per_loop: steps in one call of the compiled loop, and the interval of training curves.
+      evaluate_every: interval of the held-out loss; 0 for never.
+      held_out_examples: the held-out loss reads so many held-out images, the first ones; 0 for none.
+      sample_every: interval of sample grids; 0 for never.
+      sample_count: samples in such a grid.
+      checkpoint_every: interval of checkpoints; one is also written at the end.
+      keep_checkpoints: the newest checkpoints, so many, are kept.
+      jit_compile: compile the training step with XLA.
+      accumulation: parts in which a replica takes its share of a batch, one after the other: less memory.
+    """
+
+    steps: int = 200_000
+    batch_size: int = 128
+    steps_per_loop: int = 100
+    evaluate_every: int = 1_000
+    held_out_examples: int = 1_000
+    sample_every: int = 10_000
+    sample_count: int = 64
+    checkpoint_every: int = 1_000
+    keep_checkpoints: int = 3
+    jit_compile: bool = False
+    accumulation: int = 1
+
+    def __post_init__(self):
+        ones = ("steps", "batch_size", "steps_per_loop", "sample_count", "checkpoint_every", "keep_checkpoints")
+        _at_least("training", 1, **{name: getattr(self, name) for name in (*ones, "accumulation")})
+        zeros = ("evaluate_every", "held_out_examples", "sample_every")
+        _at_least("training", 0, **{name: getattr(self, name) for name in zeros})
+
+
+@dataclasses.dataclass(frozen=True)
+class Langevin:
+    """Langevin dynamics, annealed or plain.
+
+    Attributes:
+      epsilon: the step size at the smallest level, in squared data units, as Algorithm 1 writes it.
+      steps_per_level: T. Plain dynamics takes T steps per level too, all at the smallest.
+      num_levels: visit so many of the levels, evenly spread from the first to the last; None for all.
+      prior: "uniform" on [0, 1), as in the paper, or "normal", the SDE's prior.
+      denoise: end with one denoising by Tweedie's formula, which the paper of 2019 does not.
+      jit_compile: compile the loop with XLA.
+    """
+
+    epsilon: float = 2e-5
+    steps_per_level: int = 100
+    num_levels: int | None = None
+    prior: str = "uniform"
+    denoise: bool = False
+    jit_compile: bool = False
+
+    def __post_init__(self):
+        _one_of("sampler", ("uniform", "normal"), prior=self.prior)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """How a run's samples are evaluated.
+
+    Attributes:
+      features: the feature network's kind: "inception", or "classifier" for one of the dataset's classes.
+      num_samples: samples that are drawn.
+      batch_size: samples that a replica draws at a time.
+      held_out_examples: the loss by level is measured on so many held-out images, the first ones; 0 for none.
+    """
+
+    features: str = "inception"
+    num_samples: int = 50_000
+    batch_size: int = 100
+    held_out_examples: int = 1_000
+
+    def __post_init__(self):
+        _one_of("evaluation", ("inception", "classifier"), features=self.features)
+        _at_least("evaluation", 2, num_samples=self.num_samples)
+        _at_least("evaluation", 1, batch_size=self.batch_size)
+        _at_least("evaluation", 0, held_out_examples=self.held_out_examples)
+
+
+CHOICES: dict[str, dict[str, type]] = {
+    "sde": {"ve": VE},
+    "times": {"levels": Levels},
+    "output": {
+        "score": NoKeys,
+        "score_over_sigma": NoKeys,
+        "noise": NoKeys,
+        "clean_image": NoKeys,
+        "velocity": NoKeys,
+        "edm": EDM,
+    },
+    "condition": {"nearest_level": NoKeys, "log_sigma": LogSigma, "scaled_time": NoKeys, "none": NoKeys},
+    "network": {"ncsn": NCSN},
+    "objective": {"denoising": Denoising, "sliced": Sliced, "exact": Exact},
+    "sampler": {"annealed_langevin": Langevin, "langevin": Langevin},
+}
+"""The sections that offer a choice: name -> the dataclass of its keys. The first is the default."""
+
+FIXED: dict[str, type] = {
+    "data": Data,
+    "optim": Optimizer,
+    "ema": MovingAverage,
+    "training": Training,
+    "evaluation": Evaluation,
+}
+"""The sections whose keys are always the same."""
+
+SECTIONS = (*CHOICES, *FIXED)
+
+MAY_CHANGE = {
+    "data": ("data_dir", "download", "memory_limit_gib"),
+    "network": ("rematerialise",),
+    "training": tuple(field.name for field in dataclasses.fields(Training) if field.name != "batch_size"),
+    "sampler": (),
+    "evaluation": (),
+}
+"""Keys that have no bearing on the weights at a step, or on their rounding alone; () stands for the whole section."""

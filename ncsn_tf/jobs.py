@@ -1,0 +1,118 @@
+"""Jobs on runs: evaluating one, and watching one that is being trained."""
+
+import pathlib
+import time
+from collections.abc import Callable, Collection
+
+import numpy as np
+import tensorflow as tf
+
+from ncsn_tf.cluster import strategies
+from ncsn_tf.config.build import Builder
+from ncsn_tf.data import pipeline
+from ncsn_tf.data.images import ImageSource
+from ncsn_tf.evaluation import names, report
+from ncsn_tf.evaluation.evaluator import Evaluator, Progress
+from ncsn_tf.runs import TrainedRun
+from ncsn_tf.samplers import blocks
+from ncsn_tf.training.loop import DrawSamples, MeasureHeldOut
+from ncsn_tf.training.run_directory import environment
+from ncsn_tf.training.trainer import Trainer
+
+
+def held_out_measure(builder: Builder, trainer: Trainer, shape: tuple[int, int, int]) -> MeasureHeldOut | None:
+    """Measures the held-out loss while training, over all replicas; None where the configuration asks for none.
+
+    Raises:
+      ValueError: if the held-out images have another shape than the training images, `shape`.
+    """
+    if not builder.training.held_out_examples or not builder.training.evaluate_every:
+        return None
+    source = builder.load_images("held_out")
+    if source.shape != shape:
+        raise ValueError(
+            f"The held-out images have the shape {source.shape}, the training images {shape}. Give data.image_size "
+            "or data.channels to make them equal, or set training.held_out_examples=0."
+        )
+    batches, number = builder.held_out_batches(source, trainer.strategy, builder.training.held_out_examples)
+    return lambda: trainer.held_out_loss(iter(batches), number)
+
+
+def sample_drawer(builder: Builder, trainer: Trainer, shape: tuple[int, int, int]) -> DrawSamples:
+    """A function that draws `training.sample_count` samples of the averaged weights, the same ones each time.
+
+    They are drawn by this process alone, on the first device. The function calls its argument after each noise level,
+    and returns uint8 [N, H, W, C], or None where the samples are not finite, as an early score's may be.
+    """
+    count, score_fn = builder.training.sample_count, trainer.average_model.score
+    sampler = builder.sampler()
+
+    def draw(between_levels: Callable[[], None]) -> np.ndarray | None:
+        numbers = tf.range(count)
+        seeds, x, _ = blocks.start_samples(numbers, builder.prior, shape, run_seed=builder.seed)
+        x = sampler(score_fn, x, seeds, on_frame=lambda *_: between_levels()).x.numpy()
+        return pipeline.to_uint8(builder.value_range.decode(x)) if np.isfinite(x).all() else None
+
+    return draw
+
+
+def evaluate(
+    run: TrainedRun,
+    evaluator: Evaluator | None,
+    output: pathlib.Path,
+    *,
+    num_samples: int,
+    batch_size: int,
+    seed: int,
+    metrics: Collection[str] = names.METRICS,
+    held_out_images: ImageSource | None = None,
+    held_out_examples: int = 0,
+    progress: Progress = lambda what, rows: None,
+) -> report.Report | None:
+    """Evaluates samples of the loaded checkpoint and writes the results: see `evaluation.report`.
+
+    Args:
+      run: the run, its checkpoint loaded.
+      evaluator: measures the samples; None on the workers of a cluster other than the chief.
+      output: the folder for samples and results.
+      num_samples: the number of samples.
+      batch_size: the number of samples that a replica draws at a time.
+      seed: sample i depends on (seed, i) alone.
+      metrics: which to measure.
+      held_out_images: on which the loss by level is measured; None for none.
+      held_out_examples: the number of them that are used; 0 for none.
+      progress: told what is done.
+
+    Returns:
+      The report; None without an evaluator.
+
+    Raises:
+      SamplingKeyError: if the folder holds other samples.
+      EvaluationError: if the samples are not fit to be measured.
+      DivergedError: if samples are not finite.
+    """
+    begun = time.perf_counter()
+    drawn = run.samples(
+        output, num_samples, seed=seed, batch_size=batch_size, on_round=lambda rows: progress("samples", rows)
+    )
+    sampled = time.perf_counter()
+    loss = None
+    if held_out_images is not None and held_out_examples:
+        progress("held-out loss", 0)
+        loss = run.held_out_loss(held_out_images, held_out_examples, seed)
+    if evaluator is None or drawn is None:
+        return None
+    found = evaluator.evaluate(
+        drawn.pixels, output, metrics=metrics, held_out=loss, caveats=drawn.caveats(), progress=progress
+    )
+    about = {
+        "checkpoint": run.checkpoint,
+        **run.sampling_key(seed, batch_size),
+        "num_samples": num_samples,
+        "score_evaluations_per_sample": drawn.evaluations,
+        **evaluator.about(),
+        "seconds": {"sampling": round(sampled - begun, 1), "everything": round(time.perf_counter() - begun, 1)},
+        **environment(strategies.describe(run.strategy)),
+    }
+    report.write(output, found, about)
+    return found

@@ -1,0 +1,108 @@
+"""Blocks: the same bits on any number of replicas and workers."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ncsn_tf import random
+from ncsn_tf.samplers.blocks import BlockSampler
+from tests.support.processes import ROOT, free_ports
+
+SHAPE = (3, 2)
+
+
+def draw_rows(numbers):
+    """Row i is noise of seed (0, i), less a mean of the whole block, so that a block's company shows in its bits."""
+    x = random.normal(random.per_example(random.seed(0), numbers), SHAPE)
+    return {"x": x - tf.reduce_mean(x), "evaluations": numbers + 5, "numbers": tf.cast(numbers, tf.float32)[:, None]}
+
+
+def blocks(strategy=None, block=4, rows=draw_rows):
+    return BlockSampler(strategy or tf.distribute.get_strategy(), rows, block=block)
+
+
+@pytest.fixture(scope="module")
+def two():
+    return blocks(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+
+
+def test_a_block_holds_the_rows_of_its_numbers():
+    drawn = blocks(block=3).draw(2)
+    assert drawn.keys() == {"x", "evaluations", "numbers"}
+    expected = draw_rows(tf.range(6, 9))
+    np.testing.assert_array_equal(drawn["x"], expected["x"])
+    np.testing.assert_array_equal(drawn["evaluations"], [11, 12, 13])
+    np.testing.assert_array_equal(drawn["numbers"], [[6.0], [7.0], [8.0]])
+    assert (drawn["x"].dtype, drawn["evaluations"].dtype) == (np.float32, np.int32)
+
+
+def test_two_replicas_draw_the_bits_of_one(two):
+    one = blocks()
+    assert (one.replicas, two.replicas) == (1, 2)
+    together, apart = two.draw(2), [one.draw(2), one.draw(3)]
+    for name, rows in together.items():
+        np.testing.assert_array_equal(rows, np.concatenate([drawn[name] for drawn in apart]), err_msg=name)
+    assert len(np.unique(together["x"].reshape(8, -1), axis=0)) == 8
+
+
+WORKER = """
+import sys
+import numpy as np
+from ncsn_tf.cluster import strategies
+from ncsn_tf.samplers.blocks import BlockSampler
+from tests.samplers.test_blocks import draw_rows
+strategy = strategies.create("multi_worker", timeout=60.0)  # before any other operation of TensorFlow
+np.savez(sys.argv[1], **BlockSampler(strategy, draw_rows, block=4, workers=2).draw(2))
+strategies.wait_for_everyone(strategy)
+"""
+
+
+def test_each_of_two_workers_has_the_rows_of_both(two, tmp_path):
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
+    processes = []
+    for index in range(2):
+        config = json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
+        command = [sys.executable, "-c", WORKER, str(tmp_path / f"{index}.npz")]
+        environment = {**clean, "TF_CONFIG": config}
+        processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    expected = two.draw(2)
+    for index in range(2):
+        with np.load(tmp_path / f"{index}.npz") as found:
+            for name, rows in expected.items():
+                np.testing.assert_array_equal(found[name], rows, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("x", lambda: None),
+        ("evaluations", lambda: None),
+        ("x", lambda: tf.zeros([4, 2], tf.float64)),
+        ("evaluations", lambda: tf.constant(12)),
+        ("x", lambda: tf.zeros([3, 2])),
+        ("numbers", lambda: tf.zeros([5])),
+    ],
+)
+def test_other_tensors_than_those_of_a_block_are_refused(name, value):
+    def wrong(numbers):
+        changed = {**draw_rows(numbers), name: value()}
+        return {name: tensor for name, tensor in changed.items() if tensor is not None}
+
+    with pytest.raises(ValueError, match=r"draw_rows must return tensors \[4, ...\].* Received: "):
+        blocks(rows=wrong).draw(0)
+
+
+def test_a_block_has_a_row_and_a_strategy_a_worker():
+    with pytest.raises(ValueError, match="Received: block=0, workers=1"):
+        blocks(block=0)
+    with pytest.raises(ValueError, match="Received: block=4, workers=0"):
+        BlockSampler(tf.distribute.get_strategy(), draw_rows, block=4, workers=0)
