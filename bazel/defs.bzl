@@ -72,7 +72,7 @@ def ncsn_test(src, deps, data = {}):
     folder = src.rpartition("/")[0]
     key = src if src in deps else folder
     if key not in deps:
-        fail("deps has neither %s nor its folder" % src)
+        fail("deps has no row for %s or its folder" % src)
     py_test(
         name = src[:-len(".py")],
         timeout = "long",

@@ -29,6 +29,7 @@ _FLAGS = run.define()
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 100, "How many samples to draw.", 1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "How many a device draws at a time; bounds the memory.", 1)
 
+_FRAMES = "trajectory.npz"
 _GRID = 100
 _TRAJECTORY = 10
 """How many samples the grid and the trajectory show."""
@@ -59,7 +60,7 @@ def main() -> None:
         **_FLAGS.record(opened),
     }
     pictures.save_grid(output / "grid.png", drawn.pixels[:_GRID])
-    with np.load(output / "trajectory.npz") as archive:
+    with np.load(output / _FRAMES) as archive:
         trajectory = archive["trajectory"]
     pictures.save_trajectory(output / "trajectory.png", trajectory)
     pictures.save_animation(output / "trajectory.gif", trajectory)
@@ -69,30 +70,38 @@ def main() -> None:
 
 def _draw(opened: "TrainedRun", output: pathlib.Path) -> "Drawn | None":
     """Draws the samples, and writes the trajectory of the first ones; None on workers other than the chief."""
-    from ncsn_tf import files
-    from ncsn_tf.data import pipeline
-
-    count, path = _NUM_SAMPLES.value, output / "trajectory.npz"
+    count = _NUM_SAMPLES.value
+    shown = min(_TRAJECTORY, count)
     batch_size = min(_BATCH_SIZE.value, count)
-    decode = opened.builder.value_range.decode
-    frames: list[np.ndarray] = []
+    frames: dict[int, list[np.ndarray]] = {}
 
     def look(first: int, level: int, x: np.ndarray) -> None:
         bar.update()
-        if first == 0 and opened.is_chief:
-            frames.append(x[:_TRAJECTORY])
-            if level == levels and np.isfinite(frames).all():
-                shown = [pipeline.to_uint8(decode(frame)) for frame in frames]
-                files.write_npz_arrays(path, {"trajectory": np.stack(shown)[:, :count]})
+        if first < shown:
+            frames.setdefault(level, []).append(x[: shown - first])
 
     levels = opened.builder.sampler().segments
     rounds = -(-count // (batch_size * opened.strategy.num_replicas_in_sync))
     with run.levels_shown(rounds * levels) as bar:
         drawn = opened.samples(output, count, seed=_FLAGS.seed.value, batch_size=batch_size, floats=True, on_frame=look)
-    if drawn is not None and len(frames) < levels and not path.exists():
-        # The samples were there already, and the trajectory was not.
-        opened.block_sampler(opened.start_samples(_FLAGS.seed.value), batch_size).draw(0, on_frame=look)
+        whole = len(frames) == levels and sum(map(len, frames[levels])) == shown
+        if not whole and (opened.workers > 1 or not (output / _FRAMES).exists()):
+            # The first samples were there already. In a cluster all workers draw them, whether or not they write.
+            frames.clear()
+            opened.block_sampler(opened.start_samples(_FLAGS.seed.value), batch_size).draw_rows(shown, on_frame=look)
+            whole = True
+    if drawn is not None and whole:
+        _write_trajectory(opened, output, [np.concatenate(frames[level]) for level in sorted(frames)])
     return drawn
+
+
+def _write_trajectory(opened: "TrainedRun", output: pathlib.Path, frames: list[np.ndarray]) -> None:
+    from ncsn_tf import files
+    from ncsn_tf.data import pipeline
+
+    decode = opened.builder.value_range.decode
+    trajectory = np.stack([pipeline.to_uint8(decode(frame)) for frame in frames])
+    files.write_npz_arrays(output / _FRAMES, {"trajectory": trajectory})
 
 
 def entry_point() -> None:

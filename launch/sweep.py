@@ -1,8 +1,8 @@
 """Chooses a run's sampler by a metric: python -m launch.sweep --workdir=runs/digits --epsilons=1e-5,2e-5,5e-5
 
-Evaluates samples of one checkpoint under every combination of --epsilons, --steps_per_level and --num_levels, and
-writes into --output, by default a folder under the run's evaluation/: sweep.csv, sweep.json and sweep.png, and a folder for
-each combination. After a kill the same command resumes. Values that are not given are the run's.
+Evaluates samples of one checkpoint under every combination of --epsilons, --steps_per_level and --num_levels. Writes
+sweep.csv, sweep.json, sweep.png and a folder per combination into --output, by default a folder under the run's
+evaluation/. After a kill the same command resumes. Values that are not given are the run's.
 """
 
 import pathlib

@@ -1,11 +1,10 @@
-"""Classifiers of a dataset's own classes: trained, tried on held-out images, and written down as feature networks.
+"""Classifiers of a dataset's own classes: trained, tested on held-out images, and exported as feature networks.
 
-Inception knows photographs of a thousand things; of digits it knows nothing. A network that tells a dataset's classes
-apart has, one layer before its decision, activations that say what matters there, and the distances of TF-GAN can be
-taken between them as well. Such numbers compare runs on that dataset and nothing else.
+Inception was trained on photographs of a thousand classes, and its features are not informative about digits. The
+activations of a classifier of the dataset's own classes, one layer before its logits, represent what matters there, and
+TF-GAN's distances can be computed from them too. Such numbers compare runs on that dataset and nothing else.
 """
 
-import json
 import os
 import pathlib
 import tempfile
@@ -16,36 +15,32 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import files, random
-from ncsn_tf.data import images as image_data
-from ncsn_tf.data import labels as label_data
-from ncsn_tf.data import pipeline
+from ncsn_tf import determinism, files, random
+from ncsn_tf.data import images, labels, pipeline
+from ncsn_tf.data.images import ImageSource
 from ncsn_tf.data.names import DIGITS
 from ncsn_tf.networks.classifier import Classifier
+from ncsn_tf.objectives import NonFiniteLossError
 
 _LEARNING_RATE = 3e-3
 _TRAINING = {DIGITS: {"steps": 400, "batch_size": 64}, "mnist": {"steps": 1_500, "batch_size": 128}}
 _OTHER_TRAINING = {"steps": 4_000, "batch_size": 128}
-"""How long datasets are learnt by default; what comes of it is told in `launch.train_classifier`."""
+"""The default length of training by dataset; `launch.train_classifier` gives the accuracies."""
 
 
-class NonFiniteLossError(ArithmeticError):
-    """The loss of a step is infinite or no number."""
-
-
-def scaled(images) -> tf.Tensor:
-    """Bytes as a feature network takes them, float32 in [-1, 1): (byte - 128) / 128, as TF-GAN scales them."""
-    return (tf.cast(images, tf.float32) - 128.0) / 128.0
+def scaled(pixels) -> tf.Tensor:
+    """Scales bytes for a feature network, float32 in [-1, 1): (byte - 128) / 128, as TF-GAN scales them."""
+    return (tf.cast(pixels, tf.float32) - 128.0) / 128.0
 
 
 def default_training(name: str) -> dict[str, int]:
-    """The `steps` and `batch_size` that suit a dataset, by its name."""
+    """The default `steps` and `batch_size` for a dataset, by its name."""
     return dict(_TRAINING.get(name.split(":")[0], _OTHER_TRAINING))
 
 
 def train(
-    images: np.ndarray,
-    labels: np.ndarray,
+    pixels: np.ndarray,
+    classes: np.ndarray,
     num_classes: int,
     *,
     seed: int,
@@ -54,36 +49,35 @@ def train(
     filters: int = 32,
     log: Callable[[int, float], object] = lambda step, loss: None,
 ) -> Classifier:
-    """Trains a classifier by Adam on the cross-entropy, at a rate that falls to 0 along half a cosine.
+    """Trains a classifier by Adam on the cross-entropy, at a learning rate that decays to 0 along half a cosine.
 
-    Images larger than 8x8 are shifted by whole pixels, up to an eighth of the shorter side in each direction, and
-    their borders repeated; colour images are mirrored left to right half of the time. The same seed gives the same
-    classifier on the same machine, whatever else it does.
+    Images larger than 8x8 are shifted by whole pixels, up to an eighth of the shorter side in each direction, and their
+    borders are repeated; colour images are mirrored left to right half of the time. The same seed gives the same
+    classifier on the same machine, bit for bit.
 
     Args:
-      images: uint8 [N, H, W, C].
-      labels: int [N] in [0, num_classes).
-      num_classes: number of classes, at least 2.
-      seed: of the start, the order and the shifts, in [0, 2^31).
-      steps: training steps.
-      batch_size: images a step.
-      filters: width of the network's first stage.
-      log: called after each step with the steps taken and the step's loss in nats.
+      pixels: the images, uint8 [N, H, W, C].
+      classes: the labels, int [N] in [0, num_classes).
+      num_classes: the number of classes, at least 2.
+      seed: the seed of the initial weights, the order and the shifts, in [0, 2^31).
+      steps: the number of training steps.
+      batch_size: images per step.
+      filters: the width of the network's first stage.
+      log: called after each step with the number of steps taken and the step's loss in nats.
 
     Raises:
       ValueError: if the labels do not fit the images, or a number is out of range.
       NonFiniteLossError: at the first loss that is not finite.
     """
-    source = image_data.ImageSource("classified", np.asarray(images))
-    targets = _checked(labels, len(source), num_classes)
+    source = ImageSource("classified", np.asarray(pixels))
+    classes = _checked(classes, len(source), num_classes)
     if steps < 1 or batch_size < 1 or steps * batch_size >= 2**31:
         raise ValueError(
-            "Training takes one step and one image a step or more, and in all fewer than 2^31 images. Received: "
+            "Training takes at least 1 step of at least 1 image, and fewer than 2^31 images in all. Received: "
             f"steps={steps}, batch_size={batch_size}."
         )
-    batches = _batches(source, targets, seed, batch_size)
-    keras.utils.set_random_seed(seed)
-    classifier = Classifier(num_classes, filters)
+    batches = _batches(source, classes, seed, batch_size)
+    classifier = Classifier(num_classes, filters, seed=seed)
     classifier.build((None, *source.shape))
     optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, steps))
     variables = classifier.trainable_variables
@@ -97,46 +91,50 @@ def train(
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         return loss
 
-    for step, (x, label) in enumerate(batches.take(steps), start=1):
-        loss = float(take_step(x, label))
-        if not np.isfinite(loss):
-            raise NonFiniteLossError(f"The classifier's loss at step {step} is {loss}. Try another seed or batch size.")
-        log(step, loss)
+    with determinism.repeatable_gradients():
+        for step, (x, label) in enumerate(batches.take(steps), start=1):
+            loss = float(take_step(x, label))
+            if not np.isfinite(loss):
+                raise NonFiniteLossError(
+                    f"The classifier's loss at step {step} is {loss}. Try another seed or batch size."
+                )
+            log(step, loss)
     return classifier
 
 
-def _checked(labels: np.ndarray, count: int, num_classes: int) -> tf.Tensor:
-    """The labels as an int32 tensor [N]; raises ValueError if they do not fit."""
-    labels = np.asarray(labels)
-    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"{count} images have integer labels [{count}]. Received: {labels.dtype} {labels.shape}.")
-    if labels.min() < 0 or labels.max() >= num_classes:
+def _checked(classes: np.ndarray, count: int, num_classes: int) -> np.ndarray:
+    """The labels as an int32 array [N]; raises ValueError if they do not fit."""
+    classes = np.asarray(classes)
+    if classes.shape != (count,) or not np.issubdtype(classes.dtype, np.integer):
+        raise ValueError(f"{count} images have integer labels [{count}]. Received: {classes.dtype} {classes.shape}.")
+    if classes.min() < 0 or classes.max() >= num_classes:
         raise ValueError(
-            f"Labels of {num_classes} classes lie in [0, {num_classes}). Received: {labels.min()} to {labels.max()}."
+            f"Labels of {num_classes} classes must be in [0, {num_classes}). "
+            f"Received: {classes.min()} to {classes.max()}."
         )
-    return tf.constant(labels, tf.int32)
+    return classes.astype(np.int32)
 
 
-def _batches(source: image_data.ImageSource, targets: tf.Tensor, seed: int, batch_size: int) -> tf.data.Dataset:
+def _batches(source: ImageSource, classes: np.ndarray, seed: int, batch_size: int) -> tf.data.Dataset:
     """The endless stream of (images float32 [B, H, W, C], scaled, shifted and mirrored; labels int32 [B])."""
     height, width, channels = source.shape
     shift = min(height, width) // 8 if max(height, width) > 8 else 0
-    shift_seed = random.fold(random.seed(seed), random.Stream.PERTURBATION)
+    shift_seed = random.stream_seed(seed, random.Stream.PERTURBATION)
 
     def prepare(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        x = scaled(256.0 * batch["image"] - 0.5)  # the stream has byte k as (k + 1/2) / 256
+        x = scaled(256.0 * batch["image"] - 0.5)  # the stream represents byte k by (k + 1/2) / 256
         if shift:
             x = _shifted(x, shift, random.per_example(shift_seed, batch["example"]))
-        return x, tf.gather(targets, tf.math.floormod(batch["example"], len(source)))
+        return x, batch["label"]
 
     stream = pipeline.training_batches(
-        source, global_batch_size=batch_size, seed=seed, random_flip=channels > 1, dequantize=False
+        source, global_batch_size=batch_size, seed=seed, random_flip=channels > 1, dequantize=False, labels=classes
     )
     return stream.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
 
 def _shifted(x: tf.Tensor, most: int, example_seeds: tf.Tensor) -> tf.Tensor:
-    """Images [B, H, W, C], each moved by -most..most whole pixels along both sides; the border fills what is bared."""
+    """Shifts images [B, H, W, C] by -most..most whole pixels along both sides; the border fills the uncovered part."""
     for axis, size in ((1, tf.shape(x)[1]), (2, tf.shape(x)[2])):
         offsets = random.integers(random.fold_each(example_seeds, axis), 2 * most + 1) - most
         places = tf.clip_by_value(tf.range(size)[None] + offsets[:, None], 0, size - 1)
@@ -144,42 +142,42 @@ def _shifted(x: tf.Tensor, most: int, example_seeds: tf.Tensor) -> tf.Tensor:
     return x
 
 
-def accuracy(classifier: Classifier, images: np.ndarray, labels: np.ndarray, batch_size: int = 500) -> float:
+def accuracy(classifier: Classifier, pixels: np.ndarray, classes: np.ndarray, batch_size: int = 500) -> float:
     """The share of images whose largest logit is that of their label.
 
     Args:
       classifier: a built classifier.
-      images: uint8 [N, H, W, C].
-      labels: int [N].
-      batch_size: images at a time; bounds the memory.
+      pixels: the images, uint8 [N, H, W, C].
+      classes: the labels, int [N].
+      batch_size: images per batch; bounds the memory.
 
     Raises:
       ValueError: if the labels do not fit the images.
     """
-    expected = _checked(labels, len(images), classifier.num_classes).numpy()
+    expected = _checked(classes, len(pixels), classifier.num_classes)
     correct = 0
-    for start in range(0, len(images), batch_size):
-        logits = classifier(scaled(images[start : start + batch_size]))["logits"]
+    for start in range(0, len(pixels), batch_size):
+        logits = classifier(scaled(pixels[start : start + batch_size]))["logits"]
         correct += int(np.sum(np.argmax(logits, axis=-1) == expected[start : start + batch_size]))
-    return correct / len(images)
+    return correct / len(pixels)
 
 
 def export(classifier: Classifier, path: str | os.PathLike, about: dict[str, Any]) -> None:
-    """Writes a classifier as a SavedModel that explains itself, the whole of it or nothing.
+    """Writes a classifier as a self-describing SavedModel, completely or not at all.
 
-    `tf.saved_model.load(path)` gives `module(images) -> {"logits", "pool_3"}`, images float32 [B, H, W, C] in [-1, 1],
-    B any number; the signature "serving_default" is the same. `about.json` in it says where it comes from.
+    `tf.saved_model.load(path)` gives `module(images) -> {"logits", "pool_3"}`, with images float32 [B, H, W, C] in
+    [-1, 1] for any B; the signature "serving_default" is the same. `about.json` in the folder records its origin.
 
     Args:
       classifier: a built classifier.
-      path: the folder to make; an empty one may be there.
-      about: what `about.json` is to say besides the kind, the classes, the input and the versions; `record` makes it.
+      path: the folder to create; an empty folder may exist.
+      about: the content of `about.json` besides the kind, the classes, the input and the versions; see `record`.
 
     Raises:
-      ValueError: if there is something at `path`, or the classifier is not built.
+      ValueError: if `path` exists and is not an empty folder, or if the classifier is not built.
     """
     if classifier.image_shape is None:
-        raise ValueError("A classifier is written for one image size: build it first, with the shape [None, H, W, C].")
+        raise ValueError("A classifier is exported for one image size: build it first, with the shape [None, H, W, C].")
     path = pathlib.Path(path)
     check_free(path)
     content = {
@@ -194,15 +192,15 @@ def export(classifier: Classifier, path: str | os.PathLike, about: dict[str, Any
         partial = pathlib.Path(spare) / "classifier"
         spec = tf.TensorSpec([None, *classifier.image_shape], tf.float32, name="images")
         module: Any = tf.Module()
-        # The variables alone, not the network: what is written then needs nothing of Keras or of this library.
+        # The variables alone, not the network, so that loading needs neither Keras nor this library.
         module.weights = [variable.value for variable in classifier.variables]
         module.__call__ = tf.function(lambda images: classifier(images), input_signature=[spec], autograph=False)
         tf.saved_model.save(module, str(partial), signatures={"serving_default": module.__call__})
-        files.write_text(partial / "about.json", json.dumps(content, indent=2) + "\n")
+        files.write_json(partial / "about.json", content)
         for written in partial.rglob("*"):
             files.to_disk(written)
         try:
-            os.rename(partial, path)  # over an empty folder too, and over nothing else
+            os.rename(partial, path)  # replaces an empty folder, and nothing else
         except OSError:
             check_free(path)  # another process was first
             raise
@@ -210,14 +208,14 @@ def export(classifier: Classifier, path: str | os.PathLike, about: dict[str, Any
 
 
 def check_free(path: str | os.PathLike) -> None:
-    """Raises ValueError if there is a file or a folder at `path` that is not empty."""
+    """Raises ValueError if `path` exists, unless it is an empty folder."""
     path = pathlib.Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path} exists and is not an empty folder. Give another, or remove it.")
 
 
 def record(
-    source: image_data.ImageSource,
+    source: ImageSource,
     *,
     held_out_images: int,
     held_out_accuracy: float,
@@ -225,7 +223,7 @@ def record(
     steps: int,
     batch_size: int,
 ) -> dict[str, Any]:
-    """What `about.json` says of a training: the images it saw, what came of it, and how to do it again."""
+    """The record of a training in `about.json`: its images, its result, and how to repeat it."""
     return {
         "dataset": source.describe(),
         "held_out_accuracy": held_out_accuracy,
@@ -237,22 +235,22 @@ def record(
 
 
 def ensure_digits(path: str | os.PathLike) -> pathlib.Path:
-    """A classifier of the digits at `path`: the one that is there, or one that is trained now, in about ten seconds.
+    """Trains a classifier of the digits, in about ten seconds, unless there is one at `path`; returns the path.
 
-    Several processes may ask at once: each trains the same one, and the first to finish writes it.
+    Several processes may call this at once: each trains the same classifier, and the first to finish writes it.
 
     Raises:
-      ValueError: if there is something else at `path`.
+      ValueError: if `path` exists and is neither a classifier nor an empty folder.
     """
     path = pathlib.Path(path)
     if _is_classifier(path):
         return path
     check_free(path)
-    source, labels = image_data.load(DIGITS, "train"), label_data.load(DIGITS, "train")
+    source, classes = images.load(DIGITS, "train"), labels.load(DIGITS, "train")
     options: dict[str, Any] = {"seed": 0, **default_training(DIGITS)}
-    classifier = train(source.images, labels.values, labels.num_classes, **options)
-    held_out = image_data.load(DIGITS, "held_out")
-    share = accuracy(classifier, held_out.images, label_data.load(DIGITS, "held_out").values)
+    classifier = train(source.images, classes.values, classes.num_classes, **options)
+    held_out = images.load(DIGITS, "held_out")
+    share = accuracy(classifier, held_out.images, labels.load(DIGITS, "held_out").values)
     about = record(source, held_out_images=len(held_out), held_out_accuracy=share, **options)
     try:
         export(classifier, path, about)
@@ -263,5 +261,5 @@ def ensure_digits(path: str | os.PathLike) -> pathlib.Path:
 
 
 def _is_classifier(path: pathlib.Path) -> bool:
-    """Whether a whole classifier lies at `path`; of a folder that is renamed into place, one file proves all."""
+    """Whether there is a complete classifier at `path`: the folder is renamed into place as a whole."""
     return (path / "saved_model.pb").is_file() and (path / "about.json").is_file()

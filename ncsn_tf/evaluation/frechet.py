@@ -102,7 +102,7 @@ def extrapolated(features: np.ndarray, reference: Moments, groups: int = 8) -> E
     0.39 against 0.32, and 0.20 against 0.18). At n / D = 2 nothing helps: a bias of 5.7 became -1.6, at a standard
     deviation of 0.5. Hence the limit below.
 
-    The finite count of the reference is not extrapolated: the value is the distance to the reference's moments as given.
+    The reference's finite count is not extrapolated: the value is the distance to the reference's moments as given.
 
     Args:
       features: floats [n, D], of independent samples; np.memmap is allowed.
@@ -153,6 +153,6 @@ def _merged(parts: list[Moments]) -> Moments:
 
 
 def _without_rounding(values: tf.Tensor) -> tf.Tensor:
-    """Eigenvalues, [D] ascending, with those set to zero that are rounding errors: a square root makes 1e-8 of 1e-16."""
+    """Eigenvalues, [D] ascending, with rounding errors set to zero: their square root would turn 1e-16 into 1e-8."""
     size = tf.cast(tf.size(values), values.dtype)
     return tf.where(values > 2.0**-52 * size * values[-1], values, tf.zeros_like(values))

@@ -1,4 +1,4 @@
-"""The denoising loss of a score on held-out images, level by level, each image at every level."""
+"""The denoising loss of a score function on held-out images, each image at every noise level."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -14,13 +14,14 @@ from ncsn_tf.sde import SDE
 
 @dataclasses.dataclass(frozen=True)
 class HeldOutLoss:
-    """What a score loses on images that it was not trained on.
+    """The denoising loss of a score function on images that it was not trained on.
 
     Attributes:
-      sigmas: float [L], the levels.
-      means: float64 [L], the mean loss an image, weighted by sigma^2, with the factor 1/2 (Song & Ermon 2019, eq. 5).
-      standard_errors: float64 [L], of the means.
-      images: how many images.
+      sigmas: float [L], the noise levels.
+      means: float64 [L], the mean loss per image, weighted by sigma^2, with the factor 1/2 (Song & Ermon 2019,
+        equation 5).
+      standard_errors: float64 [L], the standard errors of the means.
+      images: the number of images.
     """
 
     sigmas: np.ndarray
@@ -30,7 +31,7 @@ class HeldOutLoss:
 
     @property
     def mean(self) -> float:
-        """The mean over the levels, equation 6."""
+        """The mean over the levels (Song & Ermon 2019, equation 6)."""
         return float(self.means.mean())
 
 
@@ -46,19 +47,19 @@ def denoising_loss(
 ) -> HeldOutLoss:
     """Measures 1/2 sigma^2 |s(x + sigma z, sigma) + z / sigma|^2 on every image at every level.
 
-    Training draws one level for each image, so its held-out loss is a noisier estimate of the same mean. The noise
-    belongs to (run seed, image, level).
+    Training draws one level per image, so its held-out loss is a noisier estimate of the same mean. The noise depends
+    on (run seed, image, level) alone.
 
     Args:
       score_fn: the score function.
       sde: the SDE that perturbs the data.
-      times: float32 [L], the levels.
+      times: float32 [L], the times of the levels.
       batches: distributed batches of `image`, `example` and `weight`, as `data.pipeline.evaluation_batches` makes them.
-      number: how many batches to take.
+      number: the number of batches to take.
       run_seed: an integer in [0, 2^31).
-      strategy: the strategy over which the batches lie.
+      strategy: the strategy over which the batches are distributed.
     """
-    base = random.fold(random.seed(run_seed), random.Stream.HELD_OUT)
+    base = random.stream_seed(run_seed, random.Stream.HELD_OUT)
 
     @tf.function(autograph=False)
     def measure(batch):
@@ -75,12 +76,12 @@ def denoising_loss(
 def sums_by_level(
     score_fn: ScoreFunction, sde: SDE, times: np.ndarray, base: tf.Tensor, batch: Mapping[str, tf.Tensor]
 ) -> tf.Tensor:
-    """Sums over a replica's images of 1, the loss and its square at each level, float32 [L, 3]; padding counts nothing.
+    """Sums over a replica's images of 1, the loss and its square at each level, float32 [L, 3]; padding is left out.
 
     Args:
       score_fn: the score function.
       sde: the SDE that perturbs the data.
-      times: float32 [L], the levels.
+      times: float32 [L], the times of the levels.
       base: int32 [2], the seed of all noise.
       batch: `image` [B, H, W, C], `example` [B] and `weight` [B].
     """

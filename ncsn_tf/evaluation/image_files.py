@@ -39,7 +39,9 @@ def read(path: str | pathlib.Path, fit: tuple[int, int, int] | None = None) -> n
     if path.is_dir():
         return folder.read_all(str(path), preparation)
     if not path.is_file():
-        raise ImagesError(f"There are no images at {path}: neither a folder of images nor a picture, .npz or .npy file.")
+        raise ImagesError(
+            f"There are no images at {path}: neither a folder of images nor a picture, .npz or .npy file."
+        )
     if path.suffix.lower() in folder.SUFFIXES:
         return folder.read_files([str(path)], preparation, str(path))
     try:
@@ -73,7 +75,7 @@ def as_bytes(images: np.ndarray) -> np.ndarray:
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.size == 0:
-        raise ImagesError(f"Images are [N, H, W, C], none of the sizes 0. Received: {images.dtype} {images.shape}.")
+        raise ImagesError(f"Images are [N, H, W, C], none of them 0. Received: {images.dtype} {images.shape}.")
     if images.shape[-1] not in (1, 3):
         hint = " They look like [N, C, H, W]: transpose them." if images.shape[1] in (1, 3) else ""
         raise ImagesError(f"Images have 1 or 3 channels, as the last axis. Received: {images.shape}.{hint}")
@@ -116,7 +118,7 @@ def check(images: np.ndarray) -> list[str]:
     """
     count = len(images)
     if count < 2:
-        raise ImagesError(f"A distribution cannot be evaluated by {count} image. Give many.")
+        raise ImagesError(f"A distribution cannot be estimated from {count} image. Give many.")
     rows = images.reshape(count, -1, images.shape[-1])
     constant = int((rows == rows[:, :1]).all(axis=(1, 2)).sum())
     distinct = len({zlib.crc32(np.ascontiguousarray(image).data) for image in images})

@@ -1,8 +1,8 @@
-"""Did it just copy? Nearest training images of samples, held against those of images that were never seen.
+"""The check for copies: are samples nearer to the training images than images that the model has never seen?
 
-A distance to the training set means nothing by itself: real images that nobody trained on have near relatives there
-too. So held-out images are the yardstick (Meehan, Chaudhuri & Dasgupta 2020): if samples lie nearer to the training set
-than they do, the model copies, or nearly so.
+A distance to the training set alone says little: real images that were not trained on also have near neighbours there.
+So samples are compared with held-out images (Meehan, Chaudhuri & Dasgupta 2020): if samples are nearer to the training
+set than held-out images are, the model copies, or nearly copies.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ PIXELS, FEATURES = "pixels", "features"
 
 
 class Features(NamedTuple):
-    """Features of the three sets, floats [., D] from one network, row by row those of the images."""
+    """Features of the three sets, floats [., D] from one network, one row per image."""
 
     samples: np.ndarray
     train: np.ndarray
@@ -30,13 +30,13 @@ class Features(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Comparison:
-    """How near samples and held-out images are to the training set, in one space.
+    """The distances of samples and of held-out images to the training set, in one space.
 
     Attributes:
-      sample_distances: from each sample to its nearest training image, float64 [M], M at least 1.
-      held_out_distances: the same of the held-out images, float64 [H], H at least 1.
-      sample_neighbours: the samples' nearest training images, int64 [M, k], nearest first.
-      held_out_neighbours: the same of the held-out images, int64 [H, k].
+      sample_distances: the distance from each sample to its nearest training image, float64 [M], M at least 1.
+      held_out_distances: the same for the held-out images, float64 [H], H at least 1.
+      sample_neighbours: the indices of the samples' nearest training images, int64 [M, k], nearest first.
+      held_out_neighbours: the same for the held-out images, int64 [H, k].
     """
 
     sample_distances: np.ndarray
@@ -46,28 +46,28 @@ class Comparison:
 
     @property
     def copies(self) -> int:
-        """How many samples are at distance 0 exactly.
+        """The number of samples at distance 0 exactly.
 
-        In pixels these are copies, byte by byte. Features of a copy may differ in their last digits, if the network saw
-        it in another batch: such a copy is not counted here, but in `nearer_than_any_held_out`.
+        In pixels these are copies, byte by byte. The features of a copy may differ in their last digits if the network
+        computed them in another batch: such a copy is not counted here, but in `nearer_than_any_held_out`.
         """
         return int(np.sum(self.sample_distances == 0.0))
 
     @property
     def nearer_than_any_held_out(self) -> int:
-        """How many samples lie nearer to the training set than every held-out image, copies included.
+        """The number of samples that are nearer to the training set than every held-out image, including copies.
 
-        None does where a held-out image is itself a copy of a training image, as in data sets with duplicates.
+        It is 0 if a held-out image is itself a copy of a training image, as in datasets with duplicates.
         """
         return int(np.sum(self.sample_distances < self.held_out_distances.min()))
 
     @property
     def probability_nearer(self) -> float:
-        """The probability that a sample lies nearer to the training set than a held-out image, ties counting half.
+        """The probability that a sample is nearer to the training set than a held-out image, ties counting half.
 
-        The area under the ROC curve, or Mann and Whitney's statistic as a share: 1/2 if samples are as near as unseen
-        images are, towards 1 if they were copied, towards 0 if they are farther off, which need not be a merit. One
-        sample is allowed.
+        It is the area under the ROC curve, or Mann and Whitney's statistic as a share: 1/2 if samples are as near as
+        unseen images, towards 1 if they are copies, towards 0 if they are farther away, which need not be a merit. A
+        single sample is allowed.
         """
         return float(np.mean(self._placements()[0]))
 
@@ -75,27 +75,27 @@ class Comparison:
     def standard_error(self) -> float | None:
         """The standard error of `probability_nearer`, given the training set (DeLong, DeLong & Clarke-Pearson 1988).
 
-        With V_i the share of held-out images that are farther off than sample i, and W_j the share of samples that are
-        nearer than held-out image j, ties counting half,
+        Let V_i be the share of held-out images that are farther away than sample i, and W_j the share of samples that
+        are nearer than held-out image j, ties counting half. Then
 
             variance = var(V) / M + var(W) / H,   variances unbiased.
 
-        It takes samples and held-out images to be independent draws. It is None where the two sets of distances do not
-        overlap, of which the formula makes 0, and with fewer than two samples or held-out images.
+        Samples and held-out images are assumed to be independent draws. The value is None if the two sets of distances
+        do not overlap, where the formula gives 0, and with fewer than two samples or held-out images.
         """
         if min(len(self.sample_distances), len(self.held_out_distances)) < 2 or self.probability_nearer in (0.0, 1.0):
             return None
         return math.sqrt(sum(np.var(shares, ddof=1) / len(shares) for shares in self._placements()))
 
     def _placements(self) -> tuple[np.ndarray, np.ndarray]:
-        """V, float64 [M], and W, float64 [H], of `standard_error`."""
+        """V, float64 [M], and W, float64 [H], as `standard_error` defines them."""
         samples, held_out = np.sort(self.sample_distances), np.sort(self.held_out_distances)
         not_farther = np.searchsorted(held_out, samples, "left") + np.searchsorted(held_out, samples, "right")
         nearer = np.searchsorted(samples, held_out, "left") + np.searchsorted(samples, held_out, "right")
         return 1.0 - not_farther / (2 * len(held_out)), nearer / (2 * len(samples))
 
     def summary(self) -> dict[str, Any]:
-        """The numbers to report, JSON-able; distances in the units of the space."""
+        """The numbers to report, as plain values; distances in the units of the space."""
         return {
             "samples": len(self.sample_distances),
             "held_out": len(self.held_out_distances),
@@ -120,27 +120,27 @@ def compare(
 ) -> dict[str, Comparison]:
     """Finds the nearest training images of samples and of held-out images.
 
-    In pixels the distance of two images is the Euclidean distance of bytes / 255, the root of a sum over all pixels and
-    channels that is not divided by their number: black and white lie sqrt(H W C) apart. It sees a copy, but not one
-    that was shifted or recoloured, and calls blurred images near to everything. In features the distance is Euclidean
-    too, in the network's own units.
+    In pixels the distance of two images is the Euclidean distance of bytes / 255, the square root of a sum over all
+    pixels and channels that is not divided by their number: black and white are sqrt(H W C) apart. It finds a copy, but
+    not a copy that was shifted or recoloured, and blurred images are near to everything. In features the distance is
+    Euclidean too, in the network's own units.
 
-    Held-out images are images that nobody trained on. If they are kin of the training set, such as frames of one film,
-    they are near to it as copies are, and hide them.
+    Held-out images are images that were not trained on. If they are related to the training set, like frames of one
+    film, they are as near to it as copies, and hide them.
 
     Args:
-      samples: uint8 [M, H, W, C]; one will do.
-      train: uint8 [N, H, W, C]; a np.memmap too, as are the others.
+      samples: uint8 [M, H, W, C], M at least 1; np.memmap is allowed, as for the others.
+      train: uint8 [N, H, W, C].
       held_out: uint8 [L, H, W, C].
-      features: features of the three, or None to compare pixels alone.
-      k: how many neighbours to name, 1 to N.
+      features: features of the three sets, or None to compare pixels alone.
+      k: the number of neighbours to return, 1 to N.
 
     Returns:
       A comparison for each space, "pixels" and, if there are features, "features".
 
     Raises:
-      ValueError: if a set is empty or no uint8 batch, images differ in shape, there are not as many rows of features as
-        images, features are not finite or differ in D, or k is out of range.
+      ValueError: if a set is empty or not a uint8 batch, if images differ in shape, if there are not as many rows of
+        features as images, if features are not finite or differ in D, or if k is out of range.
     """
     images = {"samples": samples, "train": train, "held_out": held_out}
     _check_images(images)
@@ -150,7 +150,7 @@ def compare(
         counts = {name: (len(rows), len(images[name])) for name, rows in features._asdict().items()}
         if any(rows != of_images for rows, of_images in counts.values()):
             raise ValueError(
-                "Features must be those of the images, row by row, in the order samples, train, held_out. "
+                "Features must have one row per image, in the order samples, train, held_out. "
                 f"Received: (rows, images) = {counts}."
             )
         spaces[FEATURES] = features
@@ -166,20 +166,20 @@ def save_neighbours(
     *,
     count: int = 16,
 ) -> None:
-    """Writes the most suspicious samples as a PNG: a row is a sample and then its nearest training images.
+    """Writes the samples nearest to training images as a PNG: a row is a sample and then its nearest training images.
 
-    The samples of the smallest distance come first; of equals, the earlier.
+    The samples of the smallest distance come first; among equals, the earlier one.
 
     Args:
       path: the file to write.
       samples: uint8 [M, H, W, C].
       train: uint8 [N, H, W, C].
-      indices: the training images to show with each sample, [M, k], as `Comparison.sample_neighbours` has them.
-      distances: [M], as `Comparison.sample_distances`.
+      indices: the training images to show with each sample, [M, k], as in `Comparison.sample_neighbours`.
+      distances: [M], as in `Comparison.sample_distances`.
       count: the largest number of rows.
 
     Raises:
-      ValueError: if the images are no uint8 batches of one shape, the rows do not agree, or `count` is below 1.
+      ValueError: if the images are not uint8 batches of one shape, if the rows do not agree, or if `count` is below 1.
     """
     _check_images({"samples": samples, "train": train})
     if np.ndim(indices) != 2 or not len(indices) == len(distances) == len(samples) or count < 1:
@@ -200,18 +200,18 @@ def save_distances(path: pathlib.Path, comparisons: Mapping[str, Comparison]) ->
 
     Args:
       path: the file to write.
-      comparisons: what `compare` gave.
+      comparisons: the result of `compare`.
 
     Raises:
-      ValueError: if there is nothing to draw.
+      ValueError: if there is no comparison.
     """
     draw_distances(comparisons).savefig(path, dpi=120, bbox_inches="tight", format="png")
 
 
 def draw_distances(comparisons: Mapping[str, Comparison]) -> Picture:
-    """The drawing of `save_distances`: an axes for each space, with the densities of samples and of held-out images."""
+    """The figure of `save_distances`: one axes per space, with the densities of samples and of held-out images."""
     if not comparisons:
-        raise ValueError(f"A drawing needs the comparisons that `compare` gives. Received: {comparisons!r}.")
+        raise ValueError(f"A figure needs the comparisons that `compare` returns. Received: {comparisons!r}.")
     picture = Picture(figsize=(5.0 * len(comparisons), 3.5), layout="constrained")
     for axes, (space, comparison) in zip(
         picture.subplots(1, len(comparisons), squeeze=False)[0], comparisons.items(), strict=True
@@ -243,4 +243,6 @@ def _check_images(images: Mapping[str, np.ndarray]) -> None:
     if any(batch.ndim != 4 or batch.dtype != np.uint8 or not batch.size for batch in images.values()):
         raise ValueError(f"Each set must be uint8 images [N, H, W, C], at least one. Received: {got}.")
     if len({batch.shape[1:] for batch in images.values()}) > 1:
-        raise ValueError(f"Images of different shapes have no distance: resize or convert them alike. Received: {got}.")
+        raise ValueError(
+            f"Images of different shapes have no distance: resize or convert them to one. Received: {got}."
+        )

@@ -1,4 +1,4 @@
-"""Count, mean and covariance of features, read in blocks of rows and merged."""
+"""The count, mean and covariance of features, computed over blocks of rows and merged."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 import numpy as np
 
 UNKNOWN = 0
-"""The count of moments whose makers did not say it."""
+"""The count of moments from a file that does not record it."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Moments:
-    """What a Frechet distance knows of a set of features.
+    """The first two moments of a set of features, from which a Frechet distance is computed.
 
     `a + b` are the moments of both sets together (Chan, Golub & LeVeque 1979, equation 2.1, for vectors):
 
@@ -19,7 +19,7 @@ class Moments:
         (n - 1) S = (n_a - 1) S_a + (n_b - 1) S_b + d d' n_a n_b / n.
 
     Attributes:
-      count: the number of rows N, at least 2; 0 if nobody knows it, as for moments from another program's file. Such
+      count: the number of rows N, at least 2; 0 if it is unknown, as for moments from another program's file. Such
         moments can be compared, but not added.
       mean: float64 [D].
       covariance: float64 [D, D], symmetric and unbiased, with the divisor N - 1.
@@ -46,11 +46,11 @@ class Moments:
                 f"Received: {mean.shape} and {covariance.shape}."
             )
         if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
-            raise ValueError("Moments must be finite. Received: NaN or infinite values; look at the features.")
+            raise ValueError("Moments must be finite. Received: NaN or infinite values; check the features.")
         asymmetry = np.abs(covariance - covariance.T).max()
         if asymmetry > 1e-9 * np.abs(covariance).max():
             raise ValueError(
-                f"A covariance must be symmetric; (S + S') / 2 is. Received: differences of {asymmetry:.3g} "
+                f"A covariance must be symmetric, as (S + S') / 2 is. Received: differences of {asymmetry:.3g} "
                 f"among values up to {np.abs(covariance).max():.3g}."
             )
         object.__setattr__(self, "count", int(self.count))
@@ -61,16 +61,16 @@ class Moments:
     def of(cls, features: np.ndarray, rows: int = 2048, chosen: np.ndarray | None = None) -> "Moments":
         """The moments of features, accumulated in float64 over blocks of rows.
 
-        The features are taken less the first block's mean, so that an offset common to all rows, however large against
-        their spread, costs no digits of the covariance.
+        The first block's mean is subtracted from the features. So an offset that is common to all rows costs no digits
+        of the covariance, however large it is against their spread.
 
         Args:
-          features: floats [N, D], a np.memmap too; never held in float64 but for a block.
-          rows: rows a block. A block takes 8 D bytes a row, several times over.
-          chosen: integers [n], the rows to use; by default all. Ascending order reads a file forwards.
+          features: floats [N, D]; np.memmap is allowed. Only one block at a time is held in float64.
+          rows: rows per block. A block takes 8 D bytes per row, several times over.
+          chosen: integers [n], the rows to use; by default all. Ascending order reads a file sequentially.
 
         Returns:
-          The moments, the same for any `rows` but for rounding.
+          The moments, the same for any `rows` up to rounding.
 
         Raises:
           ValueError: if `features` is not [N, D], fewer than 2 rows are chosen, or a value is not finite.
@@ -86,15 +86,15 @@ class Moments:
             finite = np.isfinite(block).all(axis=1)
             broken += len(block) - int(finite.sum())
             if broken:
-                continue  # only counting from here on, for the message
+                continue  # from here on, only counts rows for the message
             shift = block.mean(axis=0) if shift is None else shift
             block -= shift
             total = total + block.sum(axis=0)
-            scatter += block.T @ block  # NumPy sees that it is symmetric, and computes half of it
+            scatter += block.T @ block  # NumPy recognises the symmetric product, and computes half of it
         if shift is None or broken:
             raise ValueError(
                 f"Features must be finite. Received: NaN or infinite values in {broken} of {count} rows; "
-                "look at the images and at the feature network's dtype."
+                "check the images and the feature network's dtype."
             )
         offset = total / count
         scatter -= count * np.multiply.outer(offset, offset)
@@ -106,12 +106,12 @@ class Moments:
             return NotImplemented
         if self.mean.shape != other.mean.shape:
             raise ValueError(
-                "Moments of different numbers of features do not add up: take all from one network. "
+                "Moments of different numbers of features cannot be added: take all from one network. "
                 f"Received: {len(self.mean)} and {len(other.mean)} features."
             )
         if UNKNOWN in (self.count, other.count):
             raise ValueError(
-                "Moments add up by their numbers of rows, and one of them is unknown: take both from features. "
+                "Moments are added by their numbers of rows, and one of them is unknown: take both from features. "
                 f"Received: counts {self.count} and {other.count}."
             )
         count = self.count + other.count
@@ -125,19 +125,19 @@ class Moments:
 
 
 def check_features(features: np.ndarray, name: str = "features") -> None:
-    """Refuses what is no table of features.
+    """Raises ValueError unless an array is a table of features.
 
     Args:
-      features: what should be floats [N, D].
-      name: what the message calls them.
+      features: the array, expected to be floats [N, D].
+      name: the name of the array in the message.
 
     Raises:
-      ValueError: if `features` has another rank, no columns, or no real numbers.
+      ValueError: if `features` has another rank or no columns, or does not hold real numbers.
     """
     real = np.issubdtype(features.dtype, np.floating) or np.issubdtype(features.dtype, np.integer)
     if features.ndim != 2 or not features.shape[1] or not real:
         raise ValueError(
-            f"{name.capitalize()} must be real numbers [N, D], one row an image; pool or flatten other axes. "
+            f"{name.capitalize()} must be real numbers [N, D], one row per image; pool or flatten other axes. "
             f"Received: {features.dtype} {features.shape}."
         )
 

@@ -170,7 +170,8 @@ def load(path: str | pathlib.Path) -> ReferenceStatistics:
     """Reads statistics, those written here or another program's.
 
     Raises:
-      ReferenceStatisticsError: if there is no such file, it lacks `mu` [D] or `sigma` [D, D], or their values are impossible.
+      ReferenceStatisticsError: if there is no such file, if it lacks `mu` [D] or `sigma` [D, D], or if their values are
+        impossible.
     """
     path = pathlib.Path(path).expanduser()
     if not path.is_file():

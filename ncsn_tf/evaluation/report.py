@@ -7,7 +7,6 @@ OUTPUT/distances.png            how near samples and held-out images are to the 
 """
 
 import dataclasses
-import json
 import math
 import pathlib
 import warnings
@@ -87,7 +86,7 @@ class Report:
 def write(output: pathlib.Path, report: Report, about: Mapping[str, Any]) -> pathlib.Path:
     """Writes results.json: the report, and `about`, everything that is needed to repeat it. Returns its path."""
     path = output / RESULTS
-    files.write_text(path, json.dumps({**report.as_dict(), **about}, indent=2) + "\n")
+    files.write_json(path, {**report.as_dict(), **about})
     return path
 
 

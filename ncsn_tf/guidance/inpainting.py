@@ -98,7 +98,7 @@ def check(images: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
     Raises:
       ValueError: for no images, shapes that do not agree, known pixels that are not finite or not within [0, 1], and a
-        mask that knows no pixel or all of them in some image.
+        mask without a known pixel, or without an unknown one, in some image.
     """
     images, known = np.asarray(images), np.asarray(known)
     if images.ndim != 4 or not images.size or images.dtype.kind != "f":
@@ -112,9 +112,12 @@ def check(images: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray
     if not np.isfinite(seen).all():
         raise ValueError(f"{np.sum(~np.isfinite(seen))} known values are NaN or infinite.")
     if seen.size and (seen.min() < 0.0 or seen.max() > 1.0):
-        raise ValueError(f"Images lie within [0, 1]. Received: known values from {seen.min():.4g} to {seen.max():.4g}.")
+        raise ValueError(f"Images are within [0, 1]. Received: known values from {seen.min():.4g} to {seen.max():.4g}.")
     share = known.reshape(len(known), -1).mean(axis=1)
-    for wrong, what in ((share == 0.0, "knows no pixel: draw samples instead"), (share == 1.0, "knows every pixel")):
+    for wrong, what in (
+        (share == 0.0, "has no known pixel: draw samples instead"),
+        (share == 1.0, "has no unknown pixel"),
+    ):
         if wrong.any():
             raise ValueError(f"The mask of image {int(np.flatnonzero(wrong)[0])} {what}.")
     return images.astype(np.float32), known

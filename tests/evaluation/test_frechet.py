@@ -9,7 +9,7 @@ from ncsn_tf.evaluation.moments import Moments
 
 
 def distance(a, b):
-    return frechet.Reference(a).distance(b)
+    return frechet.FactoredMoments(a).distance(b)
 
 
 def rotation(width, seed=0):
@@ -69,7 +69,7 @@ def test_mistakes_are_refused():
     with pytest.raises(ValueError, match="has 2 features.*Received: 3"):
         distance(two, three)
     with pytest.raises(ValueError, match="Received: eigenvalues from -1 to 2"):
-        frechet.Reference(Moments(9, np.zeros(2), np.diag([2.0, -1.0])))
+        frechet.FactoredMoments(Moments(9, np.zeros(2), np.diag([2.0, -1.0])))
     with pytest.raises(ValueError, match="has 2 features.*Received: 3"):
         frechet.extrapolated(np.zeros((50, 3)), two)
     with pytest.raises(ValueError, match="at least 4 groups.*Received: groups = 3"):

@@ -9,11 +9,11 @@ import scipy.linalg
 from scipy.spatial import distance
 
 from ncsn_tf.evaluation import frechet, manifolds, scores
-from ncsn_tf.evaluation import measure as measures
 from ncsn_tf.evaluation.features import Features
 from ncsn_tf.evaluation.measure import Measurement, measure
 from ncsn_tf.evaluation.moments import Moments
-from ncsn_tf.evaluation.references import Reference
+from ncsn_tf.evaluation.names import METRICS
+from ncsn_tf.evaluation.references import ReferenceStatistics
 
 WIDTH, SAMPLES, IMAGES = 6, 300, 240
 
@@ -31,7 +31,7 @@ def features_of(rows, seed=0, shift=0.5, width=WIDTH, classes=10):
 
 def reference_of(rows, seed=1, width=WIDTH, features=True):
     values = gaussian(rows, seed, width=width)
-    return Reference(Moments.of(values), values if features else None, None)
+    return ReferenceStatistics(Moments.of(values), values if features else None, None)
 
 
 FEATURES, REFERENCE = features_of(SAMPLES), reference_of(IMAGES)
@@ -41,7 +41,7 @@ FEATURES, REFERENCE = features_of(SAMPLES), reference_of(IMAGES)
 def found():
     measurements, absent = measure(FEATURES, REFERENCE, "inception")
     assert absent == []
-    assert [one.name for one in measurements] == list(measures.NAMES)
+    assert [one.name for one in measurements] == list(METRICS)
     return {one.name: one for one in measurements}
 
 
@@ -164,27 +164,27 @@ def test_a_classifiers_numbers_have_names_of_their_own(found):
     measurements, _ = measure(FEATURES, REFERENCE, "classifier", on_metric=said.append)
     names = [one.name for one in measurements]
     assert names[:3] == ["classifier_score", "classifier_fid", "classifier_fid_infinity"]
-    assert not {one.name for one in measurements} & set(measures.NAMES)
+    assert not {one.name for one in measurements} & set(METRICS)
     assert ", ".join(said) == ", ".join(names)
     assert [one.value for one in measurements] == [one.value for one in found.values()]
 
 
 def test_fewer_samples_than_the_literature_has_are_told_of(found):
     for one in found.values():
-        assert one.warnings[0].startswith("300 samples; the literature uses 50000")
+        assert one.caveats[0].startswith("300 samples; the literature uses 50000")
     plenty = Features(gaussian(50_000, 5, width=1), np.zeros((50_000, 2), np.float32))
     wanted = ["inception_score", "fid", "fid_infinity"]
     measurements, _ = measure(plenty, reference_of(100, width=1), "inception", metrics=wanted)
-    assert [one.warnings for one in measurements] == [(), (), ()]
+    assert [one.caveats for one in measurements] == [(), (), ()]
     fewer = Features(plenty.pooled[1:], plenty.logits[1:])
     (one,), _ = measure(fewer, reference_of(100, width=1), "inception", metrics=["fid"])
-    assert len(one.warnings) == 1
+    assert len(one.caveats) == 1
 
 
 @pytest.mark.parametrize(("samples", "images"), [(6, 7), (7, 6), (6, 6), (7, 7)])
 def test_a_singular_covariance_is_told_of(samples, images):
     (fid,), _ = measure(features_of(samples), reference_of(images), "inception", metrics=["fid"])
-    said = [line for line in fid.warnings if "singular" in line]
+    said = [line for line in fid.caveats if "singular" in line]
     expected = [f"{samples} samples"] * (samples == 6) + [f"{images} reference images"] * (images == 6)
     assert [line.split(" for 6 features")[0] for line in said] == expected
 
@@ -202,7 +202,7 @@ def test_what_cannot_be_had_is_named_with_its_reason():
     measurements, absent = measure(features_of(20), reference_of(3), "classifier", metrics=["kid", "precision"])
     assert measurements == []
     assert absent == [
-        "classifier_kid: 20 samples and 3 images do not give 2 of each to 10 blocks",
+        "classifier_kid: 20 samples and 3 images do not give 10 blocks 2 of each",
         "classifier_precision: 3 images on one side have no 3 neighbours",
     ]
 
@@ -221,11 +221,11 @@ def test_the_fewest_that_will_do(rows):
 
 def test_statistics_of_an_unknown_number_of_images():
     known = REFERENCE.moments
-    foreign = Reference(Moments(0, known.mean, known.covariance), None, None)
+    foreign = ReferenceStatistics(Moments(0, known.mean, known.covariance), None, None)
     measurements, absent = measure(FEATURES, foreign, "inception")
     assert [one.name for one in measurements] == ["inception_score", "fid", "fid_infinity"]
     assert all(one.num_reference is None for one in measurements)
-    assert not any("singular" in line for one in measurements for line in one.warnings)
+    assert not any("singular" in line for one in measurements for line in one.caveats)
     assert len(absent) == 3
 
 
@@ -237,7 +237,7 @@ def test_what_is_no_metric_or_of_another_network_is_refused():
 
 
 def test_a_measurement_for_people_and_for_files():
-    one = Measurement("fid", 12.345678, 300, 240, deviation=0.123, standard_error=0.0456, warnings=("few",))
+    one = Measurement("fid", 12.345678, 300, 240, deviation=0.123, standard_error=0.0456, caveats=("few",))
     assert one.describe() == ("fid 12.346 (deviation 0.12) (standard error 0.046), 300 samples against 240 images")
     assert json.loads(json.dumps(one.as_dict())) == {
         "value": 12.345678,

@@ -123,7 +123,7 @@ def test_moments_of_other_features_do_not_add():
 
 def test_moments_of_an_unknown_number_of_rows_are_moments_but_do_not_add():
     unknown, known = Moments(0, np.zeros(2), np.eye(2)), Moments(5, np.ones(2), np.eye(2))
-    assert frechet.Reference(unknown).distance(known) == pytest.approx(2.0, abs=1e-12)
+    assert frechet.FactoredMoments(unknown).distance(known) == pytest.approx(2.0, abs=1e-12)
     for pair in ((unknown, known), (known, unknown), (unknown, unknown)):
         with pytest.raises(ValueError, match=f"Received: counts {pair[0].count} and {pair[1].count}"):
             _ = pair[0] + pair[1]

@@ -10,7 +10,7 @@ import pytest
 from ncsn_tf.data.images import ImageSource
 from ncsn_tf.evaluation import references
 from ncsn_tf.evaluation.features import Features
-from ncsn_tf.evaluation.references import ReferenceError
+from ncsn_tf.evaluation.references import ReferenceStatisticsError
 from tests.support.tiny import random_pixels
 
 SHAPE = (4, 5, 1)
@@ -115,7 +115,7 @@ def test_roundings_of_a_program_in_float32_are_evened_out(tmp_path):
 
 def test_statistics_of_another_width_are_refused_whoever_made_them(tmp_path):
     np.savez(tmp_path / "theirs.npz", mu=np.zeros(6), sigma=np.eye(6))
-    with pytest.raises(ReferenceError, match="have 6 features, the classifier of the samples has 5"):
+    with pytest.raises(ReferenceStatisticsError, match="have 6 features, the classifier of the samples has 5"):
         references.load(tmp_path / "theirs.npz").check(NETWORK, SHAPE, None)
 
 
@@ -123,7 +123,7 @@ def test_statistics_of_images_prepared_otherwise_are_refused():
     model = {**SOURCE.describe(), "checksum": 1}
     found = computed()
     assert len(found.check(NETWORK, SHAPE, model, PREPARATION)) == 1
-    with pytest.raises(ReferenceError, match="prepared otherwise .*'center_crop': None.*'center_crop': 140"):
+    with pytest.raises(ReferenceStatisticsError, match="prepared otherwise .*'center_crop': None.*'center_crop': 140"):
         found.check(NETWORK, SHAPE, model, {**PREPARATION, "center_crop": 140})
     assert found.check(NETWORK, SHAPE, SOURCE.describe(), {**PREPARATION, "center_crop": 4}) == [], "the same images"
 
@@ -158,24 +158,26 @@ def dataset(**changes):
 def test_statistics_by_another_network_are_refused():
     other: Any = StandIn(fingerprint="b" * 64, kind="inception")
     with pytest.raises(
-        ReferenceError, match=r"another feature network \(classifier aaaaaaaaaaaa\).*inception bbbbbbbb"
+        ReferenceStatisticsError, match=r"another feature network \(classifier aaaaaaaaaaaa\).*inception bbbbbbbb"
     ):
         computed().check(other, SHAPE, dataset())
 
 
 def test_statistics_of_images_resized_otherwise_are_refused():
     other: Any = StandIn(resize="bicubic")
-    with pytest.raises(ReferenceError, match=r"resized otherwise \(none\) than the samples are \(bicubic\)"):
+    with pytest.raises(ReferenceStatisticsError, match=r"resized otherwise \(none\) than the samples are \(bicubic\)"):
         computed().check(other, SHAPE, dataset())
 
 
 def test_statistics_of_another_shape_are_refused():
-    with pytest.raises(ReferenceError, match=r"of images \(4, 5, 1\) of path/to noise; the samples are \(4, 5, 3\)"):
+    with pytest.raises(
+        ReferenceStatisticsError, match=r"of images \(4, 5, 1\) of path/to noise; the samples are \(4, 5, 3\)"
+    ):
         computed().check(NETWORK, (4, 5, 3), dataset())
 
 
 def test_statistics_of_another_dataset_are_refused():
-    with pytest.raises(ReferenceError, match="of path/to noise, the model was trained on cifar10"):
+    with pytest.raises(ReferenceStatisticsError, match="of path/to noise, the model was trained on cifar10"):
         computed().check(NETWORK, SHAPE, dataset(name="cifar10", checksum=1))
     # The same images under another name are the same images.
     assert computed().check(NETWORK, SHAPE, dataset(name="elsewhere")) == []
@@ -190,7 +192,7 @@ def test_another_part_of_the_dataset_is_warned_of():
 
 def test_without_a_model_nobody_asks_for_its_data():
     assert computed().check(NETWORK, SHAPE, None) == []
-    with pytest.raises(ReferenceError, match="the samples are"):
+    with pytest.raises(ReferenceStatisticsError, match="the samples are"):
         computed().check(NETWORK, (8, 8, 1), None)
 
 
@@ -205,7 +207,7 @@ def test_images_that_the_network_does_not_take_have_no_statistics():
 
 
 def test_what_is_no_file_of_statistics_is_refused(tmp_path):
-    with pytest.raises(ReferenceError, match="There are no statistics .*launch.reference_statistics"):
+    with pytest.raises(ReferenceStatisticsError, match="There are no statistics .*launch.reference_statistics"):
         references.load(tmp_path / "missing.npz")
     computed().save(tmp_path / "whole.npz")
     content = (tmp_path / "whole.npz").read_bytes()
@@ -216,7 +218,7 @@ def test_what_is_no_file_of_statistics_is_refused(tmp_path):
     damaged["array"] = (tmp_path / "array.npy").read_bytes()
     for name, broken in damaged.items():
         (tmp_path / f"{name}.npz").write_bytes(broken)
-        with pytest.raises(ReferenceError, match=rf"{name}.npz cannot be read as .npz"):
+        with pytest.raises(ReferenceStatisticsError, match=rf"{name}.npz cannot be read as .npz"):
             references.load(tmp_path / f"{name}.npz")
 
 
@@ -224,7 +226,8 @@ def test_what_is_no_file_of_statistics_is_refused(tmp_path):
 def test_mu_and_sigma_are_needed(tmp_path, names):
     np.savez(tmp_path / "part.npz", **{name: np.eye(2) for name in names})
     with pytest.raises(
-        ReferenceError, match=rf"hold `mu` and `sigma`.*part.npz holds \[{', '.join(map(repr, sorted(names)))}"
+        ReferenceStatisticsError,
+        match=rf"hold `mu` and `sigma`.*part.npz holds \[{', '.join(map(repr, sorted(names)))}",
     ):
         references.load(tmp_path / "part.npz")
 
@@ -284,5 +287,5 @@ def test_impossible_values_are_refused(tmp_path, changes, message):
     with np.load(tmp_path / "good.npz") as archive:
         arrays = {name: archive[name] for name in archive.files}
     np.savez(tmp_path / "bad.npz", **{**arrays, **changes})
-    with pytest.raises(ReferenceError, match=f"bad.npz.*{message}"):
+    with pytest.raises(ReferenceStatisticsError, match=f"bad.npz.*{message}"):
         references.load(tmp_path / "bad.npz")

@@ -12,13 +12,12 @@ from PIL import Image
 
 from ncsn_tf.data import images
 from ncsn_tf.data.images import ImageSource
-from ncsn_tf.evaluation import classifier, features, references, report
+from ncsn_tf.evaluation import classifier, evaluator, features, references, report
 from ncsn_tf.evaluation.features import FeatureNetworkError
 from ncsn_tf.evaluation.held_out import HeldOutLoss
 from ncsn_tf.evaluation.image_files import ImagesError
 from ncsn_tf.evaluation.measure import Measurement
-from ncsn_tf.evaluation.options import EvaluationOptions
-from ncsn_tf.evaluation.references import ReferenceError
+from ncsn_tf.evaluation.references import ReferenceStatisticsError
 from ncsn_tf.networks.classifier import Classifier
 from tests.support.tiny import random_pixels
 
@@ -55,7 +54,7 @@ def reference(network, train):
 
 @pytest.fixture
 def judge(network, reference, train, held_out):
-    return report.Judge(
+    return evaluator.Evaluator(
         network, reference, shape=SHAPE, dataset=train.describe(), train=train, held_out=held_out, batch_size=128
     )
 
@@ -84,9 +83,9 @@ def strictly(text):
 
 def test_unseen_digits_are_as_near_as_unseen_digits(judge, held_out, tmp_path):
     progress = Progress()
-    found = judge.judge(held_out.images, tmp_path, held_out=HELD_OUT_LOSS, progress=progress)
+    found = judge.evaluate(held_out.images, tmp_path, held_out=HELD_OUT_LOSS, progress=progress)
     assert [one.name for one in found.measurements] == [f"classifier_{name}" for name in NAMES]
-    assert found.absent == [] and found.warnings == []
+    assert found.absent == [] and found.caveats == []
     for comparison in found.copies.values():
         assert comparison.probability_nearer == 0.5
     assert found.copies["pixels"].copies == 0
@@ -118,7 +117,7 @@ def test_unseen_digits_are_as_near_as_unseen_digits(judge, held_out, tmp_path):
 
 def test_a_copied_training_set_is_found_out(judge, train, tmp_path):
     copied = train.images[100:400]
-    found = judge.judge(copied, tmp_path, metrics=["fid"])
+    found = judge.evaluate(copied, tmp_path, metrics=["fid"])
     assert [one.name for one in found.measurements] == ["classifier_fid"]
     assert found.copies["pixels"].copies == 300
     assert found.copies["pixels"].probability_nearer > 0.99
@@ -128,8 +127,8 @@ def test_a_copied_training_set_is_found_out(judge, train, tmp_path):
 
 
 def test_noise_is_far_from_the_digits(judge, held_out, tmp_path):
-    noise = judge.judge(random_pixels(296, *SHAPE), tmp_path)
-    digits = judge.judge(held_out.images)
+    noise = judge.evaluate(random_pixels(296, *SHAPE), tmp_path)
+    digits = judge.evaluate(held_out.images)
     values = [{one.name: one.value for one in found.measurements} for found in (noise, digits)]
     for name in ("classifier_fid", "classifier_fid_infinity", "classifier_kid"):
         assert values[0][name] > 10 * values[1][name]
@@ -139,9 +138,9 @@ def test_noise_is_far_from_the_digits(judge, held_out, tmp_path):
 
 def test_copies_are_looked_for_only_where_there_is_somewhere_to_look(judge, network, reference, train, tmp_path):
     samples = random_pixels(30, *SHAPE)
-    assert judge.judge(samples, metrics=[]).copies == {}
-    alone = report.Judge(network, reference, shape=SHAPE, train=train)
-    assert alone.judge(samples, tmp_path, metrics=[]).copies == {}
+    assert judge.evaluate(samples, metrics=[]).copies == {}
+    alone = evaluator.Evaluator(network, reference, shape=SHAPE, train=train)
+    assert alone.evaluate(samples, tmp_path, metrics=[]).copies == {}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -150,10 +149,10 @@ def test_training_images_are_looked_at_once_where_the_reference_does_not_know_th
     network, reference, train, held_out, tmp_path, change
 ):
     strange = dataclasses.replace(reference, **change)
-    judge = report.Judge(network, strange, shape=SHAPE, train=train, held_out=held_out)
+    judge = evaluator.Evaluator(network, strange, shape=SHAPE, train=train, held_out=held_out)
     progress = Progress()
     for _ in range(2):
-        found = judge.judge(train.images[:20], tmp_path, metrics=[], progress=progress)
+        found = judge.evaluate(train.images[:20], tmp_path, metrics=[], progress=progress)
         assert found.copies["features"].probability_nearer > 0.95
     assert progress.rows["features of training images"] == len(train)
     assert progress.rows["features of held-out images"] == len(held_out)
@@ -165,27 +164,27 @@ def test_training_images_are_looked_at_once_where_the_reference_does_not_know_th
 
 def test_samples_that_are_no_pictures_of_that_kind_are_refused(judge, tmp_path):
     with pytest.raises(ImagesError, match=r"are \(8, 8, 1\). Received samples \(8, 8, 3\)"):
-        judge.judge(random_pixels(30, 8, 8, 3), tmp_path)
+        judge.evaluate(random_pixels(30, 8, 8, 3), tmp_path)
     with pytest.raises(ImagesError, match="All 30 images are the same"):
-        judge.judge(np.zeros((30, *SHAPE), np.uint8), tmp_path)
-    with pytest.raises(ImagesError, match="judged by 1 image"):
-        judge.judge(random_pixels(1, *SHAPE))
+        judge.evaluate(np.zeros((30, *SHAPE), np.uint8), tmp_path)
+    with pytest.raises(ImagesError, match="estimated from 1 image"):
+        judge.evaluate(random_pixels(1, *SHAPE))
 
 
 def test_what_does_not_belong_together_is_refused_before_the_work(network, reference, train):
     with pytest.raises(FeatureNetworkError, match="for images"):
-        report.Judge(network, reference, shape=(9, 8, 1))
+        evaluator.Evaluator(network, reference, shape=(9, 8, 1))
     theirs = {**train.describe(), "name": "mnist", "checksum": 0}
-    with pytest.raises(ReferenceError, match="trained on mnist"):
-        report.Judge(network, reference, shape=SHAPE, dataset=theirs)
+    with pytest.raises(ReferenceStatisticsError, match="trained on mnist"):
+        evaluator.Evaluator(network, reference, shape=SHAPE, dataset=theirs)
 
 
 def test_doubts_about_reference_and_samples_reach_the_report(network, reference, held_out):
     foreign = dataclasses.replace(reference, about=None)
-    judge = report.Judge(network, foreign, shape=SHAPE)
-    found = judge.judge(np.repeat(held_out.images[:30], 2, axis=0), metrics=["fid", "inception_score"])
-    assert "neither of which images" in found.warnings[0] and "no copies are looked for" in found.warnings[1]
-    assert found.warnings[2:] == ["of 60 images only 30 are distinct"]
+    judge = evaluator.Evaluator(network, foreign, shape=SHAPE)
+    found = judge.evaluate(np.repeat(held_out.images[:30], 2, axis=0), metrics=["fid", "inception_score"])
+    assert "record neither" in found.caveats[0] and "no copies are looked for" in found.caveats[1]
+    assert found.caveats[2:] == ["of 60 images only 30 are distinct"]
     assert judge.about()["reference"] == {"images": 1501}
 
 
@@ -194,7 +193,7 @@ def test_doubts_about_reference_and_samples_reach_the_report(network, reference,
 
 def test_the_lines_have_values_first_and_each_doubt_once():
     few = "few samples"
-    measurements = [Measurement("fid", 3.0, 10, 20, warnings=(few,)), Measurement("kid", 0.5, 10, 20, warnings=(few,))]
+    measurements = [Measurement("fid", 3.0, 10, 20, caveats=(few,)), Measurement("kid", 0.5, 10, 20, caveats=(few,))]
     made = report.Report(measurements, ["recall: no features"], ["strange"], held_out=HELD_OUT_LOSS)
     assert made.lines() == [
         "fid 3, 10 samples against 20 images",
@@ -208,7 +207,7 @@ def test_the_lines_have_values_first_and_each_doubt_once():
 
 
 def test_curves_can_be_read_back_and_hold_finite_values_only(judge, held_out, tmp_path):
-    found = judge.judge(held_out.images[:60], tmp_path, metrics=["fid", "inception_score"], held_out=HELD_OUT_LOSS)
+    found = judge.evaluate(held_out.images[:60], tmp_path, metrics=["fid", "inception_score"], held_out=HELD_OUT_LOSS)
     broken = Measurement("kid", math.nan, 60)
     found = dataclasses.replace(found, measurements=[*found.measurements, broken])
     report.write_scalars(tmp_path / "tensorboard", 500, found)
@@ -235,7 +234,7 @@ def test_statistics_are_computed_once_and_again_where_the_file_is_damaged(networ
 
     def ask(source=held_out):
         progress = Progress()
-        found = report.cached_reference(network, source, split="held_out", preparation={}, progress=progress)
+        found = evaluator.cached_reference(network, source, split="held_out", preparation={}, progress=progress)
         return found, sum(progress.rows.values())
 
     first, work = ask()
@@ -254,22 +253,3 @@ def test_statistics_are_computed_once_and_again_where_the_file_is_damaged(networ
     assert len(list(path.parent.iterdir())) == 2
     with pytest.raises(FeatureNetworkError, match="for images"):
         ask(ImageSource("noise", random_pixels(9, 7, 8, 1)))
-
-
-# The configuration's section
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"features": "clip"}, "evaluation.features is one of inception, classifier. Received: 'clip'"),
-        ({"num_samples": 1}, "evaluation.num_samples must be at least 2. Received: 1"),
-        ({"batch_size": 0}, "evaluation.batch_size must be at least 1. Received: 0"),
-        ({"held_out_examples": -1}, "evaluation.held_out_examples must be at least 0. Received: -1"),
-    ],
-)
-def test_options_out_of_range_are_named(changes, message):
-    good = {"features": "classifier", "num_samples": 2, "batch_size": 1, "held_out_examples": 0}
-    assert EvaluationOptions(**good).num_samples == 2
-    with pytest.raises(ValueError, match=message):
-        EvaluationOptions(**{**good, **changes})

@@ -1,4 +1,4 @@
-"""Inpainting against the conditional Gaussian in closed form; what is known stays; a row is an island."""
+"""Inpainting against the conditional Gaussian in closed form; known pixels stay; rows are independent."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from ncsn_tf import score, times
 from ncsn_tf.guidance import inpainting
-from ncsn_tf.samplers import driver, langevin
+from ncsn_tf.samplers import blocks, driver, langevin
 from ncsn_tf.sde import VE
 from tests.support.oracles import standard_error_of_variance
 
@@ -25,25 +25,48 @@ def pair_score(x, t):
     return tf.reshape(-tf.linalg.matvec(precision, tf.reshape(x, [-1, 2]) - MEAN), tf.shape(x))
 
 
-def sampler(reference="level", score_fn=pair_score, steps=40, **options):
-    condition = inpainting.condition(SDE, reference)
+def sampler(steps=40, **options):
     options = {"segments": len(TIMES), **options}
-    return driver.Sampler(STEP, score_fn, driver.dwell(TIMES, steps), condition=condition, **options)
+    return driver.FixedSteps(SDE, STEP, times.repeat_times(TIMES, steps), **options)
 
 
-def complete(made, images, known, **options):
-    options = {"run_seed": 0, **options}
-    return np.concatenate(
-        [samples.x.numpy() for samples in inpainting.complete(made, driver.uniform_prior, images, known, **options)]
+def complete(
+    made,
+    images,
+    known,
+    *,
+    reference="level",
+    score_fn=pair_score,
+    completions=1,
+    batch_size=None,
+    run_seed=0,
+    **options,
+):
+    count = len(images) * completions
+
+    def start(numbers):
+        return inpainting.start(
+            numbers, images, known, driver.uniform_prior, run_seed=run_seed, completions=completions
+        )
+
+    drawn_by = blocks.BlockSampler(
+        made,
+        score_fn,
+        start,
+        block=batch_size or count,
+        strategy=tf.distribute.get_strategy(),
+        guidance=inpainting.Inpainting(SDE, reference),
+        end=inpainting.put_back,
     )
+    return drawn_by.draw_rows(count, **options)["x"]
 
 
 @pytest.mark.parametrize("reference", inpainting.REFERENCES)
-def test_the_unknown_follows_its_conditional_law(reference):
-    """Mean and variance of x_2 | x_1 as Langevin steps of this size have them, for one y a level and for one a step."""
+def test_unknown_pixels_follow_their_conditional_law(reference):
+    """Mean and variance of x_2 | x_1 as Langevin steps of this size have them, for one y per level and for one per step."""
     given, count, sigma = 0.9, 6000, 0.15
     images = np.full([1, 1, 2, 1], given, np.float32)
-    x = complete(sampler(reference, jit_compile=True), images, KNOWN, completions=count, batch_size=count)
+    x = complete(sampler(jit_compile=True), images, KNOWN, reference=reference, completions=count)
     (c11, c12), (_, c22) = COVARIANCE + sigma**2 * np.eye(2)
     slope, conditional = c12 / c11, c22 - c12**2 / c11
     shrink = 1.0 - EPSILON / (2.0 * conditional)
@@ -56,13 +79,14 @@ def test_the_unknown_follows_its_conditional_law(reference):
 
 
 @pytest.mark.parametrize("reference", inpainting.REFERENCES)
-def test_what_is_known_walks_under_the_noise_of_its_level_and_comes_back_exactly(reference):
+def test_known_pixels_walk_under_the_noise_of_the_level_and_come_back_exactly(reference):
     images = np.random.default_rng(0).random([400, 4, 4, 3], np.float32)
     known = np.zeros([400, 4, 4, 1], bool)
     known[:, :, :2] = True
     frames = []
-    made = sampler(reference, score_fn=lambda x, t: tf.zeros_like(x), steps=1, segments=len(TIMES))
-    x = complete(made, images, known, batch_size=400, on_frame=lambda first, level, x: frames.append(x.numpy()))
+    zero = lambda x, t: tf.zeros_like(x)  # noqa: E731
+    options = {"reference": reference, "score_fn": zero, "on_frame": lambda first, level, x: frames.append(x)}
+    x = complete(sampler(steps=1), images, known, **options)
     np.testing.assert_array_equal(x[:, :, :2], images[:, :, :2])
     assert np.all(x[:, :, 2:] != images[:, :, 2:])
     for frame, sigma in zip(frames, SDE.marginal(TIMES)[1].numpy(), strict=True):
@@ -74,21 +98,31 @@ def test_what_is_known_walks_under_the_noise_of_its_level_and_comes_back_exactly
     assert np.abs(together).max() < 5.0 / np.sqrt(parts[0].size), "levels must draw noises of their own"
 
 
-def test_one_noisy_reference_lasts_a_level_or_a_step():
-    for reference, alike in (("level", True), ("step", False)):
-        frames = []
-        made = driver.Sampler(
-            STEP,
-            lambda x, t: tf.zeros_like(x),
-            driver.dwell(TIMES[-2:], 2),
-            segments=4,
-            condition=inpainting.condition(SDE, reference),
-        )
-        images = np.full([2, 1, 2, 1], 0.5, np.float32)
-        complete(made, images, np.repeat(KNOWN, 2, 0), on_frame=lambda _, __, x, seen=frames: seen.append(x.numpy()))
-        seen = [frame[:, 0, 0, 0] for frame in frames]
-        assert (seen[0] == seen[1]).all() == alike and (seen[2] == seen[3]).all() == alike
-        assert (seen[1] != seen[2]).all() and seen[0][0] != seen[0][1]
+@pytest.mark.parametrize("moving", [False, True])
+@pytest.mark.parametrize(("reference", "alike"), [("level", True), ("step", False)])
+def test_one_noisy_reference_lasts_a_level_or_a_step(reference, alike, moving):
+    """Also on a schedule whose time moves within a level: there z stays and sigma changes."""
+    grid = times.uniform(5)
+    rows = times.pairs(grid) if moving else times.repeat_times(TIMES[-2:], 2)
+    images = np.full([2, 1, 2, 1], 0.5, np.float32)
+    noises = []
+
+    class Watched(inpainting.Inpainting):
+        def project(self, x, mean, t, seeds, given):
+            x, mean = super().project(x, mean, t, seeds, given)
+            z = (x - given[0])[:, 0, 0, 0] / self.sde.marginal(t)[1]
+            tf.py_function(lambda z: noises.append(z.numpy()), [z], [])
+            return x, mean
+
+    seeds, x, given = inpainting.start(
+        tf.range(2), images, np.repeat(KNOWN, 2, 0), driver.uniform_prior, run_seed=0, completions=1
+    )
+    driver.FixedSteps(SDE, STEP, rows, segments=2)(
+        lambda x, t: tf.zeros_like(x), x, seeds, Watched(SDE, reference), given
+    )
+    same = lambda a, b: np.allclose(a, b, rtol=1e-3)  # noqa: E731
+    assert same(noises[0], noises[1]) == alike and same(noises[2], noises[3]) == alike
+    assert not same(noises[1], noises[2]) and not np.isclose(noises[0][0], noises[0][1])
 
 
 def test_a_completion_depends_on_seed_image_and_its_number_alone():
@@ -97,15 +131,14 @@ def test_a_completion_depends_on_seed_image_and_its_number_alone():
     made = sampler(steps=3)
     whole = complete(made, images, known, completions=2)
     assert len(np.unique(whole[:, 0, 1, 0])) == 6
-    for options in ({"batch_size": 4}, {"batch_size": 1}):
-        np.testing.assert_allclose(complete(made, images, known, completions=2, **options), whole, atol=2e-6)
-    np.testing.assert_allclose(
-        complete(made, images[1:], known[1:], completions=2, first_image=1), whole[2:], atol=2e-6
-    )
+    for batch_size in (4, 1):
+        np.testing.assert_allclose(
+            complete(made, images, known, completions=2, batch_size=batch_size), whole, atol=2e-6
+        )
+    np.testing.assert_allclose(complete(made, images[:2], known[:2], completions=2), whole[:4], atol=2e-6)
     np.testing.assert_allclose(complete(made, images, known, completions=5)[::5], whole[::2], atol=2e-6)
-    np.testing.assert_allclose(
-        complete(sampler(steps=3, jit_compile=True), images, known, completions=2), whole, atol=5e-6
-    )
+    compiled = sampler(steps=3, jit_compile=True)
+    np.testing.assert_allclose(complete(compiled, images, known, completions=2), whole, atol=5e-6)
     assert not np.allclose(complete(made, images, known, completions=2, run_seed=1)[:, 0, 1], whole[:, 0, 1])
     hidden = images.copy()
     hidden[:, :, 1] = np.nan
@@ -113,12 +146,11 @@ def test_a_completion_depends_on_seed_image_and_its_number_alone():
 
 
 def test_it_ends_with_a_denoising_step_where_the_sampler_does():
-    made = sampler(steps=2, finish=lambda score_fn, x, t: score.denoise(score_fn, SDE, x, t))
-    samples = next(
-        inpainting.complete(made, driver.uniform_prior, np.full([1, 1, 2, 1], 0.5, np.float32), KNOWN, run_seed=0)
-    )
-    assert samples.evaluations == 2 * len(TIMES) + 1
-    assert samples.x[0, 0, 0, 0] == 0.5
+    images = np.full([1, 1, 2, 1], 0.5, np.float32)
+    seeds, x, given = inpainting.start(tf.range(1), images, KNOWN, driver.uniform_prior, run_seed=0, completions=1)
+    samples = sampler(steps=2, finish=score.denoise)(pair_score, x, seeds, inpainting.Inpainting(SDE), given)
+    np.testing.assert_array_equal(samples.evaluations, [2 * len(TIMES) + 1])
+    assert inpainting.put_back(samples.x, given)[0, 0, 0, 0] == 0.5
 
 
 IMAGES = np.full([2, 4, 4, 1], 0.5, np.float32)
@@ -138,17 +170,15 @@ HALF[:, :2] = True
         (IMAGES, HALF[:1], r"\(1, 4, 4, 1\)"),
         (IMAGES, HALF.astype(np.float32), "float32"),
         (IMAGES, HALF[:, :3], r"\(2, 3, 4, 1\)"),
-        (IMAGES, np.zeros_like(HALF), "image 0 knows no pixel"),
-        (IMAGES, np.ones_like(HALF), "image 0 knows every pixel"),
+        (IMAGES, np.zeros_like(HALF), "image 0 has no known pixel"),
+        (IMAGES, np.ones_like(HALF), "image 0 has no unknown pixel"),
     ],
 )
-def test_what_is_no_image_or_no_mask_is_refused(images, known, message):
+def test_invalid_images_and_masks_are_refused(images, known, message):
     with pytest.raises(ValueError, match=message):
         inpainting.check(images, known)
 
 
-def test_numbers_and_references_out_of_range_are_refused():
-    with pytest.raises(ValueError, match="completions=0"):
-        complete(sampler(), IMAGES, HALF, completions=0)
+def test_an_unknown_reference_is_refused():
     with pytest.raises(ValueError, match="level or step"):
-        inpainting.condition(SDE, "always")
+        inpainting.Inpainting(SDE, "always")

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from ncsn_tf import random, times
 from ncsn_tf.guidance import interpolation
-from ncsn_tf.samplers import driver, langevin
+from ncsn_tf.samplers import blocks, driver, langevin
 from ncsn_tf.sde import VE
 from tests.support.oracles import Gaussian, standard_error_of_variance
 
@@ -21,26 +21,25 @@ def score_fn(x, t):
     return DATA.score_fn(lambda t: SDE.marginal(t)[1])(x, t)
 
 
-def sampler(draw):
-    step = langevin.Langevin(langevin.annealed(SDE, 4e-5), draw)
-    return driver.Sampler(step, score_fn, driver.dwell(TIMES, 5))
+def draw(noise, start, count, block):
+    step = langevin.Langevin(langevin.annealed(SDE, 4e-5), noise)
+    sampler = driver.FixedSteps(SDE, step, times.repeat_times(TIMES, 5))
+    drawn_by = blocks.BlockSampler(sampler, score_fn, start, block=block, strategy=tf.distribute.get_strategy())
+    return drawn_by.draw_rows(count)["x"]
 
 
-@pytest.mark.parametrize("start", ["uniform", "normal"])
-def test_the_ends_of_a_path_are_samples_to_the_bit(start):
-    plain, prior = {
-        "uniform": (driver.uniform_prior, interpolation.uniform_prior(POINTS)),
-        "normal": (SDE.prior_sample, interpolation.normal_prior(SDE.prior_sample, POINTS)),
-    }[start]
-    options = {"run_seed": 3, "num_samples": POINTS, "batch_size": POINTS}
-    samples = next(driver.generate(sampler(random.normal), plain, SHAPE, **options)).x.numpy()
-    made = interpolation.paths(
-        sampler(interpolation.noise(POINTS)), prior, SHAPE, run_seed=3, ends=[(0, 5), (4, 1)], points=POINTS
-    )
-    for path, (first, last) in zip(made, [(0, 5), (4, 1)], strict=True):
-        x = path.x.numpy()
-        np.testing.assert_allclose(x[0], samples[first], atol=2e-6)
-        np.testing.assert_allclose(x[-1], samples[last], atol=2e-6)
+@pytest.mark.parametrize("plain", [driver.uniform_prior, SDE.prior_sample], ids=["uniform", "normal"])
+def test_the_ends_of_a_path_are_samples_and_paths_do_not_depend_on_their_batch(plain):
+    samples = draw(random.normal, lambda n: blocks.start_samples(n, plain, SHAPE, run_seed=3), 4, 4)
+    prior, noise = interpolation.mixed_prior(plain, POINTS), interpolation.noise(POINTS)
+
+    def start(numbers):
+        return interpolation.start(numbers, prior, SHAPE, run_seed=3, points=POINTS)
+
+    paths = draw(noise, start, 2 * POINTS, 2 * POINTS).reshape(2, POINTS, *SHAPE)
+    np.testing.assert_allclose(draw(noise, start, 2 * POINTS, POINTS).reshape(paths.shape), paths, atol=2e-6)
+    np.testing.assert_allclose(paths[:, [0, -1]].reshape(samples.shape), samples, atol=2e-6)
+    for x in paths:
         ends = np.linalg.norm(x[0] - x[-1])
         assert all(np.linalg.norm(a - b) < 0.6 * ends for a, b in zip(x[:-1], x[1:], strict=True))
 
@@ -60,7 +59,7 @@ def test_mixed_noise_is_standard_normal_and_correlated_as_the_cosine_of_the_angl
 
 def test_a_mixed_uniform_start_is_uniform():
     rows = random.per_example(random.seed(1), tf.range(3 * 5000))
-    u = interpolation.uniform_prior(3)(rows, (1,)).numpy().reshape(-1, 3)
+    u = interpolation.mixed_prior(driver.uniform_prior, 3)(rows, (1,)).numpy().reshape(-1, 3)
     assert u.min() >= 0.0 and u.max() < 1.0
     counts = np.stack([np.histogram(column, 20, (0.0, 1.0))[0] for column in u.T])
     assert np.abs(counts - 250.0).max() < 4.5 * np.sqrt(250.0 * 0.95)
@@ -68,7 +67,7 @@ def test_a_mixed_uniform_start_is_uniform():
     np.testing.assert_array_equal(u[:, [0, 2]], plain[:, [0, 2]])
 
 
-@pytest.mark.parametrize("make", [interpolation.noise, interpolation.uniform_prior])
+@pytest.mark.parametrize("make", [interpolation.noise, lambda points: interpolation.mixed_prior(None, points)])
 def test_a_path_of_one_point_is_refused(make):
     with pytest.raises(ValueError, match="points=1"):
         make(1)

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from ncsn_tf import random
 from ncsn_tf.samplers.blocks import BlockSampler
+from tests.support import rows
 from tests.support.processes import ROOT, free_ports
 
 SHAPE = (3, 2)
@@ -19,11 +20,11 @@ SHAPE = (3, 2)
 def draw_rows(numbers):
     """Row i is noise of seed (0, i), less a mean of the whole block, so that a block's company shows in its bits."""
     x = random.normal(random.per_example(random.seed(0), numbers), SHAPE)
-    return {"x": x - tf.reduce_mean(x), "evaluations": numbers + 5, "numbers": tf.cast(numbers, tf.float32)[:, None]}
+    return x - tf.reduce_mean(x), numbers + 5
 
 
-def blocks(strategy=None, block=4, rows=draw_rows):
-    return BlockSampler(strategy or tf.distribute.get_strategy(), rows, block=block)
+def blocks(strategy=None, block=4):
+    return rows.blocks(strategy or tf.distribute.get_strategy(), draw_rows, block=block)
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +34,38 @@ def two():
 
 def test_a_block_holds_the_rows_of_its_numbers():
     drawn = blocks(block=3).draw(2)
-    assert drawn.keys() == {"x", "evaluations", "numbers"}
-    expected = draw_rows(tf.range(6, 9))
-    np.testing.assert_array_equal(drawn["x"], expected["x"])
-    np.testing.assert_array_equal(drawn["evaluations"], [11, 12, 13])
-    np.testing.assert_array_equal(drawn["numbers"], [[6.0], [7.0], [8.0]])
+    x, evaluations = draw_rows(tf.range(6, 9))
+    np.testing.assert_array_equal(drawn["x"], x)
+    np.testing.assert_array_equal(drawn["evaluations"], evaluations)
     assert (drawn["x"].dtype, drawn["evaluations"].dtype) == (np.float32, np.int32)
+
+
+def test_rows_are_cut_to_the_number_that_is_wanted(two):
+    whole = np.concatenate([two.draw(0)["x"], two.draw(2)["x"]])
+    for count in (1, 8, 11):
+        for drawn_by in (two, blocks()):
+            np.testing.assert_array_equal(drawn_by.draw_rows(count)["x"], whole[:count])
+            np.testing.assert_array_equal(drawn_by.starts(count), whole[:count])
+
+
+def test_frames_hold_the_rows_of_all_replicas(two):
+    frames = []
+    drawn = two.draw(2, on_frame=lambda *frame: frames.append(frame))
+    ((first, number, x),) = frames
+    assert (first, number) == (8, 1)
+    np.testing.assert_array_equal(x, drawn["x"])
+
+
+def test_arguments_reach_the_start_and_the_end_what_is_given():
+    drawn_by = BlockSampler(
+        rows.Still(),
+        None,
+        lambda numbers, shift: (numbers, tf.cast(numbers, tf.float32) + shift, (numbers,)),
+        block=2,
+        strategy=tf.distribute.get_strategy(),
+        end=lambda x, given: 10.0 * x + tf.cast(given[0], tf.float32),
+    )
+    np.testing.assert_array_equal(drawn_by.draw(1, tf.constant(0.5))["x"], [27.0, 38.0])
 
 
 def test_two_replicas_draw_the_bits_of_one(two):
@@ -54,10 +81,10 @@ WORKER = """
 import sys
 import numpy as np
 from ncsn_tf.cluster import strategies
-from ncsn_tf.samplers.blocks import BlockSampler
 from tests.samplers.test_blocks import draw_rows
+from tests.support import rows
 strategy = strategies.create("multi_worker", timeout=60.0)  # before any other operation of TensorFlow
-np.savez(sys.argv[1], **BlockSampler(strategy, draw_rows, block=4, workers=2).draw(2))
+np.savez(sys.argv[1], **rows.blocks(strategy, draw_rows, workers=2).draw(2))
 strategies.wait_for_everyone(strategy)
 """
 
@@ -81,28 +108,8 @@ def test_each_of_two_workers_has_the_rows_of_both(two, tmp_path):
                 np.testing.assert_array_equal(found[name], rows, err_msg=name)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("x", lambda: None),
-        ("evaluations", lambda: None),
-        ("x", lambda: tf.zeros([4, 2], tf.float64)),
-        ("evaluations", lambda: tf.constant(12)),
-        ("x", lambda: tf.zeros([3, 2])),
-        ("numbers", lambda: tf.zeros([5])),
-    ],
-)
-def test_other_tensors_than_those_of_a_block_are_refused(name, value):
-    def wrong(numbers):
-        changed = {**draw_rows(numbers), name: value()}
-        return {name: tensor for name, tensor in changed.items() if tensor is not None}
-
-    with pytest.raises(ValueError, match=r"draw_rows must return tensors \[4, ...\].* Received: "):
-        blocks(rows=wrong).draw(0)
-
-
 def test_a_block_has_a_row_and_a_strategy_a_worker():
     with pytest.raises(ValueError, match="Received: block=0, workers=1"):
         blocks(block=0)
     with pytest.raises(ValueError, match="Received: block=4, workers=0"):
-        BlockSampler(tf.distribute.get_strategy(), draw_rows, block=4, workers=0)
+        rows.blocks(tf.distribute.get_strategy(), draw_rows, workers=0)

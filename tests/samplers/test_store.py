@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from ncsn_tf import random
 from ncsn_tf.data import pipeline
-from ncsn_tf.samplers.blocks import BlockSampler
-from ncsn_tf.samplers.store import DivergedError, SampleStore, SamplingKeyError, fill
+from ncsn_tf.samplers.store import DivergedError, SampleStore, SamplingKeyError
+from tests.support import rows
+from tests.support.rows import fill
 
 SHAPE = (3, 2, 1)
 KEY = {"step": 7, "seed": 0, "sampler": {"epsilon": 4e-5}}
@@ -19,17 +20,17 @@ KEY = {"step": 7, "seed": 0, "sampler": {"epsilon": 4e-5}}
 def draw_rows(numbers):
     """Row i is uniform noise of seed (0, i), and takes 12 evaluations."""
     x = random.uniform(random.per_example(random.seed(0), numbers), SHAPE)
-    return {"x": x, "evaluations": tf.fill(tf.shape(numbers), 12)}
+    return x, tf.fill(tf.shape(numbers), 12)
 
 
 @pytest.fixture(scope="module")
 def one():
-    return BlockSampler(tf.distribute.get_strategy(), draw_rows, block=4)
+    return rows.blocks(tf.distribute.get_strategy(), draw_rows)
 
 
 @pytest.fixture(scope="module")
 def two():
-    return BlockSampler(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), draw_rows, block=4)
+    return rows.blocks(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), draw_rows)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def quantise(x):
 
 def drawn(blocks, store, count):
     fill(blocks, store, store.done, count, quantise)
-    return store.finish(count)
+    return store.finish(count).pixels
 
 
 def archive(folder):
@@ -81,8 +82,8 @@ def test_a_later_request_continues_from_the_rows_that_are_done(one, two, expecte
     store = SampleStore(tmp_path, KEY, SHAPE)
     assert store.done == 6 and store.evaluations_per_row == 12
     fill(two, store, store.done, 11, quantise, taken.append)
-    more = store.finish(11)
-    assert sum(taken) == 5 and len(store.finish(3)) == 3
+    more = store.finish(11).pixels
+    assert sum(taken) == 5 and len(store.finish(3).pixels) == 3
     np.testing.assert_array_equal(more[:6], few)
     np.testing.assert_array_equal(more, pipeline.to_uint8(expected[:11]))
 
@@ -114,9 +115,9 @@ def test_a_kill_at_any_write_costs_a_block_at_most_and_changes_nothing(
             real_call = getattr(owner, call)
             patch.setattr(owner, call, lambda *args, real=real_call, **options: count(real, *args, **options))
             try:
-                for rows in (5, 10):  # the second request unpacks the archive of the first
+                for wanted in (5, 10):  # the second request unpacks the archive of the first
                     store = SampleStore(folder, KEY, SHAPE, floats=floats)
-                    drawn(one, store, rows)
+                    drawn(one, store, wanted)
             except Killed:
                 kills += 1
         whole = left >= 0
@@ -279,3 +280,12 @@ def test_a_folder_with_a_journal_of_the_former_keys_resumes(one, expected, tmp_p
     resumed = SampleStore(tmp_path, KEY, SHAPE)
     assert resumed.done == 8 and resumed.evaluations_per_row == 12 and resumed.out_of_range == store.out_of_range
     np.testing.assert_array_equal(drawn(one, resumed, 11), pipeline.to_uint8(expected[:11]))
+
+
+def test_a_caveat_is_reported_where_many_values_are_out_of_range(tmp_path):
+    for share, caveats in ((0.0, 0), (0.005, 0), (0.02, 1)):
+        store = SampleStore(tmp_path / str(share), KEY, (10, 10))
+        zeros = np.zeros([2, 10, 10])
+        store.append(zeros.astype(np.uint8), zeros.astype(np.float32), evaluations=2, out_of_range=round(200 * share))
+        found = store.finish(2)
+        assert found.out_of_range == share and len(found.caveats()) == caveats and found.floats is None

@@ -35,9 +35,7 @@ class TinyNetwork(keras.Model):
     def __init__(self, kernel_size=3, seed=7):
         super().__init__()
         start = [keras.initializers.GlorotUniform(seed=3 * seed + number) for number in range(3)]
-        self.first = keras.layers.Conv2D(
-            3, kernel_size, padding="same", activation="elu", kernel_initializer=start[0]
-        )
+        self.first = keras.layers.Conv2D(3, kernel_size, padding="same", activation="elu", kernel_initializer=start[0])
         self.second = keras.layers.Conv2D(1, 3, padding="same", kernel_initializer=start[1])
         self.scales = keras.layers.Dense(1, use_bias=False, kernel_initializer=start[2])
 
