@@ -30,9 +30,13 @@ def module_libraries(deps = {}):
     py_library(
         name = name,
         srcs = ["__init__.py"],
-        data = ["BUILD"],
         visibility = _PUBLIC,
         deps = ["//" + parent] if parent else [],
+    )
+    native.filegroup(
+        name = "sources",
+        srcs = native.glob(["*.py"]) + ["BUILD"],  # for tests/test_structure.py
+        visibility = _PUBLIC,
     )
     modules = [src[:-len(".py")] for src in native.glob(["*.py"], exclude = ["__init__.py"])]
     for module in deps:

@@ -111,7 +111,7 @@ def _draw(opened: "TrainedRun", output: pathlib.Path, given: np.ndarray, known: 
     }
     rounds = -(-count // (batch_size * opened.strategy.num_replicas_in_sync))
     with (
-        run.levels_shown(rounds * builder.sampler().segments) as bar,
+        run.levels_shown(rounds * opened.sampler.segments) as bar,
         opened.stored(output, key, floats=True) as rows,
     ):
         opened.fill(rows, drawn_by, count, on_frame=lambda *_: bar.update())

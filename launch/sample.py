@@ -80,7 +80,7 @@ def _draw(opened: "TrainedRun", output: pathlib.Path) -> "Drawn | None":
         if first < shown:
             frames.setdefault(level, []).append(x[: shown - first])
 
-    levels = opened.builder.sampler().segments
+    levels = opened.sampler.segments
     rounds = -(-count // (batch_size * opened.strategy.num_replicas_in_sync))
     with run.levels_shown(rounds * levels) as bar:
         drawn = opened.samples(output, count, seed=_FLAGS.seed.value, batch_size=batch_size, floats=True, on_frame=look)

@@ -37,6 +37,7 @@ class TrainedRun:
       shape: (H, W, C) of the run's images.
       network: the network.
       score_fn: its score function.
+      sampler: the sampler, compiled once it is used.
       checkpoint: the path of the loaded checkpoint, "" before `load`.
 
     Raises:
@@ -56,6 +57,7 @@ class TrainedRun:
         with self.strategy.scope():
             self.network = self.builder.network(self.shape)
         self.score_fn = self.builder.score_model(self.network).score
+        self.sampler = self.builder.sampler(self.strategy)
         self.checkpoint = ""
 
     def _built(self, sampler: Mapping[str, Any] | None) -> build.Builder:
@@ -66,7 +68,8 @@ class TrainedRun:
     def with_sampler(self, sampler: Mapping[str, Any]) -> "TrainedRun":
         """The same run and weights with another sampler: the run's own, with these values of its section replaced."""
         other = object.__new__(TrainedRun)
-        other.__dict__ = {**self.__dict__, "builder": self._built(sampler)}
+        builder = self._built(sampler)
+        other.__dict__ = {**self.__dict__, "builder": builder, "sampler": builder.sampler(self.strategy)}
         return other
 
     @property
@@ -172,9 +175,14 @@ class TrainedRun:
           sampler: another sampler, made for the run's strategy.
           **options: `guidance` and `end` of `blocks.BlockSampler`.
         """
-        sampler = self.builder.sampler(self.strategy) if sampler is None else sampler
         return blocks.BlockSampler(
-            sampler, self.score_fn, start, block=block, strategy=self.strategy, workers=self.workers, **options
+            sampler or self.sampler,
+            self.score_fn,
+            start,
+            block=block,
+            strategy=self.strategy,
+            workers=self.workers,
+            **options,
         )
 
     def start_samples(self, seed: int) -> blocks.Start:

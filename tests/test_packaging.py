@@ -20,8 +20,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Folders of the repository, by their name in the wheel.
 FOLDERS = {"ncsn_tf": "ncsn_tf", "ncsn_tf/launch": "launch", "ncsn_tf/configs": "configs"}
-# The smallest training that still writes a checkpoint.
-SMALL = ("network.filters=4", "training.batch_size=4", "training.steps=2", "training.held_out_examples=4")
+SMALL = (
+    "--config.network.filters=2",
+    "--config.training.batch_size=4",
+    "--config.training.steps=2",
+    "--config.training.evaluate_every=0",
+    "--config.training.sample_every=0",
+)
 
 
 def run(command, folder, **environment):
@@ -93,14 +98,21 @@ def test_every_launcher_is_a_command(wheel):
         assert "entry_point" in functions, f"launch/{verb}.py"
 
 
-def test_the_commands_work_in_an_empty_folder(environment, tmp_path):
-    settings = [f"--config.{setting}" for setting in SMALL]
-    trained = run([environment / "ncsn-train", "--config=digits", "--workdir=run", *settings], tmp_path)
-    assert trained.returncode == 0, trained.stderr
-    assert list((tmp_path / "run" / "checkpoints").iterdir())
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    helped = run([environment / "ncsn-sample", "--help"], tmp_path)
+def test_the_commands_start_in_an_empty_folder(environment, tmp_path):
+    dry = run([environment / "ncsn-train", "--config=digits", "--workdir=run", "--dry_run", *SMALL], tmp_path)
+    assert dry.returncode == 0, dry.stderr
+    assert "would train to step 2 in run" in dry.stdout
+    helped = run([environment / "ncsn-sample", "--helpfull"], tmp_path)
     assert "--workdir" in helped.stdout and "Traceback" not in helped.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.soak  # half a minute of tracing for two steps
+def test_a_training_in_an_empty_folder_leaves_a_run(environment, tmp_path):
+    trained = run([environment / "ncsn-train", "--config=digits", "--workdir=run", *SMALL], tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert list((tmp_path / "run" / "checkpoints").iterdir())
 
 
 def test_nothing_of_the_checkout_is_found(environment, tmp_path):

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncsn_tf import files, runs, sweep
+from ncsn_tf import files, jobs, runs, sweep
 from ncsn_tf.config import build
 from ncsn_tf.data import images, pipeline
-from ncsn_tf.evaluation import EvaluationError, classifier, features, report
-from ncsn_tf.evaluation.generation import PlanError
-from ncsn_tf.samplers import driver
+from ncsn_tf.evaluation import EvaluationError, classifier, evaluator, features, references, report
+from ncsn_tf.samplers.store import SamplingKeyError
 from ncsn_tf.training.checkpoints import CheckpointError
 from ncsn_tf.training.run_directory import RunDirectory
 from tests.support import tiny
@@ -45,14 +44,15 @@ def run(directory):
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory):
+def judged_by(tmp_path_factory):
     path = tmp_path_factory.mktemp("classifier") / "digits"
     trained = classifier.train(TRAIN.images[:64], np.arange(64) % 10, 10, seed=0, steps=2, batch_size=32)
     about = classifier.record(TRAIN, held_out_images=1, held_out_accuracy=0.1, seed=0, steps=2, batch_size=32)
     classifier.export(trained, path, about)
     network = features.load_classifier(path)
-    reference = report.references.compute(network, TRAIN, split="train", preparation={})
-    return report.Judge(network, reference, shape=TRAIN.shape, dataset=TRAIN.describe(), train=TRAIN, held_out=HELD_OUT)
+    reference = references.compute(network, TRAIN, split="train", preparation={})
+    data = {"dataset": TRAIN.describe(), "train": TRAIN, "held_out": HELD_OUT}
+    return evaluator.Evaluator(network, reference, shape=TRAIN.shape, **data)
 
 
 def test_checkpoints_are_chosen_by_step_and_known_by_their_weights(run):
@@ -73,20 +73,19 @@ def test_two_replicas_leave_the_bytes_of_one(run, directory, tmp_path):
     pair = two.samples(tmp_path / "two", 6, seed=3, batch_size=2)
     np.testing.assert_array_equal(one.pixels, pair.pixels)
     assert one.evaluations == pair.evaluations == 4
-    made = driver.generate(run.sampler, run.builder.prior(), run.shape, run_seed=3, num_samples=6, batch_size=2)
-    drawn = np.concatenate([samples.x for samples in made])
-    np.testing.assert_array_equal(pipeline.to_uint8(drawn), one.pixels)
+    drawn = run.block_sampler(run.start_samples(3), 2).draw_rows(6)
+    np.testing.assert_array_equal(pipeline.to_uint8(drawn["x"]), one.pixels)
     losses = [opened.held_out_loss(HELD_OUT, 7) for opened in (run, two)]
     np.testing.assert_allclose(losses[1].means, losses[0].means, rtol=1e-5)
     assert losses[0].images == losses[1].images == 7
-    with pytest.raises(PlanError, match="seed"):
+    with pytest.raises(SamplingKeyError, match="seed"):
         run.samples(tmp_path / "one", 6, seed=4, batch_size=2)
 
 
-def test_an_evaluation_leaves_everything_that_repeats_it(run, judge, tmp_path):
+def test_an_evaluation_records_everything_that_repeats_it(run, judged_by, tmp_path):
     options = {"num_samples": 6, "batch_size": 4, "seed": 0, "held_out_images": HELD_OUT, "held_out_examples": 10}
     seen = []
-    found = runs.evaluate(run, judge, tmp_path, **options, progress=lambda what, rows: seen.append((what, rows)))
+    found = jobs.evaluate(run, judged_by, tmp_path, **options, progress=lambda what, rows: seen.append((what, rows)))
     content = json.loads((tmp_path / report.RESULTS).read_text())
     assert content["step"] == 5 and content["weights"] == run.checksum() and content["checkpoint"] == run.checkpoint
     assert content["num_samples"] == 6 and content["batch_size"] == 4 and content["seed"] == 0
@@ -107,9 +106,9 @@ def test_an_evaluation_leaves_everything_that_repeats_it(run, judge, tmp_path):
         "neighbours_features.png",
         "distances.png",
     }
-    again = runs.evaluate(run, judge, tmp_path, **options)
+    again = jobs.evaluate(run, judged_by, tmp_path, **options)
     assert again.as_dict() == found.as_dict()
-    assert runs.evaluate(run, None, tmp_path, **options) is None, "a worker that is not the chief reports nothing"
+    assert jobs.evaluate(run, None, tmp_path, **options) is None, "a worker that is not the chief reports nothing"
 
 
 def test_following_a_run_takes_each_newest_checkpoint_until_the_last(tmp_path):
@@ -135,44 +134,48 @@ def test_following_a_run_takes_each_newest_checkpoint_until_the_last(tmp_path):
         next(steps)
 
 
-def test_a_sweep_fills_a_table_and_does_nothing_twice(run, judge, tmp_path, monkeypatch):
-    settings = sweep.grid([1e-3, 1e9], [1, 2], [None])
+def test_a_sweep_fills_a_table_and_does_nothing_twice(run, judged_by, tmp_path, monkeypatch):
+    settings = sweep.grid([1e-3, 1e3], [1, 2], [None])
     assert [setting.name for setting in settings][:2] == ["epsilon_0.001_steps_1_levels_all"] + [
         "epsilon_0.001_steps_2_levels_all"
     ]
     options = {"metric": "fid", "num_samples": 6, "batch_size": 6, "seed": 0}
     lines = []
-    rows = sweep.sweep(run, judge, settings, tmp_path, **options, log=lines.append)
+    rows = sweep.sweep(run, judged_by, settings, tmp_path, **options, log=lines.append)
     assert [bool(row.remark) for row in rows] == [False, False, True, True]
     assert "outside [-1, 2]: is the step size too large?" in lines[3]
     assert [row.evaluations for row in rows[:2]] == [2, 4]
     with open(tmp_path / "sweep.csv", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
-    assert [float(row["epsilon"]) for row in table] == [1e-3, 1e-3, 1e9, 1e9]
+    assert [float(row["epsilon"]) for row in table] == [1e-3, 1e-3, 1e3, 1e3]
     assert [float(row["classifier_fid"]) for row in table[:2]] == [row.value for row in rows[:2]]
     assert len(lines) == 4 and (tmp_path / "sweep.png").stat().st_size > 1000
     content = json.loads((tmp_path / settings[0].name / report.RESULTS).read_text())
     assert content["sampler"]["steps_per_level"] == 1 and list(content["metrics"]) == ["classifier_fid"]
 
-    monkeypatch.setattr(runs, "evaluate", lambda *_, **__: pytest.fail("done already"))
-    assert sweep.sweep(run, judge, settings, tmp_path, **options, log=lines.append) == rows
+    monkeypatch.setattr(jobs, "evaluate", lambda *_, **__: pytest.fail("done already"))
+    assert sweep.sweep(run, judged_by, settings, tmp_path, **options, log=lines.append) == rows
     monkeypatch.undo()
     monkeypatch.setitem(build._NETWORKS, "ncsn", tiny.StandIn)
     drawn = (tmp_path / settings[0].name / "samples.npz").stat().st_mtime_ns
-    other = report.Judge(judge._network, dataclasses.replace(judge._reference, about=None), shape=TRAIN.shape)
-    for judged_by in (other, judge):  # against other statistics the samples are judged again, and stay
-        (again,) = sweep.sweep(run, judged_by, settings[:1], tmp_path, **options, log=lines.append)
-        assert again.value == rows[0].value and bool(again.remark) == (judged_by is other)
+    unknown = dataclasses.replace(judged_by._reference, about=None)
+    other = evaluator.Evaluator(judged_by._network, unknown, shape=TRAIN.shape)
+    for by in (other, judged_by):  # against other statistics the samples are evaluated again, and stay
+        (again,) = sweep.sweep(run, by, settings[:1], tmp_path, **options, log=lines.append)
+        assert again.value == rows[0].value and bool(again.remark) == (by is other)
     assert (tmp_path / settings[0].name / "samples.npz").stat().st_mtime_ns == drawn
     with pytest.raises(EvaluationError, match="classifier_fid_infinity: 6 samples are fewer"):
-        sweep.sweep(run, judge, settings[:1], tmp_path, **{**options, "metric": "fid_infinity"}, log=lines.append)
-    run.change_sampler({})
-    with pytest.raises(EvaluationError, match="batch_size"):
-        run.samples(tmp_path / settings[0].name, 6, seed=0, batch_size=5)
+        sweep.sweep(run, judged_by, settings[:1], tmp_path, **{**options, "metric": "fid_infinity"}, log=lines.append)
+    assert run.builder.sampler_options.epsilon == 1e-3, "a sweep leaves the run as it is"
+    with pytest.raises(SamplingKeyError, match="batch_size"):
+        run.with_sampler(settings[0].changes()).samples(tmp_path / settings[0].name, 6, seed=0, batch_size=5)
 
 
 def test_what_is_being_drawn_into_is_left_alone(run, tmp_path):
-    with files.locked(tmp_path / "lock", RuntimeError), pytest.raises(PlanError, match=r"Another evaluation.*process"):
+    with (
+        files.locked(tmp_path / "lock", RuntimeError),
+        pytest.raises(SamplingKeyError, match=r"Another process draws.*process"),
+    ):
         run.samples(tmp_path, 2, seed=0, batch_size=2)
 
 

@@ -181,7 +181,7 @@ def _run(build: Path, found: dict[str, Target]) -> None:
     rules = {rule: recorder(rule) for rule in ("py_library", "py_binary", "py_test", "filegroup")}
     ignored = dict.fromkeys(("load", "package", "exports_files"), lambda *_, **__: None)
     names = {**rules, **ignored, "fail": fail, "glob": glob}
-    names["native"] = types.SimpleNamespace(glob=glob, package_name=lambda: folder)
+    names["native"] = types.SimpleNamespace(**rules, glob=glob, package_name=lambda: folder)
     for file in (ROOT / "bazel" / "defs.bzl", build):
         exec(compile(file.read_text(encoding="utf-8"), file, "exec"), names)
 

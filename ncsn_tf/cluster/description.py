@@ -1,4 +1,4 @@
-"""The workers that train together, and which of them this process is."""
+"""The description of a cluster: the workers that train together, and the index of this process among them."""
 
 import dataclasses
 import re
@@ -11,7 +11,7 @@ _ADDRESS = re.compile(r"([^\s:/]+):([0-9]{1,5})")
 
 
 class ClusterError(ValueError):
-    """What describes the cluster is wrong or incomplete, or a worker's port is taken."""
+    """The description of the cluster is wrong or incomplete, or a worker's port is taken."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Cluster:
       task: this process's index among them.
 
     Raises:
-      ClusterError: if an address is not host:port, or is there twice, or if there is no worker of that index.
+      ClusterError: if an address is not host:port or occurs twice, or if there is no worker of that index.
     """
 
     workers: tuple[str, ...]
@@ -32,10 +32,10 @@ class Cluster:
     def __post_init__(self):
         check_addresses(self.workers)
         if not 0 <= self.task < len(self.workers):
-            raise ClusterError(f"Task {self.task} is none of {len(self.workers)} workers. Count them from 0.")
+            raise ClusterError(f"Tasks of {len(self.workers)} workers are counted from 0. Received: task {self.task}.")
 
     def resolver(self) -> tf.distribute.cluster_resolver.ClusterResolver:
-        """The cluster as tf.distribute.MultiWorkerMirroredStrategy takes it, with all GPUs of this machine."""
+        """The cluster in the form that tf.distribute.MultiWorkerMirroredStrategy takes, with all GPUs of this machine."""
         return tf.distribute.cluster_resolver.SimpleClusterResolver(
             tf.train.ClusterSpec({"worker": list(self.workers)}),
             task_type="worker",
@@ -46,25 +46,26 @@ class Cluster:
 
 
 def check_addresses(addresses: Sequence[str], remedy: str = "Give every worker its own host and port.") -> None:
-    """Raises ClusterError if an address is not host:port, or is there twice; `remedy` says what to do then."""
+    """Raises ClusterError, with the remedy for duplicates, if an address is not host:port or occurs twice."""
     for address in addresses:
         match = _ADDRESS.fullmatch(address)
         if not match or not 1 <= int(match[2]) <= 65535:
             raise ClusterError(
                 f"A worker's address must be host:port with a port from 1 to 65535. Received: {address!r}."
             )
-    if twice := [address for number, address in enumerate(addresses) if address in addresses[:number]]:
-        raise ClusterError(f"{twice[0]} is the address of two workers. {remedy}")
+    duplicates = [address for number, address in enumerate(addresses) if address in addresses[:number]]
+    if duplicates:
+        raise ClusterError(f"{duplicates[0]} is the address of two workers. {remedy}")
 
 
 def split(address: str) -> tuple[str, int]:
-    """Host and port of "host:port"."""
+    """Splits "host:port" into host and port."""
     host, _, port = address.rpartition(":")
     return host, int(port)
 
 
 def is_local(host: str) -> bool:
-    """Whether a host name or address is one of this machine's, that is, whether a socket can be bound to it."""
+    """Tells whether a host name or address belongs to this machine: whether a socket can be bound to it."""
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):

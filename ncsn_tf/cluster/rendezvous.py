@@ -1,8 +1,8 @@
-"""The workers of a cluster meet before TensorFlow starts, and those that do not come are named.
+"""A rendezvous of the workers of a cluster before TensorFlow starts, which names absent workers.
 
-TensorFlow's own meeting holds the interpreter's lock while it waits: no signal is handled, no thread runs, and a
-worker whose peer did not come still waited after twenty minutes. This one is a greeting over the same addresses, in
-Python.
+While TensorFlow itself waits for the workers, it holds the interpreter's lock: no signal is handled, no thread runs,
+and a worker whose peer was absent still waited after twenty minutes. This rendezvous exchanges greetings over the same
+addresses, in Python.
 """
 
 import contextlib
@@ -24,18 +24,19 @@ _LONGEST = 128
 
 
 def meet(cluster: Cluster, timeout: float) -> None:
-    """Returns once this worker has reached every other and been reached by it; all workers call it.
+    """Returns once this worker has reached every other worker and every other worker has reached it; all call it.
 
-    What answers otherwise, such as a worker of an earlier start that has yet to notice that it lost its peers, is not
-    there yet.
+    An address that answers anything but the greeting counts as absent. Such an answer comes for instance from a worker
+    of an earlier start that has not noticed yet that it lost its peers.
 
     Args:
       cluster: the workers.
       timeout: seconds to wait for them.
 
     Raises:
-      ClusterError: if this worker's port is taken, or another worker was given another list of workers.
-      AbsentWorkersError: if some did not come, naming them.
+      ClusterError: if this worker's port is taken, or if another worker was given another list of workers or the same
+        index.
+      AbsentWorkersError: if some workers are absent; the message names them.
     """
     others = {task: address for task, address in enumerate(cluster.workers) if task != cluster.task}
     deadline = time.monotonic() + timeout
@@ -55,12 +56,12 @@ def _absence(cluster: Cluster, others: dict[int, str], reached: set[int], caller
         return ", ".join(f"{task} ({others[task]})" for task in sorted(tasks))
 
     missing = others.keys() - reached
-    what = f"cannot reach worker {names(missing)}"
+    problem = f"cannot reach worker {names(missing)}"
     if not missing:
-        what = f"was not reached by worker {names(others.keys() - callers)}, which it could reach"
+        problem = f"was not reached by worker {names(others.keys() - callers)}, which it could reach"
     return (
-        f"After {timeout:g} s worker {cluster.task} ({cluster.workers[cluster.task]}) {what}. Start the same command "
-        "on all workers, and open their ports to each other."
+        f"After {timeout:g} s worker {cluster.task} ({cluster.workers[cluster.task]}) {problem}. Start the same "
+        "command on all workers, and open their ports to each other."
     )
 
 
@@ -69,15 +70,15 @@ def _greeting(cluster: Cluster) -> bytes:
     return f"ncsn_tf {digest} {cluster.task}\n".encode()
 
 
-def _understood(cluster: Cluster, greeting: bytes) -> int | None:
-    """The task that a greeting comes from, None if it is none of ours; another list of workers raises."""
+def _sender(cluster: Cluster, greeting: bytes) -> int | None:
+    """The task of the worker that sent a greeting, None if it is not a worker's; raises ClusterError on a mismatch."""
     words = greeting.split()
     if len(words) != 3 or words[0] != b"ncsn_tf" or not words[2].isdigit():
         return None
     if words[1] != _greeting(cluster).split()[1]:
         raise ClusterError(
             f"Worker {int(words[2])} was given another list of workers than worker {cluster.task}, which has "
-            f"{', '.join(cluster.workers)}. Give all of them the same, in the same order."
+            f"{', '.join(cluster.workers)}. Give all workers the same list, in the same order."
         )
     if int(words[2]) == cluster.task:
         raise ClusterError(
@@ -88,11 +89,11 @@ def _understood(cluster: Cluster, greeting: bytes) -> int | None:
 
 
 def _greet(cluster: Cluster, task: int) -> bool:
-    """Calls a worker; whether it answered."""
+    """Sends a greeting to a worker; returns whether it answered with its own."""
     try:
         with socket.create_connection(split(cluster.workers[task]), _CONNECT) as connection:
             connection.sendall(_greeting(cluster))
-            return _understood(cluster, _line(connection)) == task
+            return _sender(cluster, _line(connection)) == task
     except (OSError, UnicodeError):  # UnicodeError: a host name with a label that is empty or too long
         return False
 
@@ -108,14 +109,14 @@ def _line(connection: socket.socket) -> bytes:
 
 
 class AbsentWorkersError(RuntimeError):
-    """Some workers did not come in time."""
+    """Some workers were not there in time."""
 
 
 class _Answering:
     """Answers the other workers' greetings from a thread.
 
     Attributes:
-      callers: the tasks that have called. Reading it raises what was wrong with a greeting.
+      callers: the tasks that have called. Reading it raises ClusterError if a greeting did not match.
     """
 
     def __init__(self, cluster: Cluster):
@@ -132,12 +133,12 @@ class _Answering:
     def __enter__(self) -> "_Answering":
         address = self._cluster.workers[self._cluster.task]
         try:
-            # It sets SO_REUSEADDR, which passes over the closed connections of an earlier run, but over no listener.
+            # It sets SO_REUSEADDR, which ignores the closed connections of an earlier run, but not a listener.
             self._server = socket.create_server(("", split(address)[1]))
         except OSError as error:
             raise ClusterError(
                 f"Worker {self._cluster.task} cannot listen at {address} ({error.strerror}). If another process "
-                "listens there, it is a worker of the same index or an earlier job: end it, or give this worker "
+                "listens there, it is a worker of the same index or of an earlier job: end it, or give this worker "
                 "another port."
             ) from error
         self._thread = threading.Thread(target=self._answer, name="rendezvous", daemon=True)
@@ -159,10 +160,10 @@ class _Answering:
             with connection, contextlib.suppress(OSError):
                 connection.settimeout(_CONNECT)
                 try:
-                    task = _understood(self._cluster, _line(connection))
+                    task = _sender(self._cluster, _line(connection))
                     connection.sendall(_greeting(self._cluster))
                 except ClusterError as error:
-                    connection.sendall(_greeting(self._cluster))  # so that the other learns of it too
+                    connection.sendall(_greeting(self._cluster))  # so that the other worker finds the mismatch too
                     self._mistake = error
                 else:
                     if task is not None:
@@ -171,21 +172,21 @@ class _Answering:
 
 @contextlib.contextmanager
 def ends_process_after(seconds: float, message: str) -> Iterator[None]:
-    """Ends the process, with a line and code 1, if the body takes longer, even where it holds Python's lock.
+    """Ends the process, with an error line and code 1, if the body takes longer, even if it holds Python's lock.
 
-    No thread of Python can do it then: a shell in the background writes the line, and `faulthandler`, whose timer needs
-    no lock, ends the process.
+    A Python thread cannot do that. A shell in the background writes the line, and `faulthandler`, whose timer does not
+    need the lock, ends the process.
 
     Args:
       seconds: the time that the body may take.
       message: the line, without "error:".
     """
-    # The shell looks whether this process is there still: if it was killed meanwhile, there is nothing to say.
+    # The shell checks that this process still exists: it may have been killed in the meantime.
     script = 'sleep "$1" && kill -0 "$2" && echo "error: $3" >&2'
     arguments = [f"{seconds:g}", str(os.getpid()), message]
-    with open(os.devnull, "w") as nowhere:
+    with open(os.devnull, "w") as null:
         shell = subprocess.Popen(["sh", "-c", script, "sh", *arguments], start_new_session=True)
-        faulthandler.dump_traceback_later(seconds + 0.5, exit=True, file=nowhere)
+        faulthandler.dump_traceback_later(seconds + 0.5, exit=True, file=null)
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""Which machines train together, and which of them this process is, read through TensorFlow's cluster resolvers.
+"""Reads the cluster that this process belongs to, through TensorFlow's cluster resolvers.
 
 source                                          the workers                      this process
 tf_config                                       TF_CONFIG                        its task
@@ -6,7 +6,7 @@ slurm                                           the tasks of the job step       
 kubernetes:SELECTOR[:PORT]                      the nodes of the selected pods   the one address of this machine
 gce:PROJECT/ZONE/INSTANCE_GROUP[:PORT]          the running instances            the one address of this machine
 
-Nothing here starts TensorFlow's runtime: MultiWorkerMirroredStrategy must be made before anything else uses it.
+Nothing here starts TensorFlow's runtime: MultiWorkerMirroredStrategy must be created before anything else uses it.
 """
 
 import dataclasses
@@ -22,15 +22,15 @@ import tensorflow as tf
 
 from ncsn_tf.cluster.description import Cluster, ClusterError, check_addresses, is_local, split
 
-_DEFAULT_PORT = 8470  # TensorFlow's own, of both resolvers that ask for one
-_SLURM_PORT = 8888  # and its resolver's for the first task of a node
+_DEFAULT_PORT = 8470  # the default of TensorFlow's resolvers for Kubernetes and Compute Engine
+_SLURM_PORT = 8888  # the default of its Slurm resolver for the first task of a node
 _RETRY_SECONDS = 2.0
 _KUBERNETES = re.compile(r"kubernetes:([^:]+)(?::([0-9]{1,5}))?")
 _GCE = re.compile(r"gce:([^/]+)/([^/:]+)/([^/:]+)(?::([0-9]{1,5}))?")  # a project may be "example.com:name"
 _FORMS = "'auto', 'tf_config', 'slurm', 'kubernetes:SELECTOR[:PORT]' or 'gce:PROJECT/ZONE/INSTANCE_GROUP[:PORT]'"
 _NO_SUCH_JOB = {
-    "ps": "Training is synchronous and has no parameter servers: list these machines under 'worker'.",
-    "evaluator": "Held-out data are evaluated while training: leave the evaluator out, and do not start it.",
+    "ps": "Training is synchronous, without parameter servers: list these machines under 'worker'.",
+    "evaluator": "Held-out data are evaluated during training: leave the evaluator out, and do not start it.",
 }
 
 
@@ -38,18 +38,18 @@ def read(source: str = "auto", *, workers: int | None = None, timeout: float = 3
     """The cluster that this process belongs to.
 
     Args:
-      source: a line of the table above, or "auto": TF_CONFIG where that is set and not empty, else Slurm where
+      source: a source of the table above, or "auto": TF_CONFIG if it is set and not empty, else Slurm if
         SLURM_STEP_NUM_TASKS is 2 or more, else no cluster. PORT is 8470 by default.
-      workers: the number of workers that must be there. Kubernetes and the instance group list what runs at the
-        moment: without the number, a worker that asks early finds fewer than one that asks late.
-      timeout: how many seconds to wait for machines that Kubernetes or the instance group do not list yet.
+      workers: the expected number of workers. Kubernetes and the instance group list what is running at the moment:
+        without the number, a worker that asks early finds fewer workers than one that asks late.
+      timeout: seconds to wait for machines that Kubernetes or the instance group do not list yet.
 
     Returns:
-      The cluster; None where this process trains alone: no cluster is described, or it has one worker.
+      The cluster; None if this process trains alone, because no cluster is described or it has one worker.
 
     Raises:
-      ClusterError: if the source is unknown, or what it says is missing, wrong, or another number of workers. What the
-        Kubernetes or Compute API itself refuses, such as the right to list pods, passes through as their client's own.
+      ClusterError: if the source is unknown, or if its description is missing, wrong, or has another number of workers.
+        Errors of the Kubernetes or Compute API itself, such as a missing permission, are raised unchanged.
     """
     if workers is not None and workers < 1:
         raise ClusterError(f"workers must be 1 or more, or None for any number. Received: {workers}.")
@@ -65,7 +65,7 @@ def read(source: str = "auto", *, workers: int | None = None, timeout: float = 3
         group = _gce(match[1], match[2], match[3], _port(match[4], source), _gce_service())
         cluster = group.cluster(workers, timeout)
     else:
-        raise ClusterError(f"No cluster is read from {source!r}. Give {_FORMS}.")
+        raise ClusterError(f"A cluster is read from {_FORMS}. Received: {source!r}.")
     found = 1 if cluster is None else len(cluster.workers)
     if workers not in (None, found):
         described = "no cluster" if cluster is None else f"{found} workers: {', '.join(cluster.workers)}"
@@ -74,7 +74,7 @@ def read(source: str = "auto", *, workers: int | None = None, timeout: float = 3
 
 
 def _described() -> Cluster | None:
-    """What the environment says by itself."""
+    """The cluster that the environment describes, if it does."""
     if os.environ.get("TF_CONFIG"):
         return _tf_config()
     return _slurm() if os.environ.get("SLURM_STEP_NUM_TASKS") and _slurm_number("SLURM_STEP_NUM_TASKS") > 1 else None
@@ -96,24 +96,24 @@ def _tf_config() -> Cluster | None:
     _check_tf_config(config)
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     jobs = resolver.cluster_spec().as_dict()
-    tasks = [(job, index) for job in sorted(jobs) for index in range(len(jobs[job]))]  # the chief's, then the workers'
+    tasks = [(job, index) for job in sorted(jobs) for index in range(len(jobs[job]))]  # the chief, then the workers
     workers = tuple(jobs[job][index] for job, index in tasks)
     return Cluster(workers, tasks.index((resolver.task_type, resolver.task_id)))
 
 
 def _check_tf_config(config: dict) -> None:
-    """Refuses what TFConfigClusterResolver would take, or would refuse without saying where."""
+    """Raises ClusterError for faults that TFConfigClusterResolver accepts, or reports without their place."""
     jobs, task = config["cluster"], config.get("task")
     if not isinstance(jobs, dict) or not all(_is_strings(addresses) for addresses in jobs.values()):
         raise ClusterError(f'TF_CONFIG["cluster"] must map jobs to lists of "host:port". Received: {jobs!r}.')
     if not isinstance(task, dict) or not {"type", "index"} <= task.keys():
-        raise ClusterError(f'TF_CONFIG["task"] must be {{"type": "worker", "index": 0}} or so. Received: {task!r}.')
+        raise ClusterError(f'TF_CONFIG["task"] must be like {{"type": "worker", "index": 0}}. Received: {task!r}.')
     kind, index = task["type"], task["index"]
     for job in [*jobs, str(kind)]:
         if job in _NO_SUCH_JOB:
             raise ClusterError(f"TF_CONFIG has the job {job!r}. {_NO_SUCH_JOB[job]}")
     if unknown := [job for job in jobs if job not in ("chief", "worker")]:
-        raise ClusterError(f"TF_CONFIG has the job {unknown[0]!r}. Name the jobs 'worker' and, if at all, 'chief'.")
+        raise ClusterError(f"TF_CONFIG has the job {unknown[0]!r}. The jobs are 'worker' and, optionally, 'chief'.")
     if not isinstance(kind, str) or kind not in jobs:
         raise ClusterError(f"TF_CONFIG gives the task type {kind!r}. Give a job of its cluster: {', '.join(jobs)}.")
     if type(index) is not int or not 0 <= index < len(jobs[kind]):  # bool is an int too
@@ -129,8 +129,8 @@ def _slurm() -> Cluster:
     try:
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
             port_base=_SLURM_PORT,
-            # It drops tasks for which it finds no GPU, and 0 a task is a range of step zero: any number serves that is
-            # large enough. TensorFlow counts the GPUs that there are, and Slurm says who sees which.
+            # The resolver drops tasks for which it finds no GPU, and with 0 GPUs per task it fails on a range of step 0:
+            # any number that is large enough works. TensorFlow counts the actual GPUs, and Slurm assigns them.
             gpus_per_node=tasks,
             gpus_per_task=1,
             auto_set_gpu=False,
@@ -140,12 +140,12 @@ def _slurm() -> Cluster:
         raise ClusterError(
             f"Slurm's environment describes no cluster. Start every worker with srun, or set TF_CONFIG. ({error})"
         ) from error
-    # Not the resolver's task_id: it sorts the nodes as strings, node10 before node2, and takes Slurm's rank, which
-    # follows Slurm's order, for an index into that.
+    # Not the resolver's task_id: the resolver sorts the nodes as strings, node10 before node2, but uses Slurm's rank,
+    # which follows Slurm's own order, as an index into them.
     own = f"{_slurm_variable('SLURMD_NODENAME')}:{_SLURM_PORT + _slurm_number('SLURM_LOCALID')}"
     if own not in workers:
         raise ClusterError(
-            f"SLURMD_NODENAME and SLURM_LOCALID make this task {own}, which is none of the job step's workers "
+            f"SLURMD_NODENAME and SLURM_LOCALID make this task {own}, which is not among the job step's workers "
             f"{', '.join(workers)}. Start every worker with srun, or set TF_CONFIG."
         )
     return Cluster(workers, workers.index(own))
@@ -156,8 +156,8 @@ def _kubernetes(selector: str, port: int, client: Any) -> "_Listing":
 
     Args:
       selector: the labels of the pods, such as "job-name=train".
-      port: of every worker.
-      client: a kubernetes.client.CoreV1Api, or what has its `list_pod_for_all_namespaces`.
+      port: the port of every worker.
+      client: a kubernetes.client.CoreV1Api, or an object with its `list_pod_for_all_namespaces`.
     """
     resolver = tf.distribute.cluster_resolver.KubernetesClusterResolver(
         {"worker": [selector]}, tf_server_port=port, override_client=client
@@ -165,17 +165,19 @@ def _kubernetes(selector: str, port: int, client: Any) -> "_Listing":
     return _Listing(
         lambda: tuple(resolver.cluster_spec().as_dict()["worker"]),
         f"pods with the labels {selector!r}",
-        "TensorFlow's resolver lists the nodes of pods: give the pods `hostNetwork: true`, and every node one of them.",
+        "TensorFlow's resolver lists the nodes of pods: give the pods `hostNetwork: true`, and each node one pod.",
     )
 
 
 def _gce(project: str, zone: str, group: str, port: int, service: Any) -> "_Listing":
-    """The running instances of an instance group of the Google Compute Engine.
+    """The running instances of an instance group of Google Compute Engine.
 
     Args:
-      project, zone, group: where they are.
-      port: of every worker.
-      service: googleapiclient.discovery.build("compute", "v1"), or what has its `instances` and `instanceGroups`.
+      project: the project of the group.
+      zone: the zone of the group.
+      group: the name of the group.
+      port: the port of every worker.
+      service: googleapiclient.discovery.build("compute", "v1"), or an object with its `instances` and `instanceGroups`.
     """
     resolver = tf.distribute.cluster_resolver.GCEClusterResolver(
         project, zone, group, port, task_type="worker", credentials=None, service=_renaming(service)
@@ -187,15 +189,17 @@ def _gce(project: str, zone: str, group: str, port: int, service: Any) -> "_List
         except KeyError as error:
             if error.args != ("items",):
                 raise
-            return ()  # the API leaves an empty list out of its answer
+            return ()  # the API omits an empty list from its answer
 
     remedy = "Run every worker on an instance of the group, in the network of its first interface."
     return _Listing(addresses, f"running instances of {project}/{zone}/{group}", remedy)
 
 
 def _renaming(service: Any) -> Any:
-    """A Compute service as GCEClusterResolver calls it: with `instanceGroups` for what the API calls `instanceGroup`,
-    which Google's client refuses with a TypeError."""
+    """A Compute service for GCEClusterResolver, which passes the argument `instanceGroup` as `instanceGroups`.
+
+    Google's client refuses the wrong name with a TypeError.
+    """
     groups = service.instanceGroups()
 
     def list_instances(**arguments):
@@ -207,7 +211,7 @@ def _renaming(service: Any) -> Any:
 
 
 def _kubernetes_client() -> Any:
-    """A client with the rights of the pod. The resolver's own would read them in the pod, and then those of a user."""
+    """A client with the rights of the pod; the resolver's own client would then load those of a user."""
     try:
         from kubernetes import client, config  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -216,7 +220,7 @@ def _kubernetes_client() -> Any:
         config.load_incluster_config()
     except config.ConfigException as error:
         raise ClusterError(
-            f"This process runs in no Kubernetes pod. Start it in one, or set TF_CONFIG. ({error})"
+            f"This process does not run in a Kubernetes pod. Start it in one, or set TF_CONFIG. ({error})"
         ) from error
     return client.CoreV1Api()
 
@@ -232,20 +236,17 @@ def _gce_service() -> Any:
     try:
         return discovery.build("compute", "v1")
     except DefaultCredentialsError as error:
-        raise ClusterError(f"The Compute API is closed to this process. {error}") from error
-
-
-# Their parts
+        raise ClusterError(f"This process has no access to the Compute API. {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)
 class _Listing:
-    """Machines that are listed while they run, so that the list may still be growing.
+    """Machines that are listed while they run, so that the list may still grow.
 
     Attributes:
-      addresses: lists them; raises RuntimeError while one of them does not run.
-      described: what they are, in words.
-      remedy: what makes this machine one of them.
+      addresses: lists the machines' addresses; raises RuntimeError while one of the machines does not run.
+      described: the kind of machines, in words.
+      remedy: how to make this machine one of them.
     """
 
     addresses: Callable[[], tuple[str, ...]]
@@ -253,20 +254,20 @@ class _Listing:
     remedy: str
 
     def cluster(self, workers: int | None = None, timeout: float = 300.0) -> Cluster:
-        """The cluster, in which this process is the worker at this machine's address; arguments as of `read`."""
+        """The cluster, in which this process is the worker at this machine's address; arguments as for `read`."""
         addresses = self._wait(workers, timeout)
         check_addresses(addresses, self.remedy)
         own = [task for task, address in enumerate(addresses) if is_local(split(address)[0])]
         if len(own) != 1:
-            who = f"{', '.join(addresses[task] for task in own)} are all" if own else "None is"
+            which = f"{', '.join(addresses[task] for task in own)} are all" if own else "None is"
             raise ClusterError(
                 f"Exactly one of the {self.described} must be this machine. Received: "
-                f"{', '.join(addresses) or 'none'}. {who} this machine. {self.remedy}"
+                f"{', '.join(addresses) or 'none'}. {which} this machine. {self.remedy}"
             )
-        if len(addresses) == 1 and workers is None:  # it would train alone, in silence, and so would the others
+        if len(addresses) == 1 and workers is None:  # this worker, and each of the others, would silently train alone
             raise ClusterError(
-                f"Received one of the {self.described}, {addresses[0]}; others may not be there yet. Say how many "
-                "workers there are, 1 if it is the only one."
+                f"Received one of the {self.described}, {addresses[0]}; others may not be there yet. Give the number "
+                "of workers, 1 if it is the only one."
             )
         return Cluster(addresses, own[0])
 
@@ -275,7 +276,7 @@ class _Listing:
         while True:
             try:
                 addresses = self.addresses()
-            except RuntimeError as error:  # it names the pod that is not running
+            except RuntimeError as error:  # names the pod that is not running
                 missing = str(error)
             else:
                 if workers in (None, len(addresses)):
@@ -284,8 +285,8 @@ class _Listing:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise ClusterError(
-                    f"After {timeout:g} seconds the {self.described} are not as expected: {missing}. Start what is "
-                    "missing, delete what has ended, or correct the number of workers."
+                    f"After {timeout:g} seconds the {self.described} are not as expected: {missing}. Start "
+                    "missing ones, delete those that have ended, or correct the number of workers."
                 )
             time.sleep(min(_RETRY_SECONDS, left))
 

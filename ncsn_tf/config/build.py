@@ -132,7 +132,9 @@ class Builder:
                 "network.rematerialise=True goes with objectives that take no derivative of the score: "
                 f"{', '.join(_FIRST_ORDER_OBJECTIVES)}. Received: objective.name={names['objective']!r}."
             )
-        self.sampler()  # refuses impossible options now, before anything is written
+        # What is impossible is refused now, before anything is written.
+        self.sampler()
+        self.score_model(lambda x, condition: x)
         self._learning_rate()
 
     @property

@@ -103,7 +103,7 @@ def measure(
     width = len(reference.moments.mean)
     if features.pooled.shape[1] != width:
         raise ValueError(
-            f"The reference statistics have {width} features, the samples {features.pooled.shape[1]}: they were made "
+            f"The reference statistics have {width} features, the samples {features.pooled.shape[1]}: they were computed "
             "with different networks."
         )
     found, absent = [], []

@@ -1,4 +1,4 @@
-"""Feature networks: what they are shown, by a stand-in for Inception whose outputs are known, and what is refused."""
+"""Feature networks: their inputs, checked by a stand-in for Inception whose outputs are known, and their errors."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from ncsn_tf.networks.classifier import Classifier
 from tests.support.tiny import random_pixels
 
 CELLS = 13 * 13 * 3
-"""What is left of 299x299x3 by means over squares of 23x23."""
+"""The number of means over squares of 23x23 in an image of 299x299x3."""
 IMAGES = tf.TensorSpec([None, 299, 299, 3], tf.float32)
 
 
@@ -37,7 +37,7 @@ class StandIn(tf.Module):
     def __call__(self, images):
         cells = tf.reshape(tf.nn.avg_pool2d(images, 23, 23, "VALID"), [-1, CELLS])
         pooled, logits = (cells @ matrix for matrix in self.matrices)
-        return dict(zip(self.names, (pooled[:, None, None], logits), strict=True))  # [B, 1, 1, D], as TF-GAN's comes
+        return dict(zip(self.names, (pooled[:, None, None], logits), strict=True))  # [B, 1, 1, D], as in TF-GAN
 
 
 @pytest.fixture(scope="module")
@@ -66,25 +66,26 @@ def exported(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch, tmp_path):
-    """Whoever asks for the network is sent to a port of this machine at which nobody listens."""
+    """Sends every connection to a local port at which nothing listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+        closed = f"http://127.0.0.1:{free.getsockname()[1]}"
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        value = "" if name == "no_proxy" else nobody
+        value = "" if name == "no_proxy" else closed
         monkeypatch.setenv(name, value)
         monkeypatch.setenv(name.upper(), value)
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "hub"))
     monkeypatch.setenv("NCSN_TF_CACHE", str(tmp_path / "cache"))
 
 
-# What the networks are shown
+# Inputs of the networks
 
 
 def triangle(old, new):
-    """Half-pixel bilinear resizing as a matrix [new, old]; where it makes smaller, the triangle is as wide as a step.
+    """Bilinear resizing with half-pixel centres as a matrix [new, old].
 
-    Beyond the border there is nothing, and the weights that are left add up to 1.
+    Where the image becomes smaller, the triangle is as wide as a step. Weights beyond the border are left out, and the
+    others are normalised to the sum 1.
     """
     scale = old / new
     centres = (np.arange(new) + 0.5) * scale
@@ -94,7 +95,7 @@ def triangle(old, new):
 
 
 def expected(images):
-    """The stand-in's outputs of bytes, float64 [B, 2048] and [B, 1008], from NumPy alone."""
+    """The stand-in's outputs for bytes, float64 [B, 2048] and [B, 1008], from NumPy alone."""
     x = np.asarray(images, np.float64) * np.ones(3)  # grey to RGB
     height, width = (triangle(side, 299) for side in x.shape[1:3])
     x = np.einsum("ih,bhwc->biwc", height, x, optimize=True)
@@ -109,23 +110,23 @@ def expected(images):
     [(8, 8, 1), (8, 8, 3), (10, 33, 3), (299, 299, 3), (299, 299, 1), (897, 897, 1), (350, 40, 3)],
     ids=str,
 )
-def test_inception_sees_images_resized_repeated_and_scaled(inception, shape):
+def test_inceptions_input_is_resized_repeated_and_scaled(inception, shape):
     images = random_pixels(2, *shape)
     found = inception(images)
     assert found.pooled.dtype == found.logits.dtype == np.float32 and len(found) == 2
     pooled, logits = expected(images)
-    # Values of about sqrt(507) from float32 sums: what is wrong by a level in one cell is off by more.
+    # Values of about sqrt(507) from float32 sums. An error of one level in one cell would change them by more.
     np.testing.assert_allclose(found.pooled, pooled, atol=2e-3)
     np.testing.assert_allclose(found.logits, logits, atol=2e-3)
 
 
-def test_the_oracle_knows_bilinear_and_antialiased_resizing_by_hand():
+def test_the_oracle_resizes_as_computed_by_hand():
     np.testing.assert_allclose(triangle(2, 4) @ [0.0, 1.0], [0.0, 0.25, 0.75, 1.0])
-    # Every third pixel of a row is 1: met by each centre, and a third of each triangle but at the borders.
+    # Every third pixel of a row is 1: it is at each centre, and has a third of each triangle except at the borders.
     np.testing.assert_allclose(triangle(9, 3) @ np.tile([0, 1, 0], 3), [3 / 8, 1 / 3, 3 / 8])
 
 
-def test_a_classifier_sees_its_images_scaled(exported):
+def test_a_classifiers_input_is_scaled(exported):
     network, path = exported
     loaded = features.load_classifier(path)
     found, own = loaded(SOURCE.images), network((SOURCE.images.astype(np.float32) - 128) / 128)
@@ -144,7 +145,7 @@ def test_inception_describes_itself(inception, inception_path):
     assert inception.data_name is None
     assert inception.describe() == {"kind": "inception", "sha256": inception.fingerprint, "resize": inception.resize}
     assert "299x299" in inception.resize and "half-pixel" in inception.resize
-    # The SHA-256 of sizes and bytes, by another route.
+    # The SHA-256 of sizes and bytes, computed independently.
     digest = hashlib.sha256()
     for name in ("saved_model.pb", "variables/variables.data-00000-of-00001", "variables/variables.index"):
         content = (inception_path / name).read_bytes()
@@ -152,7 +153,7 @@ def test_inception_describes_itself(inception, inception_path):
     assert inception.fingerprint == digest.hexdigest()
 
 
-def test_the_fingerprint_is_of_graph_weights_and_assets_not_of_descriptions(exported, tmp_path):
+def test_the_fingerprint_covers_graph_weights_and_assets_but_not_descriptions(exported, tmp_path):
     original = features.load_classifier(exported[1]).fingerprint
     path = shutil.copytree(exported[1], tmp_path / "copy")
     for name in ("about.json", "fingerprint.pb", "keras_metadata.pb"):
@@ -170,10 +171,10 @@ def test_the_fingerprint_is_of_graph_weights_and_assets_not_of_descriptions(expo
     assert len(seen) == 5
 
 
-# What is refused
+# Errors
 
 
-def test_where_there_is_no_saved_model_both_remedies_are_named(tmp_path):
+def test_the_error_for_a_missing_saved_model_names_both_remedies(tmp_path):
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(FeatureNetworkError, match="no SavedModel.*--inception_path.*--classifier_path"):
             features.load_inception(path)
@@ -187,42 +188,42 @@ def test_a_damaged_saved_model_is_refused(tmp_path):
         features.load_inception(tmp_path)
 
 
-def test_one_kind_is_not_taken_for_the_other(exported, inception_path, tmp_path):
+def test_a_network_of_the_other_kind_is_refused(exported, inception_path, tmp_path):
     with pytest.raises(FeatureNetworkError, match="is a dataset's classifier, not Inception: give --classifier_path"):
         features.load_inception(exported[1])
     for about in (None, "no JSON", "[]", "{}", '{"dataset": null}', '{"dataset": {"shape": [8, 8]}}'):
         path = shutil.copytree(inception_path, tmp_path / "network", dirs_exist_ok=True)
         if about is not None:
             (path / "about.json").write_text(about)
-        with pytest.raises(FeatureNetworkError, match=r"about.json gives no dataset.shape"):
+        with pytest.raises(FeatureNetworkError, match=r"about.json has no dataset.shape"):
             features.load_classifier(path)
 
 
 @pytest.mark.parametrize("sizes", [(64, 1008), (2048, 1000)])
-def test_a_network_with_outputs_of_other_sizes_makes_no_fid(tmp_path, sizes):
+def test_a_network_with_outputs_of_other_sizes_is_not_inception(tmp_path, sizes):
     tf.saved_model.save(StandIn(*sizes), str(tmp_path))
-    with pytest.raises(FeatureNetworkError, match=f"its own are .*{sizes[0]}.*{sizes[1]}.*no FID"):
+    with pytest.raises(FeatureNetworkError, match=f"its own are .*{sizes[0]}.*{sizes[1]}.*not be a FID"):
         features.load_inception(tmp_path)
 
 
-def test_an_output_that_is_missing_is_named(tmp_path):
+def test_a_missing_output_is_named(tmp_path):
     tf.saved_model.save(StandIn(names=("pool_3", "softmax")), str(tmp_path))
     with pytest.raises(FeatureNetworkError, match=r"has no output logits, but \['pool_3', 'softmax'\]"):
         features.load_inception(tmp_path)
 
 
-def test_what_cannot_be_called_with_one_batch_is_refused(tmp_path):
+def test_a_model_that_cannot_be_called_with_one_batch_is_refused(tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path / "nothing"))
     module: Any = tf.Module()
     styled = lambda images, style: {"pool_3": images + style, "logits": images}  # noqa: E731
     two = tf.function(styled, input_signature=[IMAGES, IMAGES], autograph=False)
     tf.saved_model.save(module, str(tmp_path / "two"), signatures={"serving_default": two.get_concrete_function()})
     for name in ("nothing", "two"):
-        with pytest.raises(FeatureNetworkError, match="neither be called nor has it a signature .*one batch"):
+        with pytest.raises(FeatureNetworkError, match="cannot be called, and has no signature .*one batch"):
             features.load_inception(tmp_path / name)
 
 
-def test_a_signature_serves_where_there_is_nothing_to_call(tmp_path, inception):
+def test_a_signature_is_used_if_the_model_cannot_be_called(tmp_path, inception):
     module: Any = tf.Module()
     module.inner = StandIn()
     signature = tf.function(lambda images: module.inner(images), input_signature=[IMAGES])
@@ -234,9 +235,9 @@ def test_a_signature_serves_where_there_is_nothing_to_call(tmp_path, inception):
 def test_images_that_do_not_fit_are_refused(exported, inception, tmp_path):
     loaded = features.load_classifier(exported[1])
     loaded.check_shape((5, 7, 1))
-    with pytest.raises(FeatureNetworkError, match=r"is for images \(5, 7, 1\). Received images \(7, 5, 1\)"):
+    with pytest.raises(FeatureNetworkError, match=r"is for images \(5, 7, 1\). Received: images \(7, 5, 1\)"):
         features.extract(loaded, random_pixels(3, 7, 5, 1))
-    with pytest.raises(FeatureNetworkError, match="grey or RGB images. Received 4 channels"):
+    with pytest.raises(FeatureNetworkError, match="grey or RGB images. Received: 4 channels"):
         features.extract(inception, random_pixels(3, 8, 8, 4))
     path = shutil.copytree(exported[1], tmp_path / "copy")
     (path / "about.json").write_text('{"kind": "classifier", "dataset": {"shape": [5, 7, 3]}}')
@@ -248,7 +249,7 @@ def test_images_that_do_not_fit_are_refused(exported, inception, tmp_path):
 
 
 class Counting:
-    """A network whose features are the first pixel and its double, and which writes down the batches it sees."""
+    """A network whose features are the first pixel and its double; it records its batches."""
 
     def __init__(self, broken=()):
         self.broken, self.batches = broken, []
@@ -273,7 +274,7 @@ def test_features_do_not_depend_on_the_batches(exported, batch_size):
     assert sum(rows) == 11 and max(rows) == min(batch_size, 11)
 
 
-def test_the_last_batch_is_filled_up_and_what_filled_it_left_out():
+def test_the_last_batch_is_padded_and_the_padding_is_left_out():
     images = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((2, 2, 1), np.uint8)
     network: Any = Counting()
     rows = []
@@ -286,14 +287,14 @@ def test_the_last_batch_is_filled_up_and_what_filled_it_left_out():
 def test_features_that_are_not_finite_are_refused():
     images = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((2, 2, 1), np.uint8)
     network: Any = Counting(broken=(5, 8))
-    with pytest.raises(FeatureNetworkError, match="features of 2 images are not finite, first of image 5"):
+    with pytest.raises(FeatureNetworkError, match="features of 2 images are not finite, the first of image 5"):
         features.extract(network, images, batch_size=3)
 
 
-# Where Inception comes from
+# The download of Inception
 
 
-def test_without_a_network_both_remedies_are_named_and_nothing_leaves_the_machine(tmp_path):
+def test_without_a_connection_the_error_names_both_remedies(tmp_path):
     before = socket.getdefaulttimeout()
     with pytest.raises(FeatureNetworkError, match="not be downloaded .*refused.*--inception_path.*--classifier_path"):
         features.load_inception()
@@ -302,7 +303,7 @@ def test_without_a_network_both_remedies_are_named_and_nothing_leaves_the_machin
 
 
 @pytest.mark.filterwarnings("ignore:pkg_resources")
-def test_whatever_goes_wrong_with_a_download_both_remedies_are_named(monkeypatch):
+def test_the_error_for_a_failed_download_names_both_remedies(monkeypatch):
     def resolve(address):
         assert address == features.INCEPTION_ADDRESS and socket.getdefaulttimeout() == 60.0
         raise EOFError("half an archive")
@@ -313,18 +314,18 @@ def test_whatever_goes_wrong_with_a_download_both_remedies_are_named(monkeypatch
 
 
 @pytest.mark.parametrize("set_by_the_user", [True, False])
-def test_a_download_of_an_earlier_time_is_found(monkeypatch, tmp_path, inception_path, inception, set_by_the_user):
+def test_an_earlier_download_is_found(monkeypatch, tmp_path, inception_path, inception, set_by_the_user):
     cache = tmp_path / "hub" if set_by_the_user else tmp_path / "cache" / "tfhub"
     if not set_by_the_user:
         monkeypatch.delenv("TFHUB_CACHE_DIR")
-    # TensorFlow Hub names the folder by the address's SHA-1.
+    # TensorFlow Hub names the folder after the SHA-1 of the address.
     place = cache / hashlib.sha1(b"https://tfhub.dev/tensorflow/tfgan/eval/inception/1").hexdigest()
     shutil.copytree(inception_path, place)
     found = features.load_inception()
     assert found.kind == INCEPTION and found.path == place and found.fingerprint == inception.fingerprint
 
 
-def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
+def test_the_cache_directory_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
     for value, expected_path in (("/own", "/own"), ("~/own", str(tmp_path / "own")), ("", "/elsewhere/ncsn_tf")):
@@ -335,7 +336,7 @@ def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
     assert features.cache_directory() == tmp_path / ".cache" / "ncsn_tf"
 
 
-def test_an_about_that_says_nothing_of_inception_is_no_matter(inception_path, tmp_path, inception):
+def test_inception_may_have_any_about_file(inception_path, tmp_path, inception):
     path = shutil.copytree(inception_path, tmp_path / "copy")
     (path / "about.json").write_text(json.dumps({"from": "elsewhere"}))
     assert features.load_inception(path).describe() == inception.describe()

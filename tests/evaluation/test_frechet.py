@@ -21,50 +21,50 @@ def correlated(rows, width, seed):
     return generator.standard_normal((rows, width)) @ generator.standard_normal((width, width))
 
 
-def test_one_dimension_is_the_difference_of_means_and_of_deviations():
+def test_the_distance_in_one_dimension_is_that_of_means_and_deviations():
     a, b = Moments(9, np.array([1.0]), np.array([[4.0]])), Moments(9, np.array([4.0]), np.array([[49.0]]))
     np.testing.assert_allclose(distance(a, b), 3.0**2 + 5.0**2, rtol=1e-14)
 
 
-def test_diagonal_covariances_stand_at_their_closed_form():
+def test_the_distance_of_diagonal_covariances_has_its_closed_form():
     a = Moments(9, np.array([1.0, 0.0, -2.0]), np.diag([1.0, 4.0, 9.0]))
     b = Moments(9, np.array([0.0, 2.0, -2.0]), np.diag([4.0, 4.0, 0.25]))
     np.testing.assert_allclose(distance(a, b), (1.0 + 4.0) + (1.0 + 0.0 + 6.25), rtol=1e-14)
 
 
-def test_commuting_covariances_stand_at_their_closed_form():
+def test_the_distance_of_commuting_covariances_has_its_closed_form():
     axes, s, r = rotation(5), np.array([0.1, 1.0, 2.0, 3.0, 9.0]), np.array([5.0, 0.0, 2.5, 1.0, 7.0])
     a = Moments(9, np.arange(5.0), (axes * s**2) @ axes.T)
     b = Moments(9, np.zeros(5), (axes * r**2) @ axes.T)
-    # The eigenvalue zero comes back as rounding makes it, 1e-15 of the largest, and its root is 1e-7 of its.
+    # Rounding turns the eigenvalue zero into 1e-15 of the largest, and its square root is 1e-7 of the largest root.
     np.testing.assert_allclose([distance(a, b), distance(b, a)], 30.0 + np.sum((s - r) ** 2), rtol=1e-7)
 
 
 @pytest.mark.parametrize(("rows", "width"), [(50, 6), (3, 200)])
-def test_a_set_is_at_no_distance_from_itself(rows, width):
-    # Of 3 rows, 198 eigenvalues are zero: were each left at rounding's 1e-16, its root would count 1e-8.
+def test_the_distance_of_a_set_from_itself_is_zero(rows, width):
+    # With 3 rows, 198 eigenvalues are zero. If rounding left 1e-16 of each, the roots would add 1e-8 each.
     moments = Moments.of(correlated(rows, width, 0))
     assert abs(distance(moments, moments)) < 1e-10 * np.trace(moments.covariance)
 
 
 @pytest.mark.parametrize("rows", [200, 12])
-def test_scipy_and_tfgan_agree(rows):
-    # 12 rows of 20 features: a singular covariance.
+def test_the_distance_is_that_of_scipy_and_tfgan(rows):
+    # 12 rows of 20 features have a singular covariance.
     x, y = correlated(rows, 20, 1), correlated(100, 20, 2)
     a, b = Moments.of(x), Moments.of(y)
     root = scipy.linalg.sqrtm(np.cov(x.T) @ np.cov(y.T)).real
     expected = np.sum((x.mean(0) - y.mean(0)) ** 2) + np.trace(np.cov(x.T) + np.cov(y.T) - 2 * root)
-    np.testing.assert_allclose(distance(a, b), expected, rtol=1e-8 if rows > 20 else 1e-6)  # sqrtm's of rounding
+    np.testing.assert_allclose(distance(a, b), expected, rtol=1e-8 if rows > 20 else 1e-6)  # the rounding of sqrtm
     np.testing.assert_allclose([distance(a, b), distance(b, a)], tfgan.frechet_distance(a, b), rtol=1e-8)
 
 
-def test_the_unit_of_the_features_does_not_matter():
+def test_the_distance_scales_with_the_square_of_the_features():
     x, y = correlated(30, 4, 3), correlated(30, 4, 4)
     small = distance(Moments.of(1e-7 * x), Moments.of(1e-7 * y))
     np.testing.assert_allclose(small, 1e-14 * distance(Moments.of(x), Moments.of(y)), rtol=1e-10)
 
 
-def test_mistakes_are_refused():
+def test_wrong_arguments_are_refused():
     two, three = Moments(9, np.zeros(2), np.eye(2)), Moments(9, np.zeros(3), np.eye(3))
     with pytest.raises(ValueError, match="has 2 features.*Received: 3"):
         distance(two, three)
@@ -80,14 +80,14 @@ def test_mistakes_are_refused():
         frechet.extrapolated(np.full((50, 2), np.nan), two)
 
 
-def test_too_few_rows_for_the_line_give_none():
+def test_too_few_rows_give_no_extrapolation():
     reference = Moments(9, np.zeros(5), np.eye(5))
     assert frechet.extrapolated(correlated(19, 5, 0), reference) is None
     assert frechet.extrapolated(correlated(20, 5, 0), reference) is not None
 
 
 def line_to_zero(groups, reference):
-    """The extrapolation of a list of arrays, from NumPy's moments and SciPy's root, by least squares in 1/n."""
+    """The extrapolation for a list of arrays, from NumPy's moments and SciPy's root, by least squares in 1/n."""
 
     def plain(x):
         root = scipy.linalg.sqrtm(np.cov(x.T) @ reference.covariance).real
@@ -102,7 +102,7 @@ def line_to_zero(groups, reference):
 
 
 @pytest.mark.parametrize(("rows", "groups"), [(64, 8), (61, 5)])
-def test_the_estimate_and_its_jackknife_are_numpys(rows, groups):
+def test_the_estimate_and_its_jackknife_error_match_numpy(rows, groups):
     x = correlated(rows, 3, 5)
     reference = Moments.of(correlated(40, 3, 6))
     result = frechet.extrapolated(x.astype(np.float32), reference, groups)
@@ -116,7 +116,7 @@ def test_the_estimate_and_its_jackknife_are_numpys(rows, groups):
     np.testing.assert_allclose(result.distances[0], distance(reference, Moments.of(x)), rtol=1e-10)
 
 
-def test_two_sizes_make_a_straight_line():
+def test_the_estimate_is_on_the_line_through_both_sizes():
     x = correlated(80, 4, 7)
     result = frechet.extrapolated(x, Moments.of(correlated(99, 4, 8)))
     sizes, distances = np.array(result.sizes), np.array(result.distances)
@@ -124,7 +124,7 @@ def test_two_sizes_make_a_straight_line():
     np.testing.assert_allclose(result.value, np.polyfit(1 / sizes, distances, 1)[1], rtol=1e-10)
 
 
-def test_the_standard_error_covers_the_truth_and_plain_distances_do_not():
+def test_the_standard_error_covers_the_true_distance_unlike_that_of_plain_distances():
     width, rows, sets = 12, 96, 30
     s, r, shift = np.linspace(0.5, 1.5, width), np.linspace(1.4, 0.7, width), np.full(width, 0.1)
     truth = np.sum(shift**2) + np.sum((s - r) ** 2)

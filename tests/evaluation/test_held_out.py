@@ -1,4 +1,4 @@
-"""The loss by level on held-out images, where its expectation and its spread are known."""
+"""The loss by level on held-out images, where its expectation and its standard error are known."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def sigma_of(t):
 
 
 def measured(strategy, make_dataset, number, *, run_seed=3, score_fn=None):
-    """The loss over batches that `make_dataset` makes for so many replicas."""
+    """The loss over the batches of `make_dataset(number of replicas)`."""
     batches = iter(
         strategy.distribute_datasets_from_function(lambda context: make_dataset(context.num_replicas_in_sync))
     )
@@ -41,7 +41,7 @@ def measured(strategy, make_dataset, number, *, run_seed=3, score_fn=None):
 
 @pytest.fixture(scope="module")
 def of_gaussian_data():
-    """Six batches of 410, in each 400 images from the data's distribution and 10 rows of padding, which are far off."""
+    """Six batches of 410 rows: 400 images from the data's distribution, and 10 rows of padding with the value 100."""
     shape = (COUNT // 400, 400, *SHAPE)
     images = DATA.mean + DATA.deviation * np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     padding = ((0, 0), (0, 10))
@@ -53,8 +53,8 @@ def of_gaussian_data():
     return measured(one_device(), lambda replicas: tf.data.Dataset.from_tensor_slices(rows), len(images))
 
 
-def test_the_exact_score_loses_what_it_must(of_gaussian_data):
-    """1/2 s^2 / (s^2 + sigma^2) a dimension, at each level."""
+def test_the_loss_of_the_exact_score_has_its_closed_form(of_gaussian_data):
+    """1/2 s^2 / (s^2 + sigma^2) per dimension, at each level."""
     found = of_gaussian_data
     assert isinstance(found, HeldOutLoss) and found.images == COUNT
     np.testing.assert_allclose(found.sigmas, SIGMAS, rtol=1e-5)
@@ -62,15 +62,15 @@ def test_the_exact_score_loses_what_it_must(of_gaussian_data):
     assert found.means.dtype == np.float64
     assert (np.abs(found.means - expected) < 4 * found.standard_errors).all()
     assert found.mean == pytest.approx(found.means.mean(), rel=1e-12)
-    # The levels' noise is drawn apart, but their images are the same: at worst the errors add up.
+    # The noise of the levels is independent, but the images are the same: at worst the errors add up.
     assert abs(found.mean - expected.mean()) < 4 * found.standard_errors.mean()
 
 
 def test_the_standard_errors_are_those_of_a_sum_of_squares(of_gaussian_data):
-    """sigma (s(x) + z / sigma) is N(0, s^2 / v): half of D squares has the variance D / 2 (s^2 / v)^2."""
+    """sigma (s(x) + z / sigma) is N(0, s^2 / v), so half the sum of D squares has the variance D / 2 (s^2 / v)^2."""
     ratio = DATA.deviation**2 / DATA.variance(SIGMAS)
     expected = np.sqrt(DIMENSIONS / 2 / COUNT) * ratio
-    # A deviation's relative standard error is sqrt((kurtosis - 1) / 4 N), with the kurtosis 3 + 12 / D.
+    # The relative standard error of a deviation is sqrt((kurtosis - 1) / 4 N), with the kurtosis 3 + 12 / D.
     tolerance = 4 * np.sqrt((2 + 12 / DIMENSIONS) / (4 * COUNT))
     np.testing.assert_allclose(of_gaussian_data.standard_errors, expected, rtol=tolerance)
 
@@ -78,7 +78,7 @@ def test_the_standard_errors_are_those_of_a_sum_of_squares(of_gaussian_data):
 def losses_by_hand(count, run_seed=3):
     """The losses of `SOURCE`'s images at each level from NumPy, float64 [count, L], with the library's noise."""
     x = (SOURCE.images[:count].astype(np.float64) + 0.5) / 256
-    base = random.fold(random.seed(run_seed), random.Stream.HELD_OUT)
+    base = random.stream_seed(run_seed, random.Stream.HELD_OUT)
     columns = []
     images = random.per_example(base, tf.range(count))
     for level, sigma in enumerate(SIGMAS):
@@ -89,8 +89,8 @@ def losses_by_hand(count, run_seed=3):
 
 
 @pytest.mark.parametrize("make_strategy", [one_device, two_replicas])
-def test_each_image_counts_once_whatever_the_replicas(make_strategy):
-    """37 images in three batches of 16, 11 of whose rows are padding; the noise is the image's own."""
+def test_each_image_counts_once_on_any_number_of_replicas(make_strategy):
+    """37 images in three batches of 16, in which 11 rows are padding; the noise depends on the image alone."""
 
     def make(replicas):
         return pipeline.evaluation_batches(SOURCE, batch_size=16, limit=37, num_replicas=replicas)
@@ -102,15 +102,15 @@ def test_each_image_counts_once_whatever_the_replicas(make_strategy):
     np.testing.assert_allclose(found.standard_errors, losses.std(axis=0, ddof=1) / np.sqrt(37), rtol=1e-4)
 
 
-def test_another_seed_is_other_noise_and_each_level_has_its_own():
+def test_each_seed_and_each_level_has_its_own_noise():
     def make(replicas):
         return pipeline.evaluation_batches(SOURCE, batch_size=40, num_replicas=replicas)
 
-    # A score of 0 leaves 1/2 |z|^2: with one noise for all levels the means would agree.
+    # With the score 0, the loss is 1/2 |z|^2: with one noise for all levels the means would be equal.
     found = measured(one_device(), make, 1, run_seed=4, score_fn=lambda x, t: tf.zeros_like(x))
     assert len(set(found.means)) == len(TIMES)
     assert (np.abs(found.means - DIMENSIONS / 2) < 4 * found.standard_errors).all()
-    base = random.fold(random.seed(4), random.Stream.HELD_OUT)
+    base = random.stream_seed(4, random.Stream.HELD_OUT)
     of_level_0 = random.fold_each(random.per_example(base, tf.range(40)), random.Stream.LEVEL, 0)
     squares = np.square(random.normal(of_level_0, SHAPE).numpy(), dtype=np.float64).sum(axis=(1, 2, 3))
     assert found.means[0] == pytest.approx(0.5 * squares.mean(), rel=1e-5)

@@ -1,4 +1,4 @@
-"""Images of other programs: every layout that has one meaning is read, every other is refused by name."""
+"""Images of other programs: every unambiguous layout is read, every other is refused with the reason."""
 
 import numpy as np
 import pytest
@@ -16,8 +16,8 @@ GREY = random_pixels(6, 4, 5, 1, seed=1)
 
 
 @pytest.mark.parametrize("images", [BYTES, GREY], ids=["colour", "grey"])
-def test_a_folder_is_read_whole_with_its_subfolders(tmp_path, images):
-    # A dataset's folder of this name would be the held-out part only.
+def test_a_folder_is_read_with_its_subfolders(tmp_path, images):
+    # In a dataset's folder, a subfolder of this name would be the held-out part.
     names = ["a.png", "b/one.png", "b/two.PNG", "test/x.png", "train/y.png", "z.png"]
     for name, picture in zip(names, images, strict=True):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -29,19 +29,19 @@ def test_a_folder_is_read_whole_with_its_subfolders(tmp_path, images):
 @pytest.mark.parametrize(
     "names", [("samples", "images", "arr_0", "z"), ("images", "arr_0", "z"), ("arr_0", "z"), ("z",)]
 )
-def test_an_npz_has_its_images_under_the_first_name_that_is_known_or_the_only_one(tmp_path, names):
+def test_an_npz_is_read_under_its_first_known_name_or_its_only_name(tmp_path, names):
     arrays = {name: np.roll(BYTES, shift, axis=0) for shift, name in enumerate(names)}
     np.savez(tmp_path / "samples.npz", **dict(reversed(arrays.items())))
     np.testing.assert_array_equal(image_files.read(str(tmp_path / "samples.npz")), BYTES)
 
 
-def test_an_npy_and_the_home_directory(tmp_path, monkeypatch):
+def test_an_npy_is_read_from_the_home_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     np.save(tmp_path / "samples.npy", GREY[..., 0])
     np.testing.assert_array_equal(image_files.read("~/samples.npy"), GREY)
 
 
-def test_one_picture_is_read_and_cut_to_fit(tmp_path):
+def test_one_picture_is_read_and_cropped_to_fit(tmp_path):
     Image.fromarray(np.full((20, 30, 3), 77, np.uint8)).save(tmp_path / "picture.PNG")
     assert image_files.read(tmp_path / "picture.PNG").shape == (1, 20, 30, 3)
     for path in (tmp_path, tmp_path / "picture.PNG"):
@@ -51,26 +51,26 @@ def test_one_picture_is_read_and_cut_to_fit(tmp_path):
 
 @pytest.mark.parametrize("shape", [(32, 32, 3), (3, 32, 32), (1, 8, 8), (8, 8, 1)])
 def test_an_array_that_may_be_one_image_is_refused(shape):
-    with pytest.raises(ImagesError, match="may be one image or many grey ones"):
+    with pytest.raises(ImagesError, match="may be one image or many grey images"):
         image_files.as_bytes(random_pixels(*shape))
 
 
-def test_values_in_a_corner_of_their_range_are_warned_of():
+def test_values_in_a_small_part_of_their_range_are_reported():
     dark = random_pixels(40, 8, 8, 1) // 16
     assert image_files.check(dark) == ["no value is above 15 of 255: were the images scaled twice, or not at all?"]
     assert image_files.check(random_pixels(40, 8, 8, 1)) == []
 
 
-def test_among_unknown_names_nobody_guesses(tmp_path):
+def test_unknown_names_are_refused(tmp_path):
     np.savez(tmp_path / "several.npz", x=BYTES, y=BYTES)
     np.savez(tmp_path / "empty.npz")
-    with pytest.raises(ImagesError, match=r"holds \['x', 'y'\]; call the images one of samples, images, arr_0"):
+    with pytest.raises(ImagesError, match=r"holds \['x', 'y'\]; name the images one of samples, images, arr_0"):
         image_files.read(tmp_path / "several.npz")
-    with pytest.raises(ImagesError, match=r"holds \[\]; call"):
+    with pytest.raises(ImagesError, match=r"holds \[\]; name"):
         image_files.read(tmp_path / "empty.npz")
 
 
-def test_where_nothing_is_that_is_said(tmp_path):
+def test_missing_images_are_refused(tmp_path):
     with pytest.raises(ImagesError, match="neither a folder of images nor a picture, .npz or .npy"):
         image_files.read(tmp_path / "missing.npz")
     with pytest.raises(ValueError, match="has no images"):
@@ -96,14 +96,14 @@ def test_damaged_files_are_refused(tmp_path):
 
 
 class Trap:
-    """Says so when it is unpickled."""
+    """Prints a line when it is unpickled."""
 
     def __reduce__(self):
         return print, ("unpickled",)
 
 
 @pytest.mark.parametrize("save", [np.save, lambda path, array: np.savez(path, samples=array)], ids=["npy", "npz"])
-def test_pickled_objects_are_not_opened(tmp_path, save, capsys):
+def test_pickled_objects_are_not_unpickled(tmp_path, save, capsys):
     save(tmp_path / "objects", np.array([Trap(), Trap()]))
     (path,) = tmp_path.iterdir()
     with pytest.raises(ImagesError, match="cannot be read.*allow_pickle"):
@@ -115,7 +115,7 @@ def test_pickled_objects_are_not_opened(tmp_path, save, capsys):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_floats_from_0_to_1_go_to_the_nearest_level(dtype):
+def test_floats_from_0_to_1_are_rounded_to_the_nearest_level(dtype):
     levels = np.arange(256).reshape(1, 16, 16, 1)
     found = image_files.as_bytes((levels / 255).astype(dtype))
     assert found.dtype == np.uint8
@@ -125,19 +125,19 @@ def test_floats_from_0_to_1_go_to_the_nearest_level(dtype):
         np.testing.assert_array_equal(image_files.as_bytes(shifted), levels)
 
 
-def test_what_rounding_puts_beyond_0_and_1_is_clipped():
+def test_values_beyond_0_and_1_by_rounding_are_clipped():
     found = image_files.as_bytes(np.array([-5e-4, 0.0, 1.0, 1.0005]).reshape(1, 2, 2, 1))
     assert found.ravel().tolist() == [0, 0, 255, 255]
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.int16, np.uint16, np.uint8])
-def test_whole_numbers_are_bytes(dtype):
+def test_integers_are_bytes(dtype):
     found = image_files.as_bytes(BYTES.astype(dtype))
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, BYTES)
 
 
-def test_grey_images_may_do_without_channels():
+def test_grey_images_need_no_channel_axis():
     np.testing.assert_array_equal(image_files.as_bytes(GREY[..., 0]), GREY)
     np.testing.assert_array_equal(image_files.as_bytes(np.zeros((3, 4, 5, 1), np.int64)), np.zeros((3, 4, 5, 1)))
 
@@ -166,15 +166,15 @@ def test_grey_images_may_do_without_channels():
         (BYTES[:0], r"Received: uint8 \(0, 4, 5, 3\)"),
     ],
 )
-def test_what_would_have_to_be_guessed_is_refused(images, message):
+def test_ambiguous_arrays_are_refused(images, message):
     with pytest.raises(ImagesError, match=message):
         image_files.as_bytes(images)
 
 
-# Looking at them
+# Checks
 
 
-def test_good_images_raise_no_doubt():
+def test_good_images_have_no_faults():
     assert image_files.check(BYTES) == []
     assert image_files.check(GREY[:2]) == []
 
@@ -183,18 +183,18 @@ def of_colours(*colours):
     return np.array(colours, np.uint8)[:, None, None] * np.ones((4, 5, 1), np.uint8)
 
 
-def test_what_makes_every_metric_meaningless_is_refused():
-    with pytest.raises(ImagesError, match="judged by 1 image"):
+def test_images_that_make_every_metric_meaningless_are_refused():
+    with pytest.raises(ImagesError, match="estimated from 1 image"):
         image_files.check(BYTES[:1])
     with pytest.raises(ImagesError, match="All 7 images are the same"):
         image_files.check(np.repeat(BYTES[:1], 7, axis=0))
-    # One colour in all channels or another in each: both show nothing.
+    # The same value in all channels, or another value in each.
     for images in (of_colours([3], [4], [4]), of_colours([3, 4, 5], [9, 8, 7], [0, 0, 0])):
         with pytest.raises(ImagesError, match="All 3 images are of one colour each"):
             image_files.check(images)
 
 
-def test_what_only_spoils_them_is_told():
+def test_lesser_faults_are_reported():
     some = np.concatenate([BYTES, of_colours([1, 2, 3], [7, 7, 7])])
     assert image_files.check(some) == ["2 of 8 images are of one colour each"]
     twice = np.concatenate([BYTES, BYTES[:2]])
@@ -203,7 +203,7 @@ def test_what_only_spoils_them_is_told():
     assert len(image_files.check(both)) == 2
 
 
-def test_one_image_in_a_hundred_may_come_twice():
+def test_one_image_in_a_hundred_may_be_a_duplicate():
     many = random_pixels(200, 4, 4, 1)
     many[1] = many[0]
     many[3] = many[2]

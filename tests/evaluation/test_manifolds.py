@@ -1,4 +1,4 @@
-"""Precision and recall by hand, by brute force, and where their expectation is known."""
+"""Precision and recall by hand, by brute force, and against known expectations."""
 
 import numpy as np
 import pytest
@@ -39,14 +39,14 @@ REFERENCE, SAMPLES = column(0, 1, 10, 12, 40, 41), column(-1, 2.5, 8, 14.5, 5, 2
 @pytest.mark.parametrize(
     ("k", "precision", "recall"),
     [
-        # The reference's balls: [-1, 1], [0, 2], [8, 12], [10, 14], [39, 41], [40, 42]; -1 and 8 lie on their edges.
-        # The samples' balls reach from -4.5 to 25.5 and leave out 40 and 41.
+        # The reference's balls: [-1, 1], [0, 2], [8, 12], [10, 14], [39, 41], [40, 42]; -1 and 8 are on boundaries.
+        # The samples' balls cover -4.5 to 25.5, without 40 and 41.
         (1, 2 / 6, 4 / 6),
         # The reference's: [-10, 10], [-8, 10], [1, 19], [1, 23], [12, 68], [12, 70]. The samples': up to 20 + 12.
         (2, 1.0, 4 / 6),
     ],
 )
-def test_on_a_line_by_hand(k, precision, recall):
+def test_shares_on_a_line_are_those_computed_by_hand(k, precision, recall):
     found = manifolds.precision_recall(SAMPLES, REFERENCE, k)
     assert shares(found) == pytest.approx((precision, recall))
     assert shares(manifolds.precision_recall(REFERENCE, SAMPLES, k)) == pytest.approx((recall, precision))
@@ -56,11 +56,11 @@ def test_on_a_line_by_hand(k, precision, recall):
         assert error == pytest.approx(np.sqrt(on * off / 10**3))
 
 
-def test_separated_clusters_share_nothing():
+def test_separated_clusters_have_the_shares_zero():
     assert shares(manifolds.precision_recall(normal(40, 5, 0), normal(50, 5, 1) + 100.0)) == (0.0, 0.0)
 
 
-def test_errors_are_those_of_the_side_that_is_counted():
+def test_the_error_of_a_share_uses_the_number_of_its_own_points():
     found = manifolds.precision_recall(normal(30, 2, 0), normal(90, 2, 1), k=1)
     assert 0.0 < found.precision < 1.0 and 0.0 < found.recall < 1.0
     ours, theirs = (30 * found.precision + 2) / 34, (90 * found.recall + 2) / 94
@@ -68,14 +68,14 @@ def test_errors_are_those_of_the_side_that_is_counted():
     assert found.recall_error == pytest.approx(np.sqrt(theirs * (1 - theirs) / 94))
 
 
-def test_samples_that_are_data_are_precise():
+def test_samples_from_the_data_have_precision_one():
     train = images.load("digits", "train").images.reshape(-1, 64)
     found = manifolds.precision_recall(train[::3], train)
     assert found.precision == 1.0 and 0.9 < found.recall <= 1.0
     assert shares(manifolds.precision_recall(train[:400], train[:400])) == (1.0, 1.0)
 
 
-def test_a_mode_that_is_left_out_costs_recall_its_share_and_no_precision():
+def test_a_missing_mode_reduces_recall_by_its_share_and_leaves_precision():
     reference = normal(100, 6, 0)
     reference[70:] += 50.0
     assert shares(manifolds.precision_recall(reference[:70], reference)) == (1.0, 0.7)
@@ -83,8 +83,9 @@ def test_a_mode_that_is_left_out_costs_recall_its_share_and_no_precision():
 
 
 def test_two_draws_of_one_density_on_a_line_cover_three_quarters_of_each_other():
-    # With k = 1 and many points, a draw is covered by its neighbour on the right if the gap between them is no larger
-    # than the next gap, which has probability 1/2 for gaps that are independent and alike; so on the left. 1 - 1/4.
+    # With k = 1 and many points, a point is covered by its neighbour on the right if the gap between them is not larger
+    # than the next gap. For independent gaps of one distribution this has probability 1/2, and so has the left side:
+    # the share is 1 - 1/4.
     generator = np.random.default_rng(0)
     runs = [shares(manifolds.precision_recall(*generator.random((2, 1000, 1)), k=1)) for _ in range(16)]
     error = np.std(runs, axis=0, ddof=1) / np.sqrt(len(runs))
@@ -93,12 +94,12 @@ def test_two_draws_of_one_density_on_a_line_cover_three_quarters_of_each_other()
 
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize(("width", "offset"), [(1, 0.0), (2, 1e4), (8, 0.0), (300, 1e4)])
-def test_as_brute_force(k, width, offset):
+def test_shares_are_those_of_brute_force(k, width, offset):
     features, reference = normal(60, width, 0) + np.float32(offset), 1.2 * normal(80, width, 1) + np.float32(offset)
     assert shares(manifolds.precision_recall(features, reference, k)) == brute_force(features, reference, k)
 
 
-def test_blocks_change_nothing(monkeypatch):
+def test_shares_do_not_depend_on_blocks(monkeypatch):
     features, reference = normal(40, 4, 0), normal(50, 4, 1)
     expected = brute_force(features, reference, 2)
 
@@ -110,7 +111,7 @@ def test_blocks_change_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e4])
-def test_a_ball_holds_its_boundary_to_the_last_bit(offset):
+def test_a_ball_includes_its_boundary_to_the_last_bit(offset):
     points = normal(60, 200, 0) + np.float32(offset)
     distances, indices = neighbours.nearest(points, points, 3, exclude_self=True)
     np.testing.assert_array_equal(manifolds.radii(points, 3), distances[:, 2])
@@ -120,7 +121,7 @@ def test_a_ball_holds_its_boundary_to_the_last_bit(offset):
         assert not manifolds.covered(neighbour, point, np.array([np.nextafter(radius, 0)])).any()
 
 
-def test_one_ball_among_many_that_end_just_short_is_found():
+def test_one_ball_that_covers_is_found_among_many_that_just_do_not():
     query, point = normal(1, 20, 0), normal(1, 20, 1)
     row = np.zeros(1, np.int64)
     length = neighbours.distances(query, point, row, row)[0]
@@ -131,7 +132,7 @@ def test_one_ball_among_many_that_end_just_short_is_found():
     assert manifolds.covered(query, points, radius)[0]
 
 
-def test_most_pairs_need_no_second_look(monkeypatch):
+def test_few_pairs_are_compared_in_float64(monkeypatch):
     looked = []
     real = neighbours.distances
     monkeypatch.setattr(neighbours, "distances", lambda *a: looked.append(a[2].size) or real(*a))
@@ -142,8 +143,8 @@ def test_most_pairs_need_no_second_look(monkeypatch):
     assert sum(looked) < 300  # of 90,000
 
 
-def test_float32_alone_covers_and_refuses_only_what_is_so():
-    # The decisions that no exact distance checks: wide of the truth on either side, never on the wrong one.
+def test_decisions_from_float32_alone_are_right():
+    # No exact distance checks these decisions: the undecided margin must contain the exact boundary.
     points, queries = normal(200, 64, 0), normal(200, 64, 1)
     exact = np.linalg.norm(queries[:, None].astype(np.float64) - points, axis=2)
     frame = neighbours.Frame.around(queries, points)
@@ -155,7 +156,7 @@ def test_float32_alone_covers_and_refuses_only_what_is_so():
         assert np.sum(possible & ~certain) < 100 and np.any(possible & ~certain)
 
 
-def test_collapsed_samples_are_covered_by_themselves_alone():
+def test_collapsed_samples_cover_themselves_alone():
     one = normal(1, 10, 0)
     collapsed = np.tile(one, (200, 1))
     assert shares(manifolds.precision_recall(collapsed, collapsed)) == (1.0, 1.0)
@@ -172,18 +173,18 @@ def covers(point):
     [
         (normal(3, 2, 0), normal(9, 2, 1), 3, r"k \+ 1 rows.*'samples': 3"),
         (normal(9, 2, 0), normal(3, 2, 1), 3, r"k \+ 1 rows.*'reference': 3"),
-        (normal(9, 2, 0), normal(9, 2, 1), 0, "at least 1.*k = 0"),
+        (normal(9, 2, 0), normal(9, 2, 1), 0, "k >= 1.*k = 0"),
         (normal(9, 2, 0), normal(9, 3, 1), 3, "one D"),
         (np.full((9, 2), np.inf, np.float32), normal(9, 2, 1), 3, "finite"),
         (normal(9, 2, 0), np.full((9, 2), np.nan, np.float32), 3, "finite"),
     ],
 )
-def test_what_spans_no_manifold_is_refused(features, reference, k, message):
+def test_sets_that_span_no_manifold_are_refused(features, reference, k, message):
     with pytest.raises(ValueError, match=f"(?s){message}") as caught:
         manifolds.precision_recall(features, reference, k)
     assert "Received" in str(caught.value)
 
 
-def test_each_ball_needs_its_radius():
+def test_each_ball_needs_a_radius():
     with pytest.raises(ValueError, match=r"(?s)9 points.*Received: \(8,\)"):
         manifolds.covered(normal(4, 2, 0), normal(9, 2, 1), np.ones(8))

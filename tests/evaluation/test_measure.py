@@ -1,4 +1,4 @@
-"""All metrics of one set of samples: their values by other routes, their names, doubts and absences."""
+"""All metrics of one set of samples: their values, computed independently, their names and their caveats."""
 
 import json
 import math
@@ -48,7 +48,7 @@ def found():
 # Values
 
 
-def test_fid_is_the_distance_of_two_gaussians(found):
+def test_fid_is_the_frechet_distance_of_two_gaussians(found):
     ours, theirs = (np.asarray(rows, np.float64) for rows in (FEATURES.pooled, REFERENCE.features))
     a, b = np.cov(ours, rowvar=False), np.cov(theirs, rowvar=False)
     shift = ours.mean(axis=0) - theirs.mean(axis=0)
@@ -58,7 +58,7 @@ def test_fid_is_the_distance_of_two_gaussians(found):
     assert found["fid"].standard_error is None and found["fid"].deviation is None
 
 
-def test_fid_at_infinity_is_frechets(found):
+def test_fid_at_infinity_is_extrapolated(found):
     expected = frechet.extrapolated(FEATURES.pooled, REFERENCE.moments)
     assert expected is not None
     assert found["fid_infinity"].value == expected.value
@@ -67,16 +67,16 @@ def test_fid_at_infinity_is_frechets(found):
 
 
 def score_of(logits):
-    """exp of the mean Kullback-Leibler divergence to the mean distribution."""
+    """The exponential of the mean Kullback-Leibler divergence to the mean distribution."""
     p = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
     p /= p.sum(axis=1, keepdims=True)
     return math.exp(np.sum(p * (np.log(p) - np.log(p.mean(axis=0))), axis=1).mean())
 
 
-def test_the_inception_score_is_of_ten_parts(found):
+def test_the_inception_score_is_a_mean_over_ten_parts(found):
     one = found["inception_score"]
     assert (one.value, one.deviation) == scores.inception_score(FEATURES.logits, 10)
-    parts = np.random.default_rng(0).permutation(SAMPLES).reshape(10, 30)  # the shuffle of `scores`
+    parts = np.random.default_rng(0).permutation(SAMPLES).reshape(10, 30)  # as `scores` shuffles
     expected = [score_of(FEATURES.logits[part]) for part in parts]
     assert one.value == pytest.approx(np.mean(expected), rel=1e-6)
     assert one.deviation == pytest.approx(np.std(expected), rel=1e-4)
@@ -97,7 +97,7 @@ def kernel_mmd(x, y):
     return own[0] + own[1] - 2.0 * kernel(x, y).mean()
 
 
-def test_kid_is_a_mean_over_ten_blocks_near_the_distance_of_the_whole(found):
+def test_kid_is_a_mean_over_ten_blocks_near_the_distance_of_all_rows(found):
     value, error = found["kid"].value, found["kid"].standard_error
     assert (value, error) == scores.kernel_distance(FEATURES.pooled, REFERENCE.features, 10)
     assert error is not None
@@ -105,7 +105,7 @@ def test_kid_is_a_mean_over_ten_blocks_near_the_distance_of_the_whole(found):
     assert (found["kid"].num_samples, found["kid"].num_reference) == (SAMPLES, IMAGES)
 
 
-def test_kid_of_many_images_has_the_literatures_blocks(monkeypatch):
+def test_kid_of_many_images_has_blocks_as_in_the_literature(monkeypatch):
     asked = []
 
     def ask(ours, theirs, blocks):
@@ -117,7 +117,7 @@ def test_kid_of_many_images_has_the_literatures_blocks(monkeypatch):
         sides = features_of(samples, width=1), reference_of(images, width=1)
         ((found,), _) = measure(*sides, "inception", metrics=["kid"])
         assert (found.num_samples, found.num_reference) == asked[-1][:2]
-    # As many blocks as the smaller side fills with 1,000 rows, ten at least, and no more rows than they hold.
+    # As many blocks as the smaller side fills with 1,000 rows, at least ten, and no more rows than they hold.
     assert asked == [(12_000, 11_500, 12), (12_000, 12_000, 12), (300, 5_000, 10), (300, 10_000, 10), (20, 21, 10)]
 
 
@@ -138,7 +138,7 @@ def test_precision_and_recall_compare_equal_numbers(found):
     assert (found["precision"].value, found["recall"].value) == (direct.precision, direct.recall)
 
 
-def test_the_larger_side_gives_up_rows_whichever_it_is():
+def test_the_larger_side_is_subsampled():
     few, many = features_of(50), reference_of(200)
     measurements, _ = measure(few, many, "inception", metrics=["precision", "recall"])
     assert [(one.num_samples, one.num_reference) for one in measurements] == [(50, 50), (50, 50)]
@@ -146,7 +146,7 @@ def test_the_larger_side_gives_up_rows_whichever_it_is():
     assert [one.name for one in alone] == ["recall"] and alone[0].value == measurements[1].value
 
 
-def test_samples_like_the_data_are_near_it():
+def test_samples_from_the_distribution_of_the_data_are_near_it():
     same = Features(gaussian(400, 3), features_of(400).logits)
     measurements, _ = measure(same, reference_of(400, seed=4), "classifier")
     by_name = {one.name: one for one in measurements}
@@ -156,10 +156,10 @@ def test_samples_like_the_data_are_near_it():
     assert by_name["classifier_precision"].value > 0.8 and by_name["classifier_recall"].value > 0.8
 
 
-# Names and doubts
+# Names and caveats
 
 
-def test_a_classifiers_numbers_have_names_of_their_own(found):
+def test_metrics_of_a_classifier_have_names_of_their_own(found):
     said = []
     measurements, _ = measure(FEATURES, REFERENCE, "classifier", on_metric=said.append)
     names = [one.name for one in measurements]
@@ -169,7 +169,7 @@ def test_a_classifiers_numbers_have_names_of_their_own(found):
     assert [one.value for one in measurements] == [one.value for one in found.values()]
 
 
-def test_fewer_samples_than_the_literature_has_are_told_of(found):
+def test_fewer_samples_than_in_the_literature_are_a_caveat(found):
     for one in found.values():
         assert one.caveats[0].startswith("300 samples; the literature uses 50000")
     plenty = Features(gaussian(50_000, 5, width=1), np.zeros((50_000, 2), np.float32))
@@ -182,14 +182,14 @@ def test_fewer_samples_than_the_literature_has_are_told_of(found):
 
 
 @pytest.mark.parametrize(("samples", "images"), [(6, 7), (7, 6), (6, 6), (7, 7)])
-def test_a_singular_covariance_is_told_of(samples, images):
+def test_a_singular_covariance_is_a_caveat(samples, images):
     (fid,), _ = measure(features_of(samples), reference_of(images), "inception", metrics=["fid"])
     said = [line for line in fid.caveats if "singular" in line]
     expected = [f"{samples} samples"] * (samples == 6) + [f"{images} reference images"] * (images == 6)
     assert [line.split(" for 6 features")[0] for line in said] == expected
 
 
-def test_what_cannot_be_had_is_named_with_its_reason():
+def test_unavailable_metrics_are_named_with_the_reason():
     measurements, absent = measure(features_of(19), reference_of(40, features=False), "inception")
     assert [one.name for one in measurements] == ["fid"]
     assert absent == [
@@ -208,8 +208,8 @@ def test_what_cannot_be_had_is_named_with_its_reason():
 
 
 @pytest.mark.parametrize("rows", [20, 21, 24, 4])
-def test_the_fewest_that_will_do(rows):
-    """Whatever is not said to be absent is measured, at the very limits."""
+def test_the_smallest_numbers_of_samples(rows):
+    """At the limits, every metric that is not reported absent is measured."""
     measurements, absent = measure(features_of(rows), reference_of(rows), "inception")
     assert len(measurements) + len(absent) == 6
     assert all(math.isfinite(one.value) for one in measurements)
@@ -229,14 +229,14 @@ def test_statistics_of_an_unknown_number_of_images():
     assert len(absent) == 3
 
 
-def test_what_is_no_metric_or_of_another_network_is_refused():
+def test_unknown_metrics_and_features_of_another_network_are_refused():
     with pytest.raises(ValueError, match="Metrics are inception_score, fid, .*Received: clip, fidelity"):
         measure(FEATURES, REFERENCE, "inception", metrics=["fidelity", "fid", "clip"])
     with pytest.raises(ValueError, match="have 6 features, the samples 5"):
         measure(features_of(30, width=5), REFERENCE, "inception")
 
 
-def test_a_measurement_for_people_and_for_files():
+def test_a_measurement_as_a_line_and_as_plain_values():
     one = Measurement("fid", 12.345678, 300, 240, deviation=0.123, standard_error=0.0456, caveats=("few",))
     assert one.describe() == ("fid 12.346 (deviation 0.12) (standard error 0.046), 300 samples against 240 images")
     assert json.loads(json.dumps(one.as_dict())) == {

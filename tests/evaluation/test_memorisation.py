@@ -1,4 +1,4 @@
-"""Copies are found, unseen images are not taken for copies, and the probability in between has its closed form."""
+"""The check for copies: copies are found, unseen images are not, and the probability has its closed form."""
 
 import json
 
@@ -22,8 +22,8 @@ def constant(values, shape=(2, 3, 1)):
 
 
 def of_distances(samples, held_out):
-    nobody = np.zeros((len(samples), 1), np.int64), np.zeros((len(held_out), 1), np.int64)
-    return Comparison(np.asarray(samples, np.float64), np.asarray(held_out, np.float64), *nobody)
+    indices = np.zeros((len(samples), 1), np.int64), np.zeros((len(held_out), 1), np.int64)
+    return Comparison(np.asarray(samples, np.float64), np.asarray(held_out, np.float64), *indices)
 
 
 def standard_error(found):
@@ -31,7 +31,7 @@ def standard_error(found):
     return found.standard_error
 
 
-def test_copies_are_found_with_what_they_copy(digits):
+def test_copies_are_found_with_their_originals(digits):
     train, held_out = digits
     samples = np.concatenate([held_out[100:110], train[[7, 1200, 3]]])
     found = memorisation.compare(samples, train, held_out[:100], k=2)
@@ -42,7 +42,7 @@ def test_copies_are_found_with_what_they_copy(digits):
     assert pixels.nearer_than_any_held_out >= 3
 
 
-def test_pixels_are_told_apart_by_bytes_over_255_and_a_sum(digits):
+def test_the_distance_in_pixels_is_that_of_bytes_over_255(digits):
     train, held_out = digits
     pixels = memorisation.compare(held_out[:20], train[:300], held_out[20:50], k=3)["pixels"]
     for queries, distances, indices in (
@@ -56,7 +56,7 @@ def test_pixels_are_told_apart_by_bytes_over_255_and_a_sum(digits):
     assert apart.sample_distances[0] == pytest.approx(np.sqrt(2 * 3))
 
 
-def test_features_have_neighbours_of_their_own():
+def test_neighbours_in_features_may_differ_from_those_in_pixels():
     # In pixels the sample is the first training image; in features it is the second.
     features = Features(np.float32([[1.0, 1.0]]), np.float32([[4.0, 5.0], [1.0, 1.0]]), np.float32([[4.0, 8.0]]))
     found = memorisation.compare(constant([10]), constant([10, 99]), constant([99]), features, k=2)
@@ -67,7 +67,7 @@ def test_features_have_neighbours_of_their_own():
     assert found["features"].held_out_distances.tolist() == [3.0]  # in the network's units, not divided by 255
 
 
-def test_unseen_images_are_as_near_as_unseen_images(digits):
+def test_unseen_images_have_the_probability_one_half(digits):
     train, held_out = digits
     order = np.random.default_rng(0).permutation(len(held_out))
     pixels = memorisation.compare(held_out[order[:148]], train, held_out[order[148:]])["pixels"]
@@ -75,7 +75,7 @@ def test_unseen_images_are_as_near_as_unseen_images(digits):
     assert pixels.copies == 0
 
 
-def test_training_images_with_a_little_noise_are_nearer(digits):
+def test_training_images_with_little_noise_are_nearer(digits):
     train, held_out = digits
     noise = np.random.default_rng(0).integers(0, 20, train[:100].shape)
     noisy = np.clip(train[:100] + noise, 0, 255).astype(np.uint8)
@@ -84,9 +84,9 @@ def test_training_images_with_a_little_noise_are_nearer(digits):
     assert pixels.copies == 0 and pixels.probability_nearer > 0.95 and pixels.nearer_than_any_held_out > 50
 
 
-def test_probability_counts_pairs_and_ties_by_half():
-    # Greys 0..99 and 50..149 about a black training image. Of 10^4 pairs the sample is farther in 49 + 48 + ... + 1 =
-    # 1225, and 50 are ties.
+def test_the_probability_counts_pairs_and_half_the_ties():
+    # Greys 0..99 and 50..149, and a black training image. Among 10^4 pairs the sample is farther away in 49 + 48 + ...
+    # + 1 = 1225, and 50 are ties.
     found = memorisation.compare(constant(range(100)), constant([0]), constant(range(50, 150)), k=1)["pixels"]
     assert found.probability_nearer == pytest.approx(1 - (1225 + 25) / 1e4, abs=1e-12)
     assert found.copies == 1 and found.nearer_than_any_held_out == 50
@@ -99,23 +99,23 @@ def test_probability_counts_pairs_and_ties_by_half():
 
 
 @pytest.mark.parametrize("shift", [-1.0, 0.0, 0.5, 2.0])
-def test_probability_of_shifted_normal_distances_is_normal(shift):
+def test_the_probability_for_shifted_normal_distances_has_its_closed_form(shift):
     generator = np.random.default_rng(1)
     found = of_distances(10 + generator.standard_normal(2000), 10 + shift + generator.standard_normal(1500))
     assert abs(found.probability_nearer - stats.norm.cdf(shift / np.sqrt(2))) < 3 * standard_error(found)
     assert standard_error(found) < 0.012
 
 
-def test_probability_is_that_of_mann_and_whitney():
+def test_the_probability_is_the_statistic_of_mann_and_whitney():
     generator = np.random.default_rng(2)
     samples, held_out = generator.integers(0, 12, 70), generator.integers(3, 15, 50)  # many ties
     expected = stats.mannwhitneyu(held_out, samples).statistic / (70 * 50)
     assert of_distances(samples, held_out).probability_nearer == pytest.approx(expected, abs=1e-12)
 
 
-def test_standard_error_is_that_of_exponential_distances():
-    # Of rates a and b: P(X < Y) = a / (a + b), P(X < Y, X < Y') = a / (a + 2 b); P(X < Y, X' < Y) by complement.
-    # Then Hanley & McNeil (1982, equation 2) for the variance, in n samples and m held-out images.
+def test_the_standard_error_for_exponential_distances_has_its_closed_form():
+    # With rates a and b: P(X < Y) = a / (a + b), P(X < Y, X < Y') = a / (a + 2 b); P(X < Y, X' < Y) by complement.
+    # Hanley & McNeil (1982, equation 2) then give the variance for n samples and m held-out images.
     a, b, n, m = 3.0, 1.0, 120, 240
     p, both_farther = a / (a + b), a / (a + 2 * b)
     both_nearer = 1 - 2 * b / (a + b) + b / (b + 2 * a)
@@ -123,13 +123,13 @@ def test_standard_error_is_that_of_exponential_distances():
     generator = np.random.default_rng(3)
     runs = [of_distances(generator.exponential(1 / a, n), generator.exponential(1 / b, m)) for _ in range(400)]
     squares = np.array([standard_error(run) ** 2 for run in runs])
-    # DeLong's estimate leaves out a term of order p (1 - p) / (n m), less than 1 % of the variance here.
+    # DeLong's estimate neglects a term of order p (1 - p) / (n m), here less than 1 % of the variance.
     assert np.mean(squares) == pytest.approx(variance, abs=4 * np.std(squares) / 20 + p * (1 - p) / (n * m))
     probabilities = np.array([run.probability_nearer for run in runs])
     assert abs(np.mean(probabilities) - p) < 4 * np.sqrt(variance / 400)
 
 
-def test_standard_error_is_that_of_all_pairs():
+def test_the_standard_error_follows_from_all_pairs():
     generator = np.random.default_rng(4)
     samples, held_out = generator.integers(0, 9, 12).astype(float), generator.integers(2, 11, 7).astype(float)
     kernel = (samples[:, None] < held_out) + 0.5 * (samples[:, None] == held_out)
@@ -137,23 +137,23 @@ def test_standard_error_is_that_of_all_pairs():
     assert of_distances(samples, held_out).standard_error == pytest.approx(np.sqrt(expected), rel=1e-12)
 
 
-def test_one_sample_has_a_probability_and_no_standard_error():
+def test_one_sample_has_a_probability_but_no_standard_error():
     found = of_distances([2.0], [1.0, 2.0, 3.0, 4.0])
     assert found.probability_nearer == 0.625 and found.standard_error is None
     assert of_distances([1.0, 2.0], [1.5]).standard_error is None
     assert found.summary()["standard_error"] is None
 
 
-def test_samples_apart_from_held_out_images_are_at_the_ends():
+def test_the_probability_of_separated_distances_is_one_or_zero():
     assert of_distances([1.0, 2.0], [3.0, 4.0]).probability_nearer == 1.0
     assert of_distances([3.0, 4.0], [1.0, 2.0]).probability_nearer == 0.0
-    assert of_distances([0.0, 0.0], [0.0, 4.0]).nearer_than_any_held_out == 0  # a held-out image is a copy itself
+    assert of_distances([0.0, 0.0], [0.0, 4.0]).nearer_than_any_held_out == 0  # a held-out image is itself a copy
 
 
 # Pictures
 
 
-def test_picture_shows_the_nearest_samples_first_with_their_neighbours(tmp_path):
+def test_the_picture_shows_the_nearest_samples_first_with_their_neighbours(tmp_path):
     samples, train = constant([10, 20, 30], (32, 32, 1)), constant([100, 110, 120, 130], (32, 32, 1))
     indices = np.array([[3, 0], [1, 2], [2, 3]])
     path = tmp_path / "neighbours.png"
@@ -166,14 +166,16 @@ def test_picture_shows_the_nearest_samples_first_with_their_neighbours(tmp_path)
     ]
 
 
-def test_picture_has_a_row_for_each_sample_if_there_are_few(tmp_path):
+def test_the_picture_has_a_row_for_each_sample_if_there_are_few(tmp_path):
     samples, train = constant([10, 20], (32, 32, 3)), constant([100], (32, 32, 3))
     memorisation.save_neighbours(tmp_path / "n.png", samples, train, np.zeros((2, 1), int), np.array([1.0, 1.0]))
     picture = np.asarray(Image.open(tmp_path / "n.png"))
-    assert picture.shape == (67, 67, 3) and picture[10, 10, 0] == 10 and picture[43, 10, 0] == 20  # equals in order
+    assert (
+        picture.shape == (67, 67, 3) and picture[10, 10, 0] == 10 and picture[43, 10, 0] == 20
+    )  # equals keep their order
 
 
-def test_histograms_hold_all_distances_of_both_sets_side_by_side(tmp_path):
+def test_the_histograms_hold_all_distances_of_both_sets(tmp_path):
     generator = np.random.default_rng(0)
     comparisons = {
         "pixels": of_distances(generator.normal(5, 1, 300), generator.normal(6, 1, 200)),
@@ -200,7 +202,7 @@ def test_histograms_hold_all_distances_of_both_sets_side_by_side(tmp_path):
     assert (tmp_path / "one.png").exists()
 
 
-# What is refused
+# Errors
 
 TWO = constant([1, 2])
 ROWS = np.zeros((2, 4), np.float32)
@@ -224,7 +226,7 @@ ROWS = np.zeros((2, 4), np.float32)
         ({"features": Features(ROWS + np.inf, ROWS, ROWS)}, "finite"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(changes, message):
+def test_sets_that_cannot_be_compared_are_refused(changes, message):
     arguments = {"samples": TWO, "train": TWO, "held_out": TWO, "k": 1} | changes
     with pytest.raises(ValueError, match=f"(?s){message}") as caught:
         memorisation.compare(**arguments)
@@ -239,7 +241,7 @@ def test_what_cannot_be_compared_is_refused(changes, message):
         (np.zeros((2, 1), int), np.zeros(2), 0),
     ],
 )
-def test_what_makes_no_picture_is_refused(tmp_path, indices, distances, count):
+def test_wrong_arguments_of_pictures_are_refused(tmp_path, indices, distances, count):
     with pytest.raises(ValueError, match="Received"):
         memorisation.save_neighbours(tmp_path / "n.png", TWO, TWO, indices, distances, count=count)
     with pytest.raises(ValueError, match="Received"):

@@ -21,7 +21,7 @@ def assert_same(moments, features, rtol=1e-12):
     assert moments.mean.dtype == moments.covariance.dtype == np.float64
 
 
-def test_two_points_by_hand():
+def test_moments_of_two_points_are_those_computed_by_hand():
     moments = Moments.of(np.array([[0.0, 0.0], [2.0, 4.0]]))
     np.testing.assert_array_equal(moments.mean, [1.0, 2.0])
     np.testing.assert_array_equal(moments.covariance, [[2.0, 4.0], [4.0, 8.0]])
@@ -42,24 +42,24 @@ def test_any_number_of_features_gives_numpys_covariance(width):
 
 
 def test_a_large_common_offset_costs_no_digits():
-    # Eighths near 2^20 are exact in float32. Sums of their squares, near 2^40 a row, would keep 1e-4 of the covariance.
+    # Eighths near 2^20 are exact in float32. Sums of squares, near 2^40 per row, would keep 1e-4 of the covariance.
     features = np.round(correlated(500, 3) * 8) / 8 + np.float32(2**20)
     assert features.dtype == np.float32
     exact = features.astype(np.float64) - 2**20
     np.testing.assert_allclose(Moments.of(features, rows=64).covariance, np.cov(exact, rowvar=False), rtol=1e-12)
 
 
-def test_a_file_and_chosen_rows(tmp_path):
+def test_rows_are_read_from_a_file_and_chosen(tmp_path):
     features = correlated(60, 4)
     np.save(tmp_path / "features.npy", features)
     file = np.load(tmp_path / "features.npy", mmap_mode="r")
     assert_same(Moments.of(file, rows=11), features)
     chosen = np.array([3, 8, 9, 41, 59])
     assert_same(Moments.of(file, rows=2, chosen=chosen), features[chosen])
-    np.testing.assert_array_equal(file, features, "the features themselves stay as they are")
+    np.testing.assert_array_equal(file, features, "the features must not change")
 
 
-def test_an_array_is_left_as_it_was():
+def test_the_array_is_not_changed():
     features = correlated(20, 3).astype(np.float64)
     before = features.copy()
     Moments.of(features, rows=6)
@@ -76,7 +76,7 @@ def test_merged_moments_are_those_of_all_rows():
 @pytest.mark.parametrize(
     "features", [np.zeros((4, 3, 2)), np.zeros(4), np.zeros((4, 0)), np.zeros((4, 3), complex), np.array([["a", "b"]])]
 )
-def test_what_is_no_table_of_numbers_is_refused(features):
+def test_arrays_that_are_not_tables_of_numbers_are_refused(features):
     with pytest.raises(ValueError, match=r"\[N, D\].*Received"):
         Moments.of(features)
 
@@ -111,17 +111,17 @@ def test_broken_rows_are_counted(rows):
         (9, np.zeros(2), np.array([[1.0, 0.5], [0.4, 1.0]]), "symmetric.*0.1 among values up to 1"),
     ],
 )
-def test_what_are_no_moments_is_refused(count, mean, covariance, message):
+def test_impossible_moments_are_refused(count, mean, covariance, message):
     with pytest.raises(ValueError, match=message):
         Moments(count, mean, covariance)
 
 
-def test_moments_of_other_features_do_not_add():
+def test_moments_of_different_features_cannot_be_added():
     with pytest.raises(ValueError, match="Received: 2 and 3 features"):
         _ = Moments(5, np.zeros(2), np.eye(2)) + Moments(5, np.zeros(3), np.eye(3))
 
 
-def test_moments_of_an_unknown_number_of_rows_are_moments_but_do_not_add():
+def test_moments_of_an_unknown_number_of_rows_can_be_compared_but_not_added():
     unknown, known = Moments(0, np.zeros(2), np.eye(2)), Moments(5, np.ones(2), np.eye(2))
     assert frechet.FactoredMoments(unknown).distance(known) == pytest.approx(2.0, abs=1e-12)
     for pair in ((unknown, known), (known, unknown), (unknown, unknown)):

@@ -1,4 +1,4 @@
-"""Reference statistics: written, read back, and refused where they are of something else than the samples."""
+"""Reference statistics: written, read back, and refused if they do not belong to the samples."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ PREPARATION = {"image_size": None, "center_crop": None, "channels": None}
 
 @dataclasses.dataclass
 class StandIn:
-    """A feature network of 5 features, the means of the columns in unit range."""
+    """A feature network with 5 features, the means of the columns, scaled to [0, 1]."""
 
     fingerprint: str = "a" * 64
     resize: str = "none"
@@ -32,7 +32,7 @@ class StandIn:
 
     def check_shape(self, shape):
         if tuple(shape) != SHAPE:
-            raise ValueError(f"Received images {shape}.")
+            raise ValueError(f"Received: images {shape}.")
 
     def __call__(self, images):
         means = (images.mean(axis=(1, 3)) / 255.0).astype(np.float32)
@@ -46,7 +46,7 @@ def computed(network: Any = NETWORK, source=SOURCE, split="train"):
     return references.compute(network, source, split=split, preparation=PREPARATION, batch_size=7)
 
 
-# Made and kept
+# Computed and stored
 
 
 def test_the_statistics_are_mean_and_covariance_of_the_features():
@@ -68,7 +68,7 @@ def test_the_statistics_are_mean_and_covariance_of_the_features():
     }
 
 
-def test_statistics_come_back_as_they_were_written(tmp_path):
+def test_statistics_are_read_back_unchanged(tmp_path):
     made = computed()
     path = tmp_path / "new" / "statistics.npz"
     made.save(path)
@@ -79,7 +79,7 @@ def test_statistics_come_back_as_they_were_written(tmp_path):
     np.testing.assert_array_equal(found.features, made.features)
     assert found.check(NETWORK, SHAPE, SOURCE.describe()) == []
     assert [file.name for file in path.parent.iterdir()] == ["statistics.npz"]
-    # Other programs find what they expect.
+    # Other programs expect these two arrays.
     with np.load(path) as archive:
         assert archive["mu"].shape == (5,) and archive["sigma"].shape == (5, 5)
 
@@ -98,14 +98,14 @@ def test_a_file_of_another_program_is_used_with_a_warning(tmp_path):
     assert found.moments.count == 0 and found.features is None and found.about is None
     assert found.moments.mean.dtype == found.moments.covariance.dtype == np.float64
     (warning,) = found.check(NETWORK, SHAPE, SOURCE.describe())
-    assert "neither of which images nor by which network" in warning
-    # It stays what it is when it is written anew.
+    assert "record neither their images nor their network" in warning
+    # Writing it again adds nothing.
     found.save(tmp_path / "ours.npz")
     again = references.load(tmp_path / "ours.npz")
     assert again.moments.count == 0 and again.about is None
 
 
-def test_roundings_of_a_program_in_float32_are_evened_out(tmp_path):
+def test_asymmetry_from_rounding_in_float32_is_removed(tmp_path):
     sigma = np.eye(5, dtype=np.float32)
     sigma[0, 1] = 5e-7
     np.savez(tmp_path / "theirs.npz", mu=np.zeros(5, np.float32), sigma=sigma)
@@ -113,22 +113,24 @@ def test_roundings_of_a_program_in_float32_are_evened_out(tmp_path):
     assert covariance[0, 1] == covariance[1, 0] == pytest.approx(2.5e-7)
 
 
-def test_statistics_of_another_width_are_refused_whoever_made_them(tmp_path):
+def test_statistics_of_another_width_are_refused_even_without_a_record(tmp_path):
     np.savez(tmp_path / "theirs.npz", mu=np.zeros(6), sigma=np.eye(6))
     with pytest.raises(ReferenceStatisticsError, match="have 6 features, the classifier of the samples has 5"):
         references.load(tmp_path / "theirs.npz").check(NETWORK, SHAPE, None)
 
 
-def test_statistics_of_images_prepared_otherwise_are_refused():
+def test_statistics_of_images_prepared_differently_are_refused():
     model = {**SOURCE.describe(), "checksum": 1}
     found = computed()
     assert len(found.check(NETWORK, SHAPE, model, PREPARATION)) == 1
-    with pytest.raises(ReferenceStatisticsError, match="prepared otherwise .*'center_crop': None.*'center_crop': 140"):
+    with pytest.raises(
+        ReferenceStatisticsError, match="prepared differently .*'center_crop': None.*'center_crop': 140"
+    ):
         found.check(NETWORK, SHAPE, model, {**PREPARATION, "center_crop": 140})
     assert found.check(NETWORK, SHAPE, SOURCE.describe(), {**PREPARATION, "center_crop": 4}) == [], "the same images"
 
 
-def test_the_cache_tells_networks_and_data_apart(monkeypatch, tmp_path):
+def test_the_cache_distinguishes_networks_and_data(monkeypatch, tmp_path):
     monkeypatch.setenv("NCSN_TF_CACHE", str(tmp_path))
     other: Any = StandIn(fingerprint="b" * 64)
     resized: Any = StandIn(resize="bilinear")
@@ -145,10 +147,10 @@ def test_the_cache_tells_networks_and_data_apart(monkeypatch, tmp_path):
     assert len(set(paths)) == 6
     assert paths[0] == references.cached_path(NETWORK, ImageSource(SOURCE.name, SOURCE.images.copy()))
     assert all(path.parent == tmp_path / "statistics" and path.suffix == ".npz" for path in paths)
-    assert paths[0].name.startswith("to_noise_"), "people see whose they are"
+    assert paths[0].name.startswith("to_noise_"), "the name tells people which dataset it is"
 
 
-# Refused: of something else
+# Errors: statistics of other images or another network
 
 
 def dataset(**changes):
@@ -163,9 +165,9 @@ def test_statistics_by_another_network_are_refused():
         computed().check(other, SHAPE, dataset())
 
 
-def test_statistics_of_images_resized_otherwise_are_refused():
+def test_statistics_of_images_resized_differently_are_refused():
     other: Any = StandIn(resize="bicubic")
-    with pytest.raises(ReferenceStatisticsError, match=r"resized otherwise \(none\) than the samples are \(bicubic\)"):
+    with pytest.raises(ReferenceStatisticsError, match=r"resized differently \(none\) from the samples \(bicubic\)"):
         computed().check(other, SHAPE, dataset())
 
 
@@ -179,34 +181,34 @@ def test_statistics_of_another_shape_are_refused():
 def test_statistics_of_another_dataset_are_refused():
     with pytest.raises(ReferenceStatisticsError, match="of path/to noise, the model was trained on cifar10"):
         computed().check(NETWORK, SHAPE, dataset(name="cifar10", checksum=1))
-    # The same images under another name are the same images.
+    # The checksum decides: the name of the same images may differ.
     assert computed().check(NETWORK, SHAPE, dataset(name="elsewhere")) == []
 
 
-def test_another_part_of_the_dataset_is_warned_of():
+def test_another_part_of_the_dataset_gives_a_warning():
     part = dataset(images=20, checksum=1)
     (warning,) = computed(split="held_out").check(NETWORK, SHAPE, part)
     checksum = SOURCE.describe()["checksum"]
     assert f"of 30 images of path/to noise (held_out, checksum {checksum}), the model was trained on 20 of 1" in warning
 
 
-def test_without_a_model_nobody_asks_for_its_data():
+def test_without_a_model_only_the_shape_is_checked():
     assert computed().check(NETWORK, SHAPE, None) == []
     with pytest.raises(ReferenceStatisticsError, match="the samples are"):
         computed().check(NETWORK, (8, 8, 1), None)
 
 
-def test_images_that_the_network_does_not_take_have_no_statistics():
-    with pytest.raises(ValueError, match="Received images"):
+def test_images_that_the_network_does_not_take_are_refused():
+    with pytest.raises(ValueError, match="Received: images"):
         computed(source=ImageSource("noise", random_pixels(9, 5, 4, 1)))
     with pytest.raises(ValueError, match="at least 2 rows.*Received: 1"):
         computed(source=ImageSource("noise", SOURCE.images[:1]))
 
 
-# Refused: damaged
+# Errors: damaged files
 
 
-def test_what_is_no_file_of_statistics_is_refused(tmp_path):
+def test_missing_and_damaged_files_are_refused(tmp_path):
     with pytest.raises(ReferenceStatisticsError, match="There are no statistics .*launch.reference_statistics"):
         references.load(tmp_path / "missing.npz")
     computed().save(tmp_path / "whole.npz")
@@ -259,10 +261,10 @@ def without(*path):
         ({"sigma": np.ones((5, 5, 1))}, r"covariance \[D, D\]"),
         ({"mu": np.array([0, 0, np.nan, 0, 0])}, "finite"),
         ({"sigma": np.diag([1, 1, np.inf, 1, 1])}, "finite"),
-        ({"sigma": np.diag([1, 1, -0.5, 1, 1])}, "eigenvalues go from -0.5 to 1"),
-        ({"sigma": np.eye(5) + 3.0 * (np.ones((5, 5)) - np.eye(5))}, "eigenvalues go from -2"),
-        ({"mu": np.zeros(5) + 1j}, "mu holds real numbers; these are complex128"),
-        ({"sigma": np.eye(5) + 1j}, "sigma holds real numbers"),
+        ({"sigma": np.diag([1, 1, -0.5, 1, 1])}, "eigenvalues range from -0.5 to 1"),
+        ({"sigma": np.eye(5) + 3.0 * (np.ones((5, 5)) - np.eye(5))}, "eigenvalues range from -2"),
+        ({"mu": np.zeros(5) + 1j}, "mu must hold real numbers, not complex128"),
+        ({"sigma": np.eye(5) + 1j}, "sigma must hold real numbers"),
         ({"sigma": np.triu(np.ones((5, 5)))}, "symmetric"),
         ({"mu": np.array(list("abcde"))}, "no usable statistics"),
         ({"count": np.array(1)}, "at least 2 rows"),

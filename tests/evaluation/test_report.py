@@ -1,255 +1,75 @@
-"""Judging from end to end: real digits and copies of them, by a small classifier, into files."""
+"""The report of an evaluation: its lines, its JSON file, its curves."""
 
-import dataclasses
 import json
 import math
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
-from ncsn_tf.data import images
-from ncsn_tf.data.images import ImageSource
-from ncsn_tf.evaluation import classifier, evaluator, features, references, report
-from ncsn_tf.evaluation.features import FeatureNetworkError
+from ncsn_tf.evaluation import report
 from ncsn_tf.evaluation.held_out import HeldOutLoss
-from ncsn_tf.evaluation.image_files import ImagesError
 from ncsn_tf.evaluation.measure import Measurement
-from ncsn_tf.evaluation.references import ReferenceStatisticsError
-from ncsn_tf.networks.classifier import Classifier
-from tests.support.tiny import random_pixels
+from ncsn_tf.evaluation.memorisation import Comparison
 
-SHAPE = (8, 8, 1)
-NAMES = ["score", "fid", "fid_infinity", "kid", "precision", "recall"]
 HELD_OUT_LOSS = HeldOutLoss(np.array([1.0, 0.1]), np.array([0.5, 2.5]), np.array([0.01, 0.02]), 40)
+NEIGHBOURS = np.zeros((4, 1), np.int64)
+COPIES = {"pixels": Comparison(np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0, 4.0]), NEIGHBOURS, NEIGHBOURS)}
+FEW = "few samples"
+MEASUREMENTS = [Measurement("fid", 3.0, 10, 20, caveats=(FEW,)), Measurement("kid", 0.5, 10, 20, caveats=(FEW,))]
 
 
-@pytest.fixture(scope="module")
-def train():
-    return images.load("digits", "train")
-
-
-@pytest.fixture(scope="module")
-def held_out():
-    return images.load("digits", "held_out")
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory, train):
-    """A classifier that has learnt nothing: any features tell digits from noise, and copies from neither."""
-    path = tmp_path_factory.mktemp("networks") / "classifier"
-    keras.utils.set_random_seed(1)
-    untrained = Classifier(10, 4)
-    untrained.build((None, *SHAPE))
-    classifier.export(untrained, path, {"dataset": train.describe()})
-    return features.load_classifier(path)
-
-
-@pytest.fixture(scope="module")
-def reference(network, train):
-    return references.compute(network, train, split="train", preparation={}, batch_size=500)
-
-
-@pytest.fixture
-def judge(network, reference, train, held_out):
-    return evaluator.Evaluator(
-        network, reference, shape=SHAPE, dataset=train.describe(), train=train, held_out=held_out, batch_size=128
-    )
-
-
-class Progress:
-    """Adds up what was told."""
-
-    def __init__(self):
-        self.rows = {}
-
-    def __call__(self, what, rows):
-        self.rows[what] = self.rows.get(what, 0) + rows
-
-
-def strictly(text):
-    """JSON as the standard has it, without NaN."""
-
-    def refuse(word):
-        raise AssertionError(f"{word} is no JSON")
-
-    return json.loads(text, parse_constant=refuse)
-
-
-# Judging
-
-
-def test_unseen_digits_are_as_near_as_unseen_digits(judge, held_out, tmp_path):
-    progress = Progress()
-    found = judge.evaluate(held_out.images, tmp_path, held_out=HELD_OUT_LOSS, progress=progress)
-    assert [one.name for one in found.measurements] == [f"classifier_{name}" for name in NAMES]
-    assert found.absent == [] and found.caveats == []
-    for comparison in found.copies.values():
-        assert comparison.probability_nearer == 0.5
-    assert found.copies["pixels"].copies == 0
-    assert progress.rows["features of samples"] == progress.rows["features of held-out images"] == len(held_out)
-    assert "features of training images" not in progress.rows, "the reference holds them"
-    assert "classifier_precision, classifier_recall" in progress.rows and "nearest training images" in progress.rows
-    for name in ("neighbours_pixels.png", "neighbours_features.png", "distances.png"):
-        with Image.open(tmp_path / name) as picture:
-            assert min(picture.size) > 100
-
-    path = report.write(tmp_path, found, {**judge.about(), "checkpoint": 7})
-    assert path == tmp_path / "results.json"
-    content = strictly(path.read_text(encoding="utf-8"))
-    assert content["metrics"]["classifier_fid"]["value"] == found.measurements[1].value
-    assert content["metrics"]["classifier_fid"]["num_reference"] == 1501
-    assert content["copies"]["features"]["probability_nearer"] == 0.5
-    assert content["copies"]["pixels"]["copies"] == 0
-    assert content["checkpoint"] == 7 and content["not_measured"] == content["warnings"] == []
-    assert content["reference"]["images"] == 1501 and content["reference"]["dataset"]["name"] == "digits"
-    assert content["feature_network"]["trained_on"] == "digits"
-    assert content["held_out_denoising_loss"] == {
-        "mean": 1.5,
-        "images": 40,
-        "sigmas": [1.0, 0.1],
-        "by_level": [0.5, 2.5],
-        "standard_errors": [0.01, 0.02],
-    }
-
-
-def test_a_copied_training_set_is_found_out(judge, train, tmp_path):
-    copied = train.images[100:400]
-    found = judge.evaluate(copied, tmp_path, metrics=["fid"])
-    assert [one.name for one in found.measurements] == ["classifier_fid"]
-    assert found.copies["pixels"].copies == 300
-    assert found.copies["pixels"].probability_nearer > 0.99
-    assert found.copies["features"].probability_nearer > 0.95
-    line = next(line for line in found.lines() if line.startswith("copies, by pixels"))
-    assert "300 exact" in line and "with probability 1.000" in line
-
-
-def test_noise_is_far_from_the_digits(judge, held_out, tmp_path):
-    noise = judge.evaluate(random_pixels(296, *SHAPE), tmp_path)
-    digits = judge.evaluate(held_out.images)
-    values = [{one.name: one.value for one in found.measurements} for found in (noise, digits)]
-    for name in ("classifier_fid", "classifier_fid_infinity", "classifier_kid"):
-        assert values[0][name] > 10 * values[1][name]
-    assert values[0]["classifier_precision"] < 0.5 * values[1]["classifier_precision"]
-    assert noise.copies["pixels"].probability_nearer < 0.01
-
-
-def test_copies_are_looked_for_only_where_there_is_somewhere_to_look(judge, network, reference, train, tmp_path):
-    samples = random_pixels(30, *SHAPE)
-    assert judge.evaluate(samples, metrics=[]).copies == {}
-    alone = evaluator.Evaluator(network, reference, shape=SHAPE, train=train)
-    assert alone.evaluate(samples, tmp_path, metrics=[]).copies == {}
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("change", [{"features": None}, {"about": None}])
-def test_training_images_are_looked_at_once_where_the_reference_does_not_know_them(
-    network, reference, train, held_out, tmp_path, change
-):
-    strange = dataclasses.replace(reference, **change)
-    judge = evaluator.Evaluator(network, strange, shape=SHAPE, train=train, held_out=held_out)
-    progress = Progress()
-    for _ in range(2):
-        found = judge.evaluate(train.images[:20], tmp_path, metrics=[], progress=progress)
-        assert found.copies["features"].probability_nearer > 0.95
-    assert progress.rows["features of training images"] == len(train)
-    assert progress.rows["features of held-out images"] == len(held_out)
-    assert progress.rows["features of samples"] == 40
-
-
-# Refused
-
-
-def test_samples_that_are_no_pictures_of_that_kind_are_refused(judge, tmp_path):
-    with pytest.raises(ImagesError, match=r"are \(8, 8, 1\). Received samples \(8, 8, 3\)"):
-        judge.evaluate(random_pixels(30, 8, 8, 3), tmp_path)
-    with pytest.raises(ImagesError, match="All 30 images are the same"):
-        judge.evaluate(np.zeros((30, *SHAPE), np.uint8), tmp_path)
-    with pytest.raises(ImagesError, match="estimated from 1 image"):
-        judge.evaluate(random_pixels(1, *SHAPE))
-
-
-def test_what_does_not_belong_together_is_refused_before_the_work(network, reference, train):
-    with pytest.raises(FeatureNetworkError, match="for images"):
-        evaluator.Evaluator(network, reference, shape=(9, 8, 1))
-    theirs = {**train.describe(), "name": "mnist", "checksum": 0}
-    with pytest.raises(ReferenceStatisticsError, match="trained on mnist"):
-        evaluator.Evaluator(network, reference, shape=SHAPE, dataset=theirs)
-
-
-def test_doubts_about_reference_and_samples_reach_the_report(network, reference, held_out):
-    foreign = dataclasses.replace(reference, about=None)
-    judge = evaluator.Evaluator(network, foreign, shape=SHAPE)
-    found = judge.evaluate(np.repeat(held_out.images[:30], 2, axis=0), metrics=["fid", "inception_score"])
-    assert "record neither" in found.caveats[0] and "no copies are looked for" in found.caveats[1]
-    assert found.caveats[2:] == ["of 60 images only 30 are distinct"]
-    assert judge.about()["reference"] == {"images": 1501}
-
-
-# The report
-
-
-def test_the_lines_have_values_first_and_each_doubt_once():
-    few = "few samples"
-    measurements = [Measurement("fid", 3.0, 10, 20, caveats=(few,)), Measurement("kid", 0.5, 10, 20, caveats=(few,))]
-    made = report.Report(measurements, ["recall: no features"], ["strange"], held_out=HELD_OUT_LOSS)
+def test_the_lines_have_values_first_and_each_caveat_once():
+    made = report.Report(MEASUREMENTS, ["recall: no features"], ["strange"], COPIES, HELD_OUT_LOSS)
+    # Among 16 pairs the sample is nearer in 4 + 3 + 2 + 1, and 3 are ties: 11.5 / 16.
     assert made.lines() == [
         "fid 3, 10 samples against 20 images",
         "kid 0.5, 10 samples against 20 images",
+        "copies, by pixels: 1 exact; a sample is nearer to the training images than a held-out image with probability "
+        f"0.719 (standard error {COPIES['pixels'].standard_error:.2g})",
         "held-out denoising loss 1.5, 40 images",
         "not measured: recall: no features",
         "warning: strange",
         "warning: few samples",
     ]
-    assert "held_out_denoising_loss" not in report.Report(measurements, [], []).as_dict()
 
 
-def test_curves_can_be_read_back_and_hold_finite_values_only(judge, held_out, tmp_path):
-    found = judge.evaluate(held_out.images[:60], tmp_path, metrics=["fid", "inception_score"], held_out=HELD_OUT_LOSS)
-    broken = Measurement("kid", math.nan, 60)
-    found = dataclasses.replace(found, measurements=[*found.measurements, broken])
-    report.write_scalars(tmp_path / "tensorboard", 500, found)
-    report.write_scalars(tmp_path / "tensorboard", 600, dataclasses.replace(found, measurements=[], copies={}))
+def test_the_json_file_holds_the_report_and_what_is_needed_to_repeat_it(tmp_path):
+    made = report.Report(MEASUREMENTS, ["recall: no features"], ["strange"], COPIES, HELD_OUT_LOSS)
+    path = report.write(tmp_path, made, {"checkpoint": 7})
+    assert path == tmp_path / "results.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content.keys() == {*made.as_dict(), "checkpoint"} and content["checkpoint"] == 7
+    assert content["metrics"]["fid"] == MEASUREMENTS[0].as_dict()
+    assert content["not_measured"] == ["recall: no features"] and content["warnings"] == ["strange"]
+    assert content["copies"]["pixels"] == COPIES["pixels"].summary()
+    assert content["held_out_denoising_loss"]["standard_errors"] == [0.01, 0.02]
+    alone = HeldOutLoss(np.array([1.0]), np.array([0.5]), np.array([np.nan]), 1)
+    assert report.Report([], [], [], held_out=alone).as_dict()["held_out_denoising_loss"]["standard_errors"] is None
+    assert "held_out_denoising_loss" not in report.Report(MEASUREMENTS, [], []).as_dict()
+
+
+def test_the_curves_can_be_read_back_and_hold_finite_values_only(tmp_path):
+    measurements = [*MEASUREMENTS, Measurement("recall", math.nan, 60)]
+    made = report.Report(measurements, [], [], COPIES, HELD_OUT_LOSS)
+    report.write_scalars(tmp_path, 500, made)
+    report.write_scalars(tmp_path, 600, report.Report([], [], [], held_out=HELD_OUT_LOSS))
     values = {}
-    for file in (tmp_path / "tensorboard").iterdir():
+    for file in tmp_path.iterdir():
         for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
             event = tf.compat.v1.Event.FromString(record)
             for value in event.summary.value:
                 values[event.step, value.tag] = float(tf.make_ndarray(value.tensor))
-    expected = {(500, f"evaluation/{name}"): value for name, value in found.scalars().items()}
-    assert "kid" not in found.scalars() and len(expected) == 5
-    assert values.keys() == expected.keys() | {(600, "evaluation/held_out_denoising_loss")}
-    for key, value in expected.items():
-        assert values[key] == pytest.approx(value, rel=1e-6)
-    assert values[600, "evaluation/held_out_denoising_loss"] == 1.5
+    assert values == {
+        (500, "evaluation/fid"): 3.0,
+        (500, "evaluation/kid"): 0.5,
+        (500, "evaluation/probability_nearer/pixels"): pytest.approx(COPIES["pixels"].probability_nearer),
+        (500, "evaluation/held_out_denoising_loss"): 1.5,
+        (600, "evaluation/held_out_denoising_loss"): 1.5,
+    }
 
 
-# The cache
-
-
-def test_statistics_are_computed_once_and_again_where_the_file_is_damaged(network, held_out, tmp_path, monkeypatch):
-    monkeypatch.setenv("NCSN_TF_CACHE", str(tmp_path))
-
-    def ask(source=held_out):
-        progress = Progress()
-        found = evaluator.cached_reference(network, source, split="held_out", preparation={}, progress=progress)
-        return found, sum(progress.rows.values())
-
-    first, work = ask()
-    assert work == len(held_out) == first.moments.count
-    again, work = ask()
-    assert work == 0 and again.about == first.about
-    np.testing.assert_array_equal(again.moments.covariance, first.moments.covariance)
-    np.testing.assert_array_equal(again.features, first.features)
-    path = references.cached_path(network, held_out)
-    path.write_bytes(path.read_bytes()[:-100])
-    repaired, work = ask()
-    assert work == len(held_out)
-    np.testing.assert_array_equal(repaired.moments.mean, first.moments.mean)
-    assert ask()[1] == 0
-    assert ask(ImageSource("digits", held_out.images[:50]))[1] == 50
-    assert len(list(path.parent.iterdir())) == 2
-    with pytest.raises(FeatureNetworkError, match="for images"):
-        ask(ImageSource("noise", random_pixels(9, 7, 8, 1)))
+def test_curves_that_cannot_be_written_end_in_a_warning(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.warns(UserWarning, match="curves could not be written"):
+        report.write_scalars(tmp_path / "file", 500, report.Report(MEASUREMENTS, [], []))

@@ -1,4 +1,4 @@
-"""The Inception score and the kernel distance: closed forms, NumPy, and TF-GAN on everything at once."""
+"""The Inception score and the kernel distance, against closed forms, NumPy, and TF-GAN on all rows at once."""
 
 import numpy as np
 import pytest
@@ -10,19 +10,19 @@ def shuffled(values, seed):
     return values[np.random.default_rng(seed).permutation(len(values))]
 
 
-def test_a_balanced_one_hot_set_scores_its_classes():
+def test_the_score_of_a_balanced_one_hot_set_is_its_number_of_classes():
     np.testing.assert_allclose(
         scores.inception_score(50.0 * np.tile(np.eye(6), (4, 1)), splits=1), (6.0, 0.0), rtol=1e-9
     )
 
 
-def test_images_that_all_look_alike_score_one():
+def test_the_score_of_equal_images_is_one():
     logits = np.tile(np.random.default_rng(0).standard_normal(7), (40, 1))
     np.testing.assert_allclose(scores.inception_score(logits, splits=4), (1.0, 0.0), atol=1e-12)
 
 
-def test_two_unequal_kinds_of_image_score_their_closed_form():
-    # A share a of images is surely of class 0, the rest of class 1: log score = entropy of (a, 1 - a).
+def test_the_score_of_two_classes_of_different_sizes_has_its_closed_form():
+    # A share a of the images is certainly of class 0, the rest of class 1: log score = entropy of (a, 1 - a).
     a = 0.25
     logits = 80.0 * np.eye(2)[np.repeat([0, 1], [25, 75])]
     expected = np.exp(-a * np.log(a) - (1 - a) * np.log(1 - a))
@@ -35,7 +35,7 @@ def test_sorted_classes_are_shuffled():
 
 
 @pytest.mark.parametrize("splits", [1, 3])
-def test_mean_and_deviation_over_parts_are_numpys(splits, tmp_path):
+def test_mean_and_deviation_over_parts_match_numpy(splits, tmp_path):
     logits = np.random.default_rng(1).standard_normal((50, 4)).astype(np.float32) * 2
     np.save(tmp_path / "logits.npy", logits)
     parts = []
@@ -47,7 +47,7 @@ def test_mean_and_deviation_over_parts_are_numpys(splits, tmp_path):
     np.testing.assert_allclose(scores.inception_score(file, splits), expected, rtol=1e-10, atol=1e-14)
 
 
-def test_what_has_no_inception_score_is_refused():
+def test_wrong_arguments_of_the_inception_score_are_refused():
     with pytest.raises(ValueError, match="at least 2 images.*Received: 19 rows and splits = 10"):
         scores.inception_score(np.zeros((19, 3)))
     with pytest.raises(ValueError, match="Received: 19 rows and splits = 0"):
@@ -59,7 +59,7 @@ def test_what_has_no_inception_score_is_refused():
 
 
 @pytest.mark.parametrize(("ours", "theirs", "blocks"), [(60, 60, 3), (61, 47, 5), (30, 64, 1)])
-def test_block_by_block_is_tfgan_on_everything(ours, theirs, blocks):
+def test_the_distance_block_by_block_is_that_of_tfgan_on_all_rows(ours, theirs, blocks):
     generator = np.random.default_rng(2)
     x = generator.standard_normal((ours, 5)).astype(np.float32)
     y = (0.3 + 1.2 * generator.standard_normal((theirs, 5))).astype(np.float32)
@@ -73,24 +73,24 @@ def test_block_by_block_is_tfgan_on_everything(ours, theirs, blocks):
     np.testing.assert_allclose(value, expected, rtol=1e-10)
 
 
-def test_two_point_masses_stand_at_their_closed_form():
+def test_the_distance_of_two_point_masses_has_its_closed_form():
     u, v = np.array([1.0, 2.0]), np.array([-1.0, 0.5])
     expected = (5.0 / 2 + 1) ** 3 + (1.25 / 2 + 1) ** 3 - 2 * (0.0 / 2 + 1) ** 3
     value, error = scores.kernel_distance(np.tile(u, (9, 1)), np.tile(v, (7, 1)), blocks=3)
     np.testing.assert_allclose((value, error), (expected, 0.0), atol=1e-12)
 
 
-def test_a_distribution_is_at_no_distance_from_itself_however_small_the_blocks():
+def test_the_distance_of_a_distribution_from_itself_is_zero_for_small_blocks():
     generator = np.random.default_rng(3)
     x, y = (rows[np.argsort(rows[:, 0])] for rows in generator.standard_normal((2, 2000, 8)))
     value, error = scores.kernel_distance(x, y[::-1], blocks=100)
     # Pairs of a row with itself would add 2 / 20 of E k(x, x) - E k(x, y), which exceeds (1 + 1)^3 - 1.4. Without a
-    # shuffle each block would hold opposite ends of the distribution.
+    # shuffle the two sides of each block would come from opposite ends of the distribution.
     assert error is not None and abs(value) < 3 * error < 0.6
 
 
-def test_gaussians_on_a_line_stand_at_their_closed_form():
-    # (xy + 1)^3 = x^3 y^3 + 3 x^2 y^2 + 3 xy + 1: the distance is of the first three moments, weighted by 3, 3, 1.
+def test_the_distance_of_gaussians_on_a_line_has_its_closed_form():
+    # (xy + 1)^3 = x^3 y^3 + 3 x^2 y^2 + 3 xy + 1: the distance is that of the first three moments, weighted by 3, 3, 1.
     m = 0.5
     truth = 3 * m**2 + 3 * (m**2) ** 2 + (m**3 + 3 * m) ** 2
     generator = np.random.default_rng(4)
@@ -107,7 +107,7 @@ def test_the_standard_error_is_the_spread_of_repetitions():
     assert 0.7 < np.sqrt(np.mean(errors**2)) / np.std(values) < 1.4
 
 
-def test_files_are_read(tmp_path):
+def test_features_may_be_in_files(tmp_path):
     x = np.random.default_rng(6).standard_normal((30, 3)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
     file = np.load(tmp_path / "x.npy", mmap_mode="r")
@@ -127,6 +127,6 @@ def test_files_are_read(tmp_path):
         (np.full((9, 3), np.nan), np.zeros((9, 3)), 2, "features must be finite"),
     ],
 )
-def test_what_has_no_kernel_distance_is_refused(x, y, blocks, message):
+def test_wrong_arguments_of_the_kernel_distance_are_refused(x, y, blocks, message):
     with pytest.raises(ValueError, match=message):
         scores.kernel_distance(x, y, blocks)

@@ -1,4 +1,4 @@
-"""TF-GAN is reached without its front door, quietly, and computes what NumPy and SciPy do."""
+"""TF-GAN's metrics are imported without its `__init__`, without output, and agree with NumPy and SciPy."""
 
 import importlib.util
 import os
@@ -18,7 +18,7 @@ _MODULES = "[name for name in sys.modules if name.split('.')[0] == 'tensorflow_g
 
 @pytest.fixture(scope="module")
 def fresh_process():
-    """A process of its own that computes distances, and then imports TF-GAN by its front door."""
+    """A new process that computes distances, and then imports `tensorflow_gan` itself."""
     script = f"""
 import sys
 import numpy as np
@@ -32,9 +32,9 @@ print("used", {_MODULES})
 print("END", file=sys.stderr, flush=True)
 try:
     import tensorflow_gan
-    print("whole", hasattr(tensorflow_gan, "eval"))
+    print("complete", hasattr(tensorflow_gan, "eval"))
 except AttributeError as error:
-    print("as ever", "'tensorflow' has no attribute 'estimator'" in str(error))
+    print("unchanged", "'tensorflow' has no attribute 'estimator'" in str(error))
 tfgan._classifier_metrics.cache_clear()
 print("again", tfgan.kernel_distance(np.eye(4, 3), np.eye(4, 3), block_size=2) == distance)
 """
@@ -44,26 +44,26 @@ print("again", tfgan.kernel_distance(np.eye(4, 3), np.eye(4, 3), block_size=2) =
     return process
 
 
-def test_the_front_door_is_neither_used_nor_blocked(fresh_process):
+def test_importing_tensorflow_gan_behaves_as_without_this_module(fresh_process):
     lines = fresh_process.stdout.splitlines()
     assert lines[:2] == ["imported []", "used []"]
-    assert lines[2] in ("as ever True", "whole True"), "whole is for a TensorFlow that has estimators"
+    assert lines[2] in ("unchanged True", "complete True"), "complete if TensorFlow has estimators"
     assert lines[3:] == ["again True"]
 
 
-def test_nothing_is_said_on_the_way(fresh_process):
+def test_importing_and_computing_print_nothing(fresh_process):
     assert fresh_process.stderr.partition("START\n")[2].partition("END\n")[0] == ""
 
 
 @pytest.fixture
 def forgotten():
-    """The module is looked for anew, and the next test's is too."""
+    """Imports the module again, in this test and in the next."""
     tfgan._classifier_metrics.cache_clear()
     yield
     tfgan._classifier_metrics.cache_clear()
 
 
-def test_modules_of_the_user_stay(forgotten, monkeypatch):
+def test_modules_that_the_user_imported_stay(forgotten, monkeypatch):
     own = types.ModuleType("tensorflow_gan")
     own.__path__ = list(importlib.util.find_spec("tensorflow_gan").submodule_search_locations)
     monkeypatch.setitem(sys.modules, "tensorflow_gan", own)
@@ -72,31 +72,31 @@ def test_modules_of_the_user_stay(forgotten, monkeypatch):
     assert [name for name in sys.modules if name.startswith("tensorflow_gan")] == ["tensorflow_gan"]
 
 
-def test_an_imported_module_is_taken_as_it_is(forgotten, monkeypatch):
+def test_an_imported_module_is_used_as_it_is(forgotten, monkeypatch):
     theirs = types.ModuleType("tensorflow_gan.python.eval.classifier_metrics")
     theirs.classifier_score_from_logits = lambda logits: 42.0
     monkeypatch.setitem(sys.modules, theirs.__name__, theirs)
     assert tfgan.classifier_score(np.zeros((3, 2))) == 42.0
 
 
-def test_a_missing_package_names_the_remedy(forgotten, monkeypatch):
+def test_the_error_for_a_missing_package_names_the_remedy(forgotten, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install tensorflow-gan"):
         tfgan.classifier_score(np.zeros((3, 2)))
 
 
-def test_a_balanced_one_hot_set_scores_its_classes():
+def test_the_score_of_a_balanced_one_hot_set_is_its_number_of_classes():
     for logit in (60.0, 1e4):
         np.testing.assert_allclose(tfgan.classifier_score(logit * np.tile(np.eye(7), (5, 1))), 7.0, rtol=1e-12)
 
 
-def test_a_class_without_any_probability_changes_nothing():
+def test_a_class_of_probability_zero_does_not_change_the_score():
     logits = np.concatenate([1e4 * np.tile(np.eye(3), (4, 1)), np.full((12, 2), -1e4)], axis=1)
     np.testing.assert_allclose(tfgan.classifier_score(logits), 3.0, rtol=1e-12)
 
 
 @pytest.mark.parametrize("p", [0.5, 0.8, 0.999])
-def test_two_mirrored_distributions_score_their_closed_form(p):
+def test_the_score_of_two_mirrored_distributions_has_its_closed_form(p):
     # p(y) = (1/2, 1/2): KL = p log 2p + q log 2q for both.
     q = 1.0 - p
     logits = np.log([[p, q], [q, p], [p, q], [q, p]]) + np.array([[3.0], [-1.0], [0.0], [50.0]])
@@ -104,7 +104,7 @@ def test_two_mirrored_distributions_score_their_closed_form(p):
     np.testing.assert_allclose(tfgan.classifier_score(logits), expected, rtol=1e-12)
 
 
-def test_the_score_is_numpys():
+def test_the_score_matches_numpy():
     logits = np.random.default_rng(0).standard_normal((50, 8)).astype(np.float32) * 3
     p = np.exp(logits.astype(np.float64))
     p /= p.sum(axis=1, keepdims=True)
@@ -112,13 +112,13 @@ def test_the_score_is_numpys():
     np.testing.assert_allclose(tfgan.classifier_score(logits), np.exp(kl.mean()), rtol=1e-12)
 
 
-def test_diagonal_gaussians_stand_at_their_closed_form():
+def test_the_distance_of_diagonal_gaussians_has_its_closed_form():
     a = Moments(10, np.array([1.0, 0.0, -2.0]), np.diag([1.0, 4.0, 9.0]))
     b = Moments(10, np.array([0.0, 2.0, -2.0]), np.diag([4.0, 4.0, 0.25]))
     np.testing.assert_allclose(tfgan.frechet_distance(a, b), 5.0 + 1.0 + 0.0 + 6.25, rtol=1e-12)
 
 
-def test_the_frechet_distance_is_scipys():
+def test_the_frechet_distance_matches_scipy():
     generator = np.random.default_rng(1)
     x, y = (generator.standard_normal((200, 20)) @ generator.standard_normal((20, 20)) for _ in range(2))
     root = scipy.linalg.sqrtm(np.cov(x.T) @ np.cov(y.T)).real
@@ -126,7 +126,7 @@ def test_the_frechet_distance_is_scipys():
     np.testing.assert_allclose(tfgan.frechet_distance(Moments.of(x), Moments.of(y)), expected, rtol=1e-9)
 
 
-def test_other_features_are_refused():
+def test_different_numbers_of_features_are_refused():
     with pytest.raises(ValueError, match="Received: 2 and 3 features"):
         tfgan.frechet_distance(Moments(5, np.zeros(2), np.eye(2)), Moments(5, np.zeros(3), np.eye(3)))
 
@@ -136,7 +136,7 @@ def kernel(x, y):
 
 
 @pytest.mark.parametrize("block_size", [5, 12])
-def test_the_kernel_distance_is_a_double_loops(block_size):
+def test_the_kernel_distance_is_that_of_a_double_loop(block_size):
     generator = np.random.default_rng(2)
     x, y = generator.standard_normal((10, 3)), 0.5 + generator.standard_normal((10, 3))
     blocks = [(x[:5], y[:5]), (x[5:], y[5:])] if block_size == 5 else [(x, y)]
@@ -154,8 +154,8 @@ def test_the_kernel_distance_is_a_double_loops(block_size):
         assert np.isnan(error)
 
 
-def test_two_point_masses_stand_at_their_closed_form():
-    # All x at u, all y at v: k(u, u) + k(v, v) - 2 k(u, v), unbiased or not.
+def test_the_distance_of_two_point_masses_has_its_closed_form():
+    # With all x = u and all y = v it is k(u, u) + k(v, v) - 2 k(u, v), unbiased or not.
     u, v = np.array([1.0, 2.0]), np.array([-1.0, 0.5])
     expected = (5 / 2 + 1) ** 3 + (1.25 / 2 + 1) ** 3 - 2 * (0.0 / 2 + 1) ** 3
     value, error = tfgan.kernel_distance(np.tile(u, (8, 1)), np.tile(v, (8, 1)), block_size=4)

@@ -68,18 +68,29 @@ def sampler(steps_per_level=5, **options):
     return driver.FixedSteps(SDE, step, times.repeat_times(TIMES, steps_per_level), segments=len(TIMES), **options)
 
 
-def make(strategy=None, *, objective=None, decay=0.9, batch_size=BATCH, optimizer=None, **kwargs):
+def make(
+    strategy=None,
+    *,
+    objective=None,
+    decay=0.9,
+    batch_size=BATCH,
+    optimizer=None,
+    network=TinyNetwork,
+    model=model,
+    draw=None,
+    **kwargs,
+):
     strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
-        networks = [TinyNetwork() for _ in range(2)]
-        for network in networks:
-            network.build()
+        networks = [network() for _ in range(2)]
+        for built in networks:
+            built.build()
         optimizer = ReducedAdam(1e-2, epsilon=1e-8) if optimizer is None else optimizer()
     return Trainer(
         strategy=strategy,
         model=model(networks[0]),
         average_model=model(networks[1]),
-        draw=times.Levels(TIMES, BINS),
+        draw=draw or times.Levels(TIMES, BINS),
         objective=objective or (lambda score_fn, x, t, z: objectives.annealed_denoising(score_fn, SDE, x, t, z)),
         optimizer=optimizer,
         ema_decay=decay,
@@ -102,13 +113,13 @@ def run(trainer, steps):
     return [trainer.run(iterator, 1) for _ in range(steps)]
 
 
-def save_run(path, steps=(2,), **sections):
-    """A run directory of a small network on two levels of the digits, whose weights nobody trained.
+def save_run(path, steps=(2,), **changes):
+    """A run directory of a small network on two levels of the digits, with untrained weights.
 
     Args:
       path: the directory to make.
-      steps: the checkpoints to write, of ever other weights.
-      **sections: values to change in a section of the configuration, as dictionaries.
+      steps: the checkpoints to write, each with other weights.
+      **changes: values to change in a section of the configuration, as dictionaries.
 
     Returns:
       The trainer.
@@ -121,7 +132,7 @@ def save_run(path, steps=(2,), **sections):
     config["sampler"] |= {"steps_per_level": 2, "epsilon": 1e-3}
     config["training"] |= {"batch_size": 8, "steps": max(steps), "keep_checkpoints": 9}
     config["evaluation"] |= {"features": "classifier", "num_samples": 6, "batch_size": 4, "held_out_examples": 10}
-    for name, values in sections.items():
+    for name, values in changes.items():
         config[name] |= values
     builder = build.Builder(config)
     source = builder.load_images("train")

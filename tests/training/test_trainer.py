@@ -1,15 +1,15 @@
-"""The training step: the same on any number of replicas, resumable, honest about what is not finite."""
+"""The training step: the same on any number of replicas, resumable, and stopped by what is not finite."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncsn_tf import objectives, random
+from ncsn_tf import determinism, objectives, random, score, times
 from ncsn_tf.data import pipeline
-from ncsn_tf.score import EnergyModel
+from ncsn_tf.objectives import NonFiniteLossError
+from ncsn_tf.score import EnergyModel, ScoreModel
 from ncsn_tf.training.optimizers import LossScale, ReducedAdam, SkippingAdam
-from ncsn_tf.training.trainer import NonFiniteLossError
-from tests.support.tiny import BATCH, SDE, SOURCE, TIMES, batches, make, run
+from tests.support.tiny import BATCH, SDE, SOURCE, TIMES, TinyNetwork, batches, make, run
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def test_a_step_is_adam_on_the_mean_loss(reference):
     z = random.normal(random.per_example(random.fold(root, random.Stream.PERTURBATION), batch["example"]), (4, 4, 1))
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(
-            objectives.annealed_denoising(trainer.score_model.score, SDE, batch["image"], tf.gather(TIMES, level), z)
+            objectives.annealed_denoising(trainer.model.score, SDE, batch["image"], tf.gather(TIMES, level), z)
         )
     gradients = tape.gradient(loss, trainer.network.trainable_variables)
     result = reference[1][0]
@@ -41,12 +41,12 @@ def test_a_step_is_adam_on_the_mean_loss(reference):
         np.testing.assert_allclose((new - old)[clear], -1e-2 * np.sign(gradient)[clear], rtol=1e-3)
 
 
-def test_levels_get_their_own_losses(reference):
+def test_bins_get_their_own_losses(reference):
     trainer = make()
     result = trainer.run(batches(trainer), 6)
-    assert result.steps == 6 and result.level_losses.shape == (4,)
+    assert result.steps == 6 and result.bin_losses.shape == (4,)
     assert result.loss == pytest.approx(np.mean([r.loss for r in reference[1]]), rel=1e-5)
-    assert np.nanmin(result.level_losses) <= result.loss <= np.nanmax(result.level_losses)
+    assert np.nanmin(result.bin_losses) <= result.loss <= np.nanmax(result.bin_losses)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -94,10 +94,11 @@ def test_an_energy_trains_through_the_adapter():
     """TinyNetwork summed over its pixels is an energy; its score is learnt by second derivatives, on two replicas."""
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
-    def adapter(network, sde, times):
-        return EnergyModel(lambda x, level: tf.reduce_sum(network(x, level), axis=(1, 2, 3)), sde, times)
+    class Energy(TinyNetwork):
+        def call(self, x, condition, labels=None, dropout_seeds=None):
+            return tf.reduce_sum(super().call(x, condition), axis=(1, 2, 3))
 
-    trainer = make(strategy, adapter=adapter)
+    trainer = make(strategy, network=Energy, model=lambda net: EnergyModel(net, SDE, score.nearest_level(TIMES)))
     losses = [result.loss for result in run(trainer, 20)]
     assert np.mean(losses[-5:]) < 0.9 * losses[0]
 
@@ -121,7 +122,7 @@ def test_slices_belong_to_the_example_and_the_step():
     t = tf.gather(TIMES, random.integers(rows(random.Stream.LEVEL), len(TIMES)))
     z = random.normal(rows(random.Stream.PERTURBATION), (4, 4, 1))
     v = random.rademacher(rows(random.Stream.SLICES), (2, 4, 4, 1))
-    expected = tf.reduce_mean(objective(trainer.score_model.score, batch["image"], t, z, v))
+    expected = tf.reduce_mean(objective(trainer.model.score, batch["image"], t, z, v))
     assert run(trainer, 1)[0].loss == pytest.approx(float(expected), rel=1e-5)
 
 
@@ -160,10 +161,10 @@ def held_out(trainer, batch_size):
 
 def test_held_out_loss_weighs_examples_and_repeats():
     trainer = make()
-    loss, by_level = held_out(trainer, 16)
+    loss, by_bin = held_out(trainer, 16)
     again, _ = held_out(trainer, 40)
     assert loss == pytest.approx(again, rel=1e-5), "padding or batch size leaked into the held-out loss"
-    assert by_level.shape == (4,) and by_level.min() <= loss <= by_level.max()
+    assert by_bin.shape == (4,) and by_bin.min() <= loss <= by_bin.max()
     run(trainer, 2)
     assert held_out(trainer, 40)[0] != again
 
@@ -172,14 +173,12 @@ def test_held_out_loss_is_the_same_on_two_replicas():
     two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     trainer = make(two)
 
-    def shard(context):
-        options = {"num_replicas": context.num_replicas_in_sync, "pipeline_id": context.input_pipeline_id}
-        return pipeline.evaluation_batches(SOURCE, batch_size=16, **options).repeat()
-
-    loss, by_level = trainer.held_out_loss(iter(two.distribute_datasets_from_function(shard)), 3)
-    expected, expected_by_level = held_out(make(), 16)
+    distributed, number = pipeline.distributed_evaluation_batches(SOURCE, two, batch_size=16, limit=40)
+    assert number == 3
+    loss, by_bin = trainer.held_out_loss(iter(distributed), number)
+    expected, expected_by_bin = held_out(make(), 16)
     assert loss == pytest.approx(expected, rel=1e-5)
-    np.testing.assert_allclose(by_level, expected_by_level, rtol=1e-5)
+    np.testing.assert_allclose(by_bin, expected_by_bin, rtol=1e-5)
 
 
 # Levers: they change memory and time, not the step.
@@ -303,3 +302,57 @@ def test_a_request_made_during_a_step_ends_the_loop_with_that_step():
     trainer = make(objective=asking)
     result = trainer.run(batches(trainer), 1000)
     assert result.stopped and result.steps == 3
+
+
+def test_labels_and_dropout_seeds_reach_the_network_in_training_and_only_labels_elsewhere():
+    """Dropout is drawn from the examples' seeds: equal examples drop the same units on any replica."""
+    seen = []
+
+    class Labelled(TinyNetwork):
+        def call(self, x, condition, labels=None, dropout_seeds=None):
+            seen.append((labels, dropout_seeds))
+            scale = tf.cast(labels, tf.float32)[:, None, None, None]
+            if dropout_seeds is not None:
+                scale *= random.uniform(dropout_seeds, (1, 1, 1))
+            return super().call(x, condition) * scale
+
+    trainer = make(network=Labelled)
+    data = pipeline.training_batches(SOURCE, global_batch_size=BATCH, seed=0, labels=np.arange(40) % 3)
+    batch = next(iter(data))
+    np.testing.assert_array_equal(batch["label"], (batch["example"].numpy() % 40) % 3)
+    trainer.check_weights(batch)
+    assert seen[-1][0] is not None and seen[-1][1] is None
+    one = [trainer.run(iter(data), 1).loss]
+    assert seen[-1][0] is not None and seen[-1][1].shape == (BATCH, 2)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    two = make(strategy, network=Labelled)
+    distributed = pipeline.distributed_training_batches(
+        SOURCE, strategy, global_batch_size=BATCH, seed=0, labels=np.arange(40) % 3
+    )
+    assert two.run(iter(distributed), 1).loss == pytest.approx(one[0], rel=1e-5)
+
+
+def test_training_in_continuous_time_reports_by_bin():
+    draw = times.Uniform(first_time=1e-5, num_bins=5)
+    trainer = make(draw=draw, model=lambda net: ScoreModel(net, SDE, condition=score.nearest_level(TIMES)))
+    result = trainer.run(batches(trainer), 4)
+    assert result.bin_losses.shape == (5,) and result.counts.sum() == 4 * BATCH
+
+
+def test_the_options_of_the_graph_optimizer_are_as_before():
+    before = tf.config.optimizer.get_experimental_options()
+    options, inside = tf.config.optimizer.get_experimental_options, []
+
+    def watching(score_fn, x, t, z):
+        inside.append(options())
+        return objectives.annealed_denoising(score_fn, SDE, x, t, z)
+
+    run(make(objective=watching), 1)
+    assert inside and all(found["arithmetic_optimization"] is False for found in inside)
+    assert options() == before
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": True})
+    with determinism.repeatable_gradients():
+        assert options()["arithmetic_optimization"] is False
+    assert options()["arithmetic_optimization"] is True
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": None})
+    assert options() == before
