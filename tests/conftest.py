@@ -1,6 +1,7 @@
 """Two logical CPUs for every test process, so that replicas can be tried anywhere; the longest files first."""
 
 import os
+import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -12,20 +13,21 @@ tf.config.set_logical_device_configuration(
 
 # Two processes that share the files end together only if the longest begin first.
 _LONGEST = (
-    "test_launch.py",
-    "test_distributed.py",
-    "test_launch_evaluate.py",
-    "test_launch_conditional.py",
+    "launch/test_train.py",
+    "training/test_distributed.py",
+    "launch/test_evaluate.py",
+    "launch/test_guidance.py",
     "test_tpu_readiness.py",
-    "test_build.py",
-    "test_training_trainer.py",
-    "test_networks_ncsn.py",
+    "config/test_build.py",
+    "training/test_trainer.py",
+    "networks/test_ncsn.py",
     "test_runs.py",
-    "test_export.py",
+    "serving/test_export.py",
 )
 
 
 def pytest_collection_modifyitems(items):
     """Sorts whole files, whose own order stays."""
     place = {name: number for number, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+    root = pathlib.Path(__file__).parent
+    items.sort(key=lambda item: place.get(item.path.relative_to(root).as_posix(), len(place)))

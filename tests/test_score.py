@@ -35,7 +35,7 @@ def test_an_output_becomes_the_score(name):
 
 @pytest.mark.parametrize("name", ["noise", "clean_image", "velocity"])
 def test_what_a_network_predicts_exactly_gives_the_exact_score(name):
-    """Data N(0, s^2): E[x_0 | x] = alpha s^2 x / v, so E[z | x] and E[v | x] are linear in x, and the score is -x / v."""
+    """Data N(0, s^2): E[x_0 | x] = alpha s^2 x / v; E[z | x] and E[v | x] are linear in x too; the score is -x / v."""
     deviation, t = 0.5, tf.constant([0.1, 0.5, 0.9])
     alpha, sigma = COSINE.marginal(t)
     variance = alpha**2 * deviation**2 + sigma**2

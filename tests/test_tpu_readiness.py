@@ -1,7 +1,7 @@
-"""What a TPU asks of every step function, as far as it can be seen without one.
+"""The demands of a TPU on every step function, as far as they can be checked without one.
 
-XLA compiles the whole of it, every shape is known while it is traced, and nothing in it calls back into Python. A step
-function that comes gets its line in `STEPS`.
+XLA compiles the whole of it, every shape is known while it is traced, and nothing in it calls back into Python. A new
+step function gets its line in `STEPS`.
 """
 
 import re
@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncsn_tf import random
-from ncsn_tf.config import build, defaults
+from ncsn_tf import objectives, random
+from ncsn_tf.config import build, sections
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.images import ImageSource
 from ncsn_tf.evaluation import held_out
-from ncsn_tf.evaluation.generation import BlockSampler
-from ncsn_tf.guidance import inpainting, interpolation
-from ncsn_tf.samplers import driver, langevin
+from ncsn_tf.guidance import denoising, inpainting, interpolation
+from ncsn_tf.samplers import blocks, driver
 from ncsn_tf.score import denoise
 from ncsn_tf.training.optimizers import LossScale, SkippingAdam
 from tests.support import tiny
@@ -39,8 +38,6 @@ def scaled_training_step():
 
 
 def sliced_training_step():
-    from ncsn_tf import objectives
-
     return training_step(
         objective=lambda f, x, t, z, v: objectives.annealed_sliced(f, tiny.SDE, x, t, z, v),
         draw_slices=lambda rows, shape: random.rademacher(rows, (2, *shape)),
@@ -49,7 +46,7 @@ def sliced_training_step():
 
 def network_training_step():
     """The real network, rematerialised, in bfloat16."""
-    config = defaults.ncsn().to_dict()
+    config = sections.ncsn().to_dict()
     config["network"] |= {"filters": 2, "dtype": "mixed_bfloat16", "rematerialise": True}
     config["training"] |= {"batch_size": 4, "jit_compile": True}
     config["data"]["name"] = "noise"
@@ -74,49 +71,47 @@ def probing_step():
 
 
 def sampling():
-    trainer = tiny.make()
-    step = langevin.Langevin(langevin.annealed(tiny.SDE, 2e-5))
-    schedule = tf.constant(driver.dwell(tiny.TIMES, 3))
-    rows = tf.constant(np.arange(8).reshape(4, 2), tf.int32)
+    """Samples with a final denoising, from the numbers that a replica draws."""
+    score_fn = tiny.make().model.score
+    sampler = tiny.sampler(3, finish=denoise)
 
-    def draw(rows):
-        x = driver.uniform_prior(rows, tiny.SHAPE)
-        x, _, _ = driver.integrate(step, trainer.score_model.score, x, schedule, rows)
-        return denoise(trainer.score_model.score, tiny.SDE, x, tf.fill([4], tiny.TIMES[-1]))
+    def draw(numbers):
+        seeds, x, _ = blocks.start_samples(numbers, driver.uniform_prior, tiny.SHAPE, run_seed=0)
+        samples = sampler(score_fn, x, seeds)
+        return samples.x, samples.evaluations
 
-    return draw, [rows]
-
-
-def block_of_samples():
-    """What every replica draws for an evaluation."""
-    trainer = tiny.make()
-    step = langevin.Langevin(langevin.annealed(tiny.SDE, 2e-5))
-    sampler = driver.Sampler(step, trainer.score_model.score, driver.dwell(tiny.TIMES, 3), segments=4)
-    strategy = tf.distribute.get_strategy()
-    blocks = BlockSampler(strategy, sampler, driver.uniform_prior, tiny.SHAPE, run_seed=0, block=4)
-    return blocks._draw, [tf.constant(1)]
+    return draw, [tf.range(4)]
 
 
 def inpainting_level():
-    """A level of inpainting, and of a path between two samples."""
-    trainer = tiny.make()
-    rows = tf.constant(np.arange(8).reshape(4, 2), tf.int32)
-    known = tf.constant(np.arange(64).reshape(4, *tiny.SHAPE) % 2 == 0)
-    step = langevin.Langevin(langevin.annealed(tiny.SDE, 2e-5), interpolation.noise(2))
-    sampler = driver.Sampler(
-        step,
-        trainer.score_model.score,
-        driver.dwell(tiny.TIMES, 3),
-        condition=inpainting.condition(tiny.SDE),
-    )
-    prior = interpolation.uniform_prior(2)
-    return lambda rows: sampler.in_graph(prior(rows, tiny.SHAPE), rows, (tf.zeros([4, *tiny.SHAPE]), known))[0], [rows]
+    """Inpainting, and a path between two samples."""
+    images, known = np.zeros([2, *tiny.SHAPE], np.float32), np.arange(32).reshape(2, *tiny.SHAPE) % 2 == 0
+    prior = interpolation.mixed_prior(driver.uniform_prior, 2)
+    sampler, score_fn = tiny.sampler(3, noise=interpolation.noise(2)), tiny.make().model.score
+
+    def draw(numbers):
+        seeds, x, given = inpainting.start(numbers, images, known, prior, run_seed=0, completions=2)
+        return inpainting.put_back(sampler(score_fn, x, seeds, inpainting.Inpainting(tiny.SDE), given).x, given)
+
+    return draw, [tf.range(4)]
+
+
+def denoising_level():
+    """Images under the noise of a level, denoised from there on."""
+    images = np.zeros([4, *tiny.SHAPE], np.float32)
+    sampler, score_fn = tiny.sampler(3), tiny.make().model.score
+
+    def draw(numbers, time):
+        seeds, x, _ = denoising.start(numbers, time, images, tiny.SDE, run_seed=0)
+        return sampler(score_fn, x, seeds, span=(2, 4)).x
+
+    return draw, [tf.range(4), tf.constant(tiny.TIMES[2])]
 
 
 def loss_by_level():
     trainer = tiny.make()
     batch = next(iter(pipeline.evaluation_batches(tiny.SOURCE, batch_size=8)))
-    measured = trainer.score_model.score, tiny.SDE, tiny.TIMES, random.seed(0)
+    measured = trainer.model.score, tiny.SDE, tiny.TIMES, random.seed(0)
     return lambda batch: held_out.sums_by_level(*measured, batch), [batch]
 
 
@@ -128,8 +123,8 @@ STEPS = {
     "evaluate": evaluation_step,
     "check weights": probing_step,
     "sample and denoise": sampling,
-    "samples to evaluate": block_of_samples,
     "inpaint and interpolate": inpainting_level,
+    "denoise from a level on": denoising_level,
     "held-out loss by level": loss_by_level,
 }
 

@@ -35,7 +35,7 @@ class Cluster:
             raise ClusterError(f"Tasks of {len(self.workers)} workers are counted from 0. Received: task {self.task}.")
 
     def resolver(self) -> tf.distribute.cluster_resolver.ClusterResolver:
-        """The cluster in the form that tf.distribute.MultiWorkerMirroredStrategy takes, with all GPUs of this machine."""
+        """The cluster as tf.distribute.MultiWorkerMirroredStrategy takes it, with all GPUs of this machine."""
         return tf.distribute.cluster_resolver.SimpleClusterResolver(
             tf.train.ClusterSpec({"worker": list(self.workers)}),
             task_type="worker",

@@ -1,4 +1,4 @@
 """The names of the distribution strategies; importing this module does not import TensorFlow."""
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
-"""`strategies.create` says what each of them is."""
+"""The strategies that `strategies.create` describes."""

@@ -129,8 +129,8 @@ def _slurm() -> Cluster:
     try:
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
             port_base=_SLURM_PORT,
-            # The resolver drops tasks for which it finds no GPU, and with 0 GPUs per task it fails on a range of step 0:
-            # any number that is large enough works. TensorFlow counts the actual GPUs, and Slurm assigns them.
+            # The resolver drops tasks for which it finds no GPU, and 0 GPUs per task make a range of step 0: any number
+            # that is large enough works. TensorFlow counts the actual GPUs, and Slurm assigns them.
             gpus_per_node=tasks,
             gpus_per_task=1,
             auto_set_gpu=False,
@@ -211,7 +211,7 @@ def _renaming(service: Any) -> Any:
 
 
 def _kubernetes_client() -> Any:
-    """A client with the rights of the pod; the resolver's own client would then load those of a user."""
+    """A client with the rights of the pod. The resolver's own client would read these, and then those of a user."""
     try:
         from kubernetes import client, config  # pyright: ignore[reportMissingImports]
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Choosing how training is distributed over devices and machines, and what the workers of a cluster tell each other."""
+"""Creates distribution strategies, and exchanges small messages between the workers of a cluster."""
 
 import signal
 import threading
@@ -9,10 +9,10 @@ import tensorflow as tf
 
 from ncsn_tf.cluster import rendezvous, sources
 from ncsn_tf.cluster.description import Cluster, ClusterError
+from ncsn_tf.cluster.names import STRATEGIES
 
-NAMES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 LOST_PEER_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
-"""What an operation that all workers take part in raises when one of them is gone."""
+"""The errors of an operation of all workers when one of them is lost."""
 
 
 def create(
@@ -24,7 +24,7 @@ def create(
     logical_devices: int | None = None,
     timeout: float = 300.0,
 ) -> tf.distribute.Strategy:
-    """Makes the strategy; to be called before any operation of TensorFlow.
+    """Creates the strategy; must be called before any operation of TensorFlow.
 
     Args:
       name: one of
@@ -32,35 +32,35 @@ def create(
         "mirrored": MirroredStrategy over all GPUs, or all logical devices of the CPU;
         "multi_worker": MultiWorkerMirroredStrategy over the workers of `cluster`;
         "tpu": TPUStrategy;
-        "auto": the last with `tpu` given, the one before in a cluster of two or more, mirrored where there are two or
-        more GPUs or logical devices, else one device.
-      cluster: where to read the cluster from, as `sources.read` takes it.
-      num_workers: how many workers the cluster must have; None for any number.
-      tpu: name or address of a TPU, or "local" for those of this machine.
-      logical_devices: splits the CPU into so many devices, on which many replicas can be tried.
-      timeout: seconds for the workers of a cluster, or a TPU, to come together. TensorFlow cannot be interrupted while
-        it waits for a TPU: the process then ends with code 1.
+        "auto": tpu if `tpu` is given, multi_worker in a cluster of two or more workers, mirrored if there are two or
+        more GPUs or logical devices, else one_device.
+      cluster: the source of the cluster's description, as for `sources.read`.
+      tpu: the name or address of a TPU, or "local" for the TPUs of this machine.
+      num_workers: the number of workers that the cluster must have; None for any number.
+      logical_devices: the number of devices into which the CPU is split, to try several replicas.
+      timeout: seconds to wait for the workers of the cluster, or for a TPU. TensorFlow cannot be interrupted while it
+        waits for a TPU: the process then ends with code 1.
 
     Raises:
-      ValueError: if the name is unknown, the devices are not there, or TensorFlow has started already.
-      ClusterError: a ValueError, for a cluster that is wrong.
-      AbsentWorkersError: if workers did not come in time.
+      ValueError: if the name is unknown, if the devices do not exist, or if TensorFlow has started already.
+      ClusterError: a ValueError, if the cluster is wrong.
+      AbsentWorkersError: if workers are not there in time.
     """
-    if name not in NAMES:
-        raise ValueError(f"A strategy is one of {', '.join(NAMES)}. Received: {name!r}.")
+    if name not in STRATEGIES:
+        raise ValueError(f"A strategy is one of {', '.join(STRATEGIES)}. Received: {name!r}.")
     if timeout <= 0:
-        raise ValueError(f"The seconds for a cluster to come together must be positive. Received: {timeout}.")
+        raise ValueError(f"The timeout of the cluster, in seconds, must be positive. Received: {timeout}.")
     if logical_devices is not None and logical_devices < 1:
-        raise ValueError(f"The CPU is split into 1 or more logical devices. Received: {logical_devices}.")
+        raise ValueError(f"The CPU is split into at least 1 logical device. Received: {logical_devices}.")
     found = None
     if name == "multi_worker" or (name == "auto" and tpu is None):
         found = sources.read(cluster, workers=num_workers, timeout=timeout)
         if name == "multi_worker" and found is None and cluster == "auto":
-            raise ClusterError("multi_worker needs a cluster. Set TF_CONFIG, start through srun, or say --cluster=...")
+            raise ClusterError("multi_worker needs a cluster. Set TF_CONFIG, start with srun, or give --cluster=...")
     elif cluster != "auto" or num_workers not in (None, 1):
-        # Hosts that were meant to train together would train alone.
+        # Otherwise, hosts that should train together would train alone.
         raise ValueError(
-            f"A cluster is for the strategies multi_worker and auto. Received: cluster={cluster!r}, "
+            f"Only the strategies multi_worker and auto take a cluster. Received: cluster={cluster!r}, "
             f"num_workers={num_workers} with {'a TPU' if tpu else repr(name)}; leave one of them out."
         )
     name = _resolved(name, tpu, found, logical_devices)
@@ -78,32 +78,32 @@ def create(
 
 def _resolved(name: str, tpu: str | None, cluster: Cluster | None, logical_devices: int | None) -> str:
     if tpu is not None and name not in ("auto", "tpu"):
-        raise ValueError(f"A TPU is for the strategies tpu and auto. Received: tpu={tpu!r} with the strategy {name!r}.")
+        raise ValueError(f"Only the strategies tpu and auto take a TPU. Received: tpu={tpu!r} with {name!r}.")
     if name in ("one_device", "mirrored", "tpu"):
         return name
     if tpu is not None:
         return "tpu"
     if cluster is not None:
         return "multi_worker"
-    # Also a cluster of one worker, which is a machine like any other.
+    # This includes a cluster of one worker, for which `sources.read` returns None.
     return "mirrored" if max(len(_local_devices()), logical_devices or 1) > 1 else "one_device"
 
 
 def _split_cpu(count: int, name: str) -> None:
-    """Splits the CPU, unless the strategy or a GPU would have the parts ignored."""
+    """Splits the CPU; raises ValueError if the strategy or a GPU would make the parts unused."""
     if count > 1 and name != "mirrored":
-        raise ValueError(f"{count} logical devices are for the strategy mirrored. Received them with {name!r}.")
+        raise ValueError(f"Only the strategy mirrored takes several logical devices. Received: {count} with {name!r}.")
     if tf.config.list_physical_devices("GPU"):
-        raise ValueError("logical_devices splits the CPU, but there are GPUs here, which would be used instead.")
+        raise ValueError("logical_devices splits the CPU, but this machine has GPUs, which would be used instead.")
     parts = [tf.config.LogicalDeviceConfiguration()] * count
     try:
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
     except RuntimeError as error:
-        raise ValueError("The CPU can be split only before TensorFlow's first operation.") from error
+        raise ValueError("The CPU can only be split before TensorFlow's first operation.") from error
 
 
 def _local_devices() -> list[str]:
-    """The names of this machine's GPUs, or else of its logical CPUs."""
+    """The names of this machine's GPUs; if it has none, of its logical CPUs."""
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     if kind == "GPU":
         count = len(tf.config.list_physical_devices("GPU"))
@@ -126,18 +126,18 @@ def _tpu(name: str) -> tf.distribute.Strategy:
 
 def _multi_worker(cluster: Cluster, timeout: float) -> tf.distribute.MultiWorkerMirroredStrategy:
     rendezvous.meet(cluster, timeout)
-    late = f"after {timeout:g} s worker {cluster.task} still waits for one that met the others and then went away"
+    late = f"after {timeout:g} s worker {cluster.task} still waits for a worker that was there and then ended"
     with rendezvous.ends_process_after(timeout, late):
         strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster.resolver())
         wait_for_everyone(strategy)
     if threading.current_thread() is threading.main_thread():
-        # TensorFlow's server takes SIGTERM for itself, and does nothing on it that would end a process.
+        # TensorFlow's server installs a handler of SIGTERM that does not end the process.
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
     return strategy
 
 
 def place(strategy: tf.distribute.Strategy) -> tuple[int, int]:
-    """(this process's number among the workers, the number of workers); (0, 1) outside a cluster."""
+    """The index of this process among the workers, and the number of workers; (0, 1) outside a cluster."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 0, 1
     resolver = strategy.cluster_resolver
@@ -145,12 +145,12 @@ def place(strategy: tf.distribute.Strategy) -> tuple[int, int]:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that writes."""
+    """Whether this process is the chief, the worker that writes."""
     return place(strategy)[0] == 0
 
 
 def _sum_over_workers(strategy: tf.distribute.Strategy, values: np.ndarray) -> np.ndarray:
-    """Sums int32 vectors over the workers; all must call it with as long a vector."""
+    """Sums int32 vectors over the workers; all must call it with vectors of equal length."""
 
     @tf.function(autograph=False)
     def add(vector):
@@ -165,13 +165,13 @@ def _sum_over_workers(strategy: tf.distribute.Strategy, values: np.ndarray) -> n
 
 
 def _is_first_here(strategy: tf.distribute.Strategy, context: tf.distribute.ReplicaContext) -> bool:
-    """Whether a replica is the first of its worker; known while a graph is traced."""
+    """Whether a replica is the first of its worker; this is known at tracing time."""
     local = strategy.num_replicas_in_sync // place(strategy)[1]
     return int(tf.get_static_value(context.replica_id_in_sync_group)) % local == 0
 
 
-def _ask_everyone(strategy: tf.distribute.Strategy, values: np.ndarray) -> np.ndarray:
-    """What every worker passed, int32 [workers, n]; all must call it with as long a vector."""
+def _gather_over_workers(strategy: tf.distribute.Strategy, values: np.ndarray) -> np.ndarray:
+    """The vectors of all workers, int32 [workers, n]; all must call it with vectors of equal length."""
     task, workers = place(strategy)
     if workers == 1:
         return values[None]
@@ -181,46 +181,46 @@ def _ask_everyone(strategy: tf.distribute.Strategy, values: np.ndarray) -> np.nd
 
 
 def exchange_codes(strategy: tf.distribute.Strategy, code: int) -> list[int]:
-    """The exit codes that all workers are about to end with, in order; all call it, and so wait for each other."""
-    return [int(other) for other in _ask_everyone(strategy, np.array([code], np.int32))[:, 0]]
+    """The exit codes with which the workers will end, in order. All must call it, and so wait for each other."""
+    return [int(other) for other in _gather_over_workers(strategy, np.array([code], np.int32))[:, 0]]
 
 
 def require_agreement(strategy: tf.distribute.Strategy, **fingerprints: int) -> None:
-    """Refuses to go on unless every worker passes the same numbers.
+    """Checks that every worker passes the same numbers.
 
     Args:
       strategy: the strategy in use; outside a cluster there is nothing to compare.
-      **fingerprints: numbers in [0, 2^31), under the names of what they stand for.
+      **fingerprints: numbers in [0, 2^31) by the names of the things that they identify.
 
     Raises:
-      ClusterError: on every worker, naming what differs and on which workers.
+      ClusterError: on every worker; the message says what differs and on which workers.
     """
-    table = _ask_everyone(strategy, np.array(list(fingerprints.values()), np.int32))
+    table = _gather_over_workers(strategy, np.array(list(fingerprints.values()), np.int32))
     for name, column in zip(fingerprints, table.T, strict=True):
         others = np.flatnonzero(column != column[0])
         if others.size:
             raise ClusterError(
                 f"The workers do not agree: {name.replace('_', ' ')} of worker {', '.join(map(str, others))} differs "
-                "from the chief's, worker 0. Start all with the same command, on the same data."
+                "from the chief's, worker 0. Start all workers with the same command, on the same data."
             )
 
 
 def wait_for_everyone(strategy: tf.distribute.Strategy) -> None:
     """Returns once every worker has called it."""
-    _ask_everyone(strategy, np.zeros([1], np.int32))
+    _gather_over_workers(strategy, np.zeros([1], np.int32))
 
 
 def from_chief(strategy: tf.distribute.Strategy, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The chief's arrays, on every worker, bit for bit.
 
     Args:
-      strategy: the strategy in use; outside a cluster the arrays come back as they are.
-      arrays: on the chief, the values; on the others, anything of the same shapes and dtypes, whose items have a
+      strategy: the strategy in use; outside a cluster the arrays are returned as they are.
+      arrays: on the chief, the values; on the others, any arrays of the same shapes and dtypes. The item size must be a
         multiple of four bytes.
     """
     if place(strategy)[1] == 1:
         return list(arrays)
-    # As integers, since a sum of floats with zero would turn -0.0 into 0.0 and may change the bits of a NaN.
+    # As integers, because adding zero to floats turns -0.0 into 0.0 and may change the bits of a NaN.
     words = [np.ascontiguousarray(array).reshape(-1).view(np.int32) for array in arrays]
     vector = np.concatenate(words) if is_chief(strategy) else np.zeros([sum(map(len, words))], np.int32)
     vector = _sum_over_workers(strategy, vector)
@@ -229,7 +229,7 @@ def from_chief(strategy: tf.distribute.Strategy, arrays: Sequence[np.ndarray]) -
 
 
 def describe(strategy: tf.distribute.Strategy) -> str:
-    """One line for people: the strategy's kind, its replicas, their devices and workers."""
+    """One line for people: the kind of the strategy, its replicas, devices and workers."""
     replicas, (task, workers) = strategy.num_replicas_in_sync, place(strategy)
     kind = type(strategy).__name__.lstrip("_").replace("CollectiveAllReduce", "MultiWorkerMirrored")
     if isinstance(strategy, tf.distribute.TPUStrategy):

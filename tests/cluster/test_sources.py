@@ -1,4 +1,4 @@
-"""The cluster: the same workers on every machine, each its own index, and every mistake named before training."""
+"""The description of a cluster: equal on every machine but for the index, and every mistake is named in time."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def task(kind, index):
 
 
 def slurm(monkeypatch, node, local=0, **changes):
-    """The environment of a task on nodes node1 to node11, whose rank follows Slurm's order of them."""
+    """The environment of a task on one of the nodes node1 to node11; its rank follows Slurm's order of the nodes."""
     values = {
         "SLURM_PROCID": str(int(node.removeprefix("node")) - 1),
         "SLURM_STEP_NUM_TASKS": "11",
@@ -48,8 +48,10 @@ def slurm(monkeypatch, node, local=0, **changes):
 
 
 class Pods:
-    """The part of CoreV1Api that TensorFlow calls. A pod is (name, address of its node, phase); one list for every
-    call, and the last for those that follow."""
+    """The part of CoreV1Api that TensorFlow calls.
+
+    A pod is (name, address of its node, phase). Each call returns the next list; the last list is repeated.
+    """
 
     def __init__(self, *answers):
         self.answers, self.selectors = list(answers), []
@@ -68,7 +70,7 @@ class Pods:
 
 
 class Compute:
-    """The part of the Compute service that TensorFlow calls. An instance is (name, address); one list for a page."""
+    """The part of the Compute service that TensorFlow calls. An instance is (name, address); each page is a list."""
 
     def __init__(self, *pages):
         self.pages, self.arguments = pages, {}
@@ -116,7 +118,7 @@ def listener(*options):
 # The cluster
 
 
-def test_the_resolver_tells_tensorflow_all_that_it_asks_without_starting_it(monkeypatch):
+def test_the_resolver_describes_the_cluster_without_starting_tensorflow(monkeypatch):
     def start(self):
         raise AssertionError("TensorFlow's runtime was started")
 
@@ -133,7 +135,7 @@ def test_the_resolver_tells_tensorflow_all_that_it_asks_without_starting_it(monk
 
 
 @pytest.mark.parametrize(
-    ("workers", "index", "words"),
+    ("workers", "index", "message"),
     [
         (("a:1", "b"), 0, "host:port.*Received: 'b'"),
         (("a:1", "b:0"), 0, "from 1 to 65535.*'b:0'"),
@@ -141,12 +143,12 @@ def test_the_resolver_tells_tensorflow_all_that_it_asks_without_starting_it(monk
         (("a:1", "grpc://b:2"), 0, "'grpc://b:2'"),
         (("a:1", ":2"), 0, "':2'"),
         (("a:1", "b:2", "a:1"), 0, "a:1 is the address of two workers. Give every worker its own"),
-        (("a:1", "b:2"), 2, "Task 2 is none of 2 workers. Count them from 0"),
-        (("a:1", "b:2"), -1, "Task -1"),
+        (("a:1", "b:2"), 2, "Tasks of 2 workers are counted from 0. Received: task 2"),
+        (("a:1", "b:2"), -1, "Received: task -1"),
     ],
 )
-def test_impossible_clusters_are_refused(workers, index, words):
-    with pytest.raises(ClusterError, match=words):
+def test_impossible_clusters_are_refused(workers, index, message):
+    with pytest.raises(ClusterError, match=message):
         Cluster(workers, index)
 
 
@@ -155,7 +157,7 @@ def test_impossible_clusters_are_refused(workers, index, words):
     ["", "TF_CONFIG", "none", "kubernetes", "kubernetes:", "kubernetes:a=b:port", "kubernetes:a=b:1:2", "gce:p/z"]
     + ["gce:p/z/", "gce:p/z/g/h", "gce:p/z/g:port"],
 )
-def test_other_sources_are_refused_with_the_forms_there_are(source):
+def test_unknown_sources_are_refused_with_the_known_forms(source):
     with pytest.raises(ClusterError, match="'kubernetes:SELECTOR.*'gce:PROJECT/ZONE/INSTANCE_GROUP") as error:
         sources.read(source)
     assert repr(source) in str(error.value)
@@ -167,7 +169,7 @@ def test_impossible_ports_are_refused(source):
         sources.read(source)
 
 
-def test_another_number_of_workers_than_expected_is_refused(monkeypatch):
+def test_an_unexpected_number_of_workers_is_refused(monkeypatch):
     with pytest.raises(ClusterError, match="Expected 2 workers, found no cluster. Correct"):
         sources.read(workers=2)
     assert sources.read(workers=1) is None
@@ -182,7 +184,7 @@ def test_another_number_of_workers_than_expected_is_refused(monkeypatch):
 # TF_CONFIG
 
 
-def test_the_environment_says_which_cluster_there_is(monkeypatch):
+def test_the_environment_determines_the_cluster(monkeypatch):
     assert sources.read() is None
     slurm(monkeypatch, "node1", SLURM_STEP_NUM_TASKS="1")
     assert sources.read() is None
@@ -209,13 +211,13 @@ def test_the_chief_is_the_first_worker(monkeypatch, own, index):
         {"cluster": {"chief": ["a:1"], "worker": []}, "task": task("chief", 0)},
     ],
 )
-def test_a_tf_config_of_one_task_is_no_cluster(monkeypatch, config):
+def test_a_tf_config_of_one_task_describes_no_cluster(monkeypatch, config):
     tf_config(monkeypatch, **config)
     assert sources.read("tf_config") is None
 
 
 @pytest.mark.parametrize("text", [None, ""])
-def test_tf_config_asked_for_must_be_set(monkeypatch, text):
+def test_tf_config_must_be_set_if_it_is_the_source(monkeypatch, text):
     if text is not None:
         monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(ClusterError, match="TF_CONFIG is not set. Set it to"):
@@ -223,17 +225,17 @@ def test_tf_config_asked_for_must_be_set(monkeypatch, text):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [("{'cluster': 1}", "not valid JSON.*'cluster': 1"), ('["a:1"]', "must be an object.*Received")],
 )
-def test_tf_configs_that_are_no_objects_are_refused(monkeypatch, text, words):
+def test_tf_configs_that_are_not_objects_are_refused(monkeypatch, text, message):
     monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(ClusterError, match=words):
+    with pytest.raises(ClusterError, match=message):
         sources.read()
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"cluster": WORKERS}, "must map jobs to lists.*'a:1'"),
         ({"cluster": {"worker": "a:1"}}, "must map jobs to lists"),
@@ -243,10 +245,10 @@ def test_tf_configs_that_are_no_objects_are_refused(monkeypatch, text, words):
         ({"cluster": {"worker": WORKERS, "ps": ["c:3"]}}, "job 'ps'. .*list these machines under 'worker'"),
         ({"cluster": {"worker": WORKERS, "evaluator": ["c:3"]}}, "job 'evaluator'. .*leave the evaluator out"),
         ({"task": task("evaluator", 0)}, "job 'evaluator'. .*leave the evaluator out"),
-        ({"cluster": {"master": ["a:1"]}}, "job 'master'. Name the jobs 'worker'"),
+        ({"cluster": {"master": ["a:1"]}}, "job 'master'. The jobs are 'worker'"),
         ({"task": None}, "Received: None"),
-        ({"task": {"type": "worker"}}, r"must be .*'type': 'worker'\}"),
-        ({"task": {"index": 0}}, r"must be .*\{'index': 0\}"),
+        ({"task": {"type": "worker"}}, r"must be like .*'type': 'worker'\}"),
+        ({"task": {"index": 0}}, r"must be like .*\{'index': 0\}"),
         ({"task": task("chief", 0)}, "task type 'chief'. Give a job of its cluster: worker"),
         ({"task": task(["worker"], 0)}, r"task type \['worker'\]"),
         ({"task": task("worker", 2)}, "task index 2. Job 'worker' has 2 tasks: give an integer from 0"),
@@ -256,16 +258,16 @@ def test_tf_configs_that_are_no_objects_are_refused(monkeypatch, text, words):
         ({"task": task("worker", True)}, "task index True"),
     ],
 )
-def test_mistakes_in_tf_config_are_named(monkeypatch, changes, words):
+def test_mistakes_in_tf_config_are_named(monkeypatch, changes, message):
     tf_config(monkeypatch, **changes)
-    with pytest.raises(ClusterError, match=words):
+    with pytest.raises(ClusterError, match=message):
         sources.read()
 
 
 # Slurm
 
 
-def test_slurm_tasks_find_their_own_address_whatever_the_order_of_names(monkeypatch):
+def test_slurm_tasks_find_their_own_address_in_any_order_of_names(monkeypatch):
     seen = []
     for number in range(1, 12):
         slurm(monkeypatch, f"node{number}")
@@ -291,7 +293,7 @@ def test_slurm_tasks_of_one_node_differ_by_their_port(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"SLURM_STEP_NUM_TASKS": None}, "SLURM_STEP_NUM_TASKS is not set.*srun"),
         ({"SLURM_STEP_NUM_TASKS": "many"}, "SLURM_STEP_NUM_TASKS must be a whole number. Received: 'many'"),
@@ -302,19 +304,19 @@ def test_slurm_tasks_of_one_node_differ_by_their_port(monkeypatch):
         ({"SLURM_STEP_TASKS_PER_NODE": None}, "SLURM_STEP_TASKS_PER_NODE not found"),
         ({"SLURM_STEP_TASKS_PER_NODE": "1x11"}, "tasks-per-node.*1x11"),
         ({"SLURMD_NODENAME": None}, "SLURMD_NODENAME is not set.*srun"),
-        ({"SLURMD_NODENAME": "login"}, "login:8888, which is none of .*node1:8888.*srun"),
+        ({"SLURMD_NODENAME": "login"}, "login:8888, which is not among .*node1:8888.*srun"),
         ({"SLURM_LOCALID": None}, "SLURM_LOCALID is not set"),
         ({"SLURM_LOCALID": "first"}, "SLURM_LOCALID must be a whole number. Received: 'first'"),
-        ({"SLURM_LOCALID": "1"}, "node1:8889, which is none of"),
+        ({"SLURM_LOCALID": "1"}, "node1:8889, which is not among"),
     ],
 )
-def test_mistakes_in_slurms_environment_are_named(monkeypatch, changes, words):
+def test_mistakes_in_slurms_environment_are_named(monkeypatch, changes, message):
     slurm(monkeypatch, "node1", **changes)
-    with pytest.raises(ClusterError, match=words):
+    with pytest.raises(ClusterError, match=message):
         sources.read("slurm")
 
 
-# Kubernetes and the Compute Engine
+# Kubernetes and Compute Engine
 
 
 def test_kubernetes_lists_the_nodes_of_pods_by_their_names(monkeypatch):
@@ -327,7 +329,7 @@ def test_kubernetes_lists_the_nodes_of_pods_by_their_names(monkeypatch):
     assert sources.read("kubernetes:app=train", workers=1) is None
 
 
-def test_pods_are_waited_for_until_they_run_and_are_as_many_as_expected():
+def test_pods_are_waited_for_until_all_of_the_expected_number_run():
     running = pods(ELSEWHERE, HERE)
     client = Pods(pods(ELSEWHERE, HERE, phase="Pending"), pods(ELSEWHERE), running)
     assert sources._kubernetes("a=b", 99, client).cluster(workers=2).task == 1
@@ -337,25 +339,25 @@ def test_pods_are_waited_for_until_they_run_and_are_as_many_as_expected():
 
 
 @pytest.mark.parametrize(
-    ("listed", "workers", "words"),
+    ("listed", "workers", "message"),
     [
         (
             pods(HERE, ELSEWHERE, phase="Failed"),
             None,
             'After 0.05 seconds.*Pod "pod-0" is not running.*"Failed".*delete',
         ),
-        (pods(HERE, ELSEWHERE), 3, f"2 instead of 3: {HERE}:99, {ELSEWHERE}:99. Start what is missing"),
+        (pods(HERE, ELSEWHERE), 3, f"2 instead of 3: {HERE}:99, {ELSEWHERE}:99. Start missing ones"),
         (pods(HERE, ELSEWHERE), 1, "2 instead of 1"),
         ([], 2, "0 instead of 2: none"),
         ([], None, "labels 'a=b' must be this machine. Received: none. None is"),
         (pods(ELSEWHERE, "203.0.113.2"), None, "203.0.113.2:99. None is this machine.*hostNetwork: true"),
         (pods(HERE, "localhost"), None, f"{HERE}:99, localhost:99 are all this machine"),
-        (pods(HERE, HERE), None, f"{HERE}:99 is the address of two.*every node one"),
-        (pods(HERE), None, f"{HERE}:99; others may not be there yet. Say how many"),
+        (pods(HERE, HERE), None, f"{HERE}:99 is the address of two.*each node one"),
+        (pods(HERE), None, f"{HERE}:99; others may not be there yet. Give the number"),
     ],
 )
-def test_pods_that_make_no_cluster_are_named(listed, workers, words):
-    with pytest.raises(ClusterError, match=words):
+def test_pods_that_are_not_a_cluster_are_named(listed, workers, message):
+    with pytest.raises(ClusterError, match=message):
         sources._kubernetes("a=b", 99, Pods(listed)).cluster(workers, timeout=0.05)
 
 
@@ -370,19 +372,19 @@ def test_the_instances_of_a_group_are_found_page_by_page(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("service", "workers", "words"),
+    ("service", "workers", "message"),
     [
         (Compute([]), None, "instances of p/z/g must be this machine. Received: none"),
         (Compute([]), 2, "After 0.05 seconds.*0 instead of 2"),
         (Compute([("a", ELSEWHERE)]), None, "None is this machine.*on an instance of the group"),
     ],
 )
-def test_instances_that_make_no_cluster_are_named(service, workers, words):
-    with pytest.raises(ClusterError, match=words):
+def test_instances_that_are_not_a_cluster_are_named(service, workers, message):
+    with pytest.raises(ClusterError, match=message):
         sources._gce("p", "z", "g", 99, service).cluster(workers, timeout=0.05)
 
 
-def test_an_answer_of_another_shape_is_no_empty_group():
+def test_an_answer_of_another_form_is_not_an_empty_group():
     service = Compute([("a", HERE)])
     service._get = lambda **_: SimpleNamespace(execute=dict)
     with pytest.raises(KeyError, match="networkInterfaces"):
@@ -390,19 +392,19 @@ def test_an_answer_of_another_shape_is_no_empty_group():
 
 
 @pytest.mark.parametrize(
-    ("source", "package", "words"),
+    ("source", "package", "message"),
     [
         ("kubernetes:a=b", "kubernetes", "pip install kubernetes"),
         ("gce:p/z/g", "googleapiclient", "pip install google-api-python-client"),
     ],
 )
-def test_a_missing_client_is_named(monkeypatch, source, package, words):
+def test_a_missing_client_is_named(monkeypatch, source, package, message):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ClusterError, match=words):
+    with pytest.raises(ClusterError, match=message):
         sources.read(source)
 
 
-def test_clients_take_the_rights_of_the_machine_or_say_that_it_has_none(monkeypatch):
+def test_clients_use_the_rights_of_the_machine_or_report_that_it_has_none(monkeypatch):
     class NoRights(Exception):
         pass
 
@@ -416,7 +418,7 @@ def test_clients_take_the_rights_of_the_machine_or_say_that_it_has_none(monkeypa
     monkeypatch.setitem(sys.modules, "kubernetes", SimpleNamespace(client=client, config=config))
     assert sources._kubernetes_client() == ("pod",)
     config.load_incluster_config = refuse
-    with pytest.raises(ClusterError, match="no Kubernetes pod.*nothing here"):
+    with pytest.raises(ClusterError, match="not run in a Kubernetes pod.*nothing here"):
         sources._kubernetes_client()
 
     discovery = SimpleNamespace(build=lambda *what: what)
@@ -426,7 +428,7 @@ def test_clients_take_the_rights_of_the_machine_or_say_that_it_has_none(monkeypa
     monkeypatch.setitem(sys.modules, "google.auth.exceptions", SimpleNamespace(DefaultCredentialsError=NoRights))
     assert sources._gce_service() == ("compute", "v1")
     discovery.build = refuse
-    with pytest.raises(ClusterError, match="Compute API is closed.*nothing here"):
+    with pytest.raises(ClusterError, match="no access to the Compute API.*nothing here"):
         sources._gce_service()
 
 
@@ -437,5 +439,5 @@ def test_clients_take_the_rights_of_the_machine_or_say_that_it_has_none(monkeypa
     ("host", "local"),
     [(HERE, True), ("localhost", True), (ELSEWHERE, False), ("no-such-host.invalid", False), ("a..b", False)],
 )
-def test_a_machine_knows_its_own_addresses(host, local):
+def test_a_machine_recognises_its_own_addresses(host, local):
     assert description.is_local(host) is local

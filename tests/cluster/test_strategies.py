@@ -1,4 +1,4 @@
-"""Choosing a strategy: each in a process of its own, as it must be made before TensorFlow starts."""
+"""Creating a strategy: each in a process of its own, because it must be created before TensorFlow starts."""
 
 import json
 import os
@@ -14,8 +14,8 @@ from tests.support.processes import ROOT, free_ports
 
 
 def in_a_process(expression, prepare=""):
-    """The value of an expression of `s`, the strategies module, in a fresh process."""
-    program = f"import json; from ncsn_tf.training import strategy as s\n{prepare}\nprint(json.dumps({expression}))"
+    """The value of an expression of the module `strategies`, in a new process."""
+    program = f"import json; from ncsn_tf.cluster import strategies\n{prepare}\nprint(json.dumps({expression}))"
     clean = {key: value for key, value in os.environ.items() if key != "TF_CONFIG" and not key.startswith("SLURM")}
     ended = subprocess.run(
         [sys.executable, "-c", program],
@@ -29,48 +29,55 @@ def in_a_process(expression, prepare=""):
     return json.loads(ended.stdout.splitlines()[-1])
 
 
-def test_one_process_takes_the_devices_that_there_are():
-    assert in_a_process("s.describe(s.create())") == "DefaultDistributionStrategy, 1 replica on CPU"
-    described = in_a_process("[s.describe(s.create(logical_devices=3)), s.describe(s.create('one_device'))]")
+def test_one_process_uses_the_devices_of_the_machine():
+    assert in_a_process("strategies.describe(strategies.create())") == "DefaultDistributionStrategy, 1 replica on CPU"
+    described = in_a_process(
+        "[strategies.describe(strategies.create(logical_devices=3)), strategies.describe(strategies.create('one_device'))]"
+    )
     assert described == ["MirroredStrategy, 3 replicas on CPU", "DefaultDistributionStrategy, 1 replica on CPU"]
 
 
 MISTAKES = {
-    "s.create('mirored')": "one of auto, one_device, mirrored",
-    "s.create(logical_devices=0)": "1 or more logical devices",
-    "s.create('mirrored', tpu='local')": "A TPU is for the strategies tpu and auto",
-    "s.create(timeout=0)": "must be positive",
-    "s.create('one_device', cluster='tf_config')": "A cluster is for the strategies multi_worker and auto",
-    "s.create('mirrored', num_workers=2)": "num_workers=2 with 'mirrored'",
-    "s.create(tpu='local', cluster='tf_config')": "with a TPU",
-    "s.create('multi_worker')": "multi_worker needs a cluster",
-    "s.create(cluster='tf_config')": "TF_CONFIG is not set",
-    "s.create(num_workers=2)": "Expected 2 workers, found no cluster",
-    "s.create(tpu='local')": "No TPU 'local' can be used",
-    "s.create(logical_devices=2)": "before TensorFlow's first operation",
+    "strategies.create('mirored')": "one of auto, one_device, mirrored",
+    "strategies.create(logical_devices=0)": "at least 1 logical device",
+    "strategies.create('mirrored', tpu='local')": "Only the strategies tpu and auto take a TPU",
+    "strategies.create(timeout=0)": "must be positive",
+    "strategies.create('one_device', cluster='tf_config')": "Only the strategies multi_worker and auto take a cluster",
+    "strategies.create('mirrored', num_workers=2)": "num_workers=2 with 'mirrored'",
+    "strategies.create(tpu='local', cluster='tf_config')": "with a TPU",
+    "strategies.create('multi_worker')": "multi_worker needs a cluster",
+    "strategies.create(cluster='tf_config')": "TF_CONFIG is not set",
+    "strategies.create(num_workers=2)": "Expected 2 workers, found no cluster",
+    "strategies.create(tpu='local')": "No TPU 'local' can be used",
+    "strategies.create(logical_devices=2)": "before TensorFlow's first operation",
 }
 
 
-def test_what_cannot_be_is_refused_with_its_reason():
-    """All in one process, the last after the TPU that is not there has started TensorFlow."""
-    said = in_a_process(f"[s.refusal(mistake) for mistake in {list(MISTAKES)}]", prepare=REFUSAL)
-    for words, (mistake, expected) in zip(said, MISTAKES.items(), strict=True):
-        assert expected in words, mistake
+def test_wrong_arguments_are_refused():
+    """All in one process; the last comes after the missing TPU has started TensorFlow."""
+    said = in_a_process(f"[strategies.refusal(mistake) for mistake in {list(MISTAKES)}]", prepare=REFUSAL)
+    for message, (mistake, expected) in zip(said, MISTAKES.items(), strict=True):
+        assert expected in message, mistake
 
 
-def test_a_cluster_of_one_worker_is_a_machine_like_any_other():
-    """So that a job's number of workers can be 1, with the same command."""
+def test_a_cluster_of_one_worker_trains_alone():
+    """The number of workers of a job can be 1, with the same command."""
     alone = json.dumps({"cluster": {"worker": ["127.0.0.1:1"]}, "task": {"type": "worker", "index": 0}})
     calls = ["cluster='tf_config'", "name='multi_worker', cluster='tf_config', num_workers=1"]
     for call in calls:
-        described = in_a_process(f"s.describe(s.create({call}))", f"import os; os.environ['TF_CONFIG'] = {alone!r}")
+        described = in_a_process(
+            f"strategies.describe(strategies.create({call}))", f"import os; os.environ['TF_CONFIG'] = {alone!r}"
+        )
         assert described == "DefaultDistributionStrategy, 1 replica on CPU"
 
 
-def test_a_split_cpu_is_for_replicas():
-    """Refused before the CPU is split, or what comes next would find it in two."""
-    said = in_a_process("[s.refusal(\"s.create('one_device', logical_devices=2)\"), s.describe(s.create())]", REFUSAL)
-    assert "logical devices are for the strategy mirrored" in said[0] and "1 replica on CPU" in said[1]
+def test_a_cpu_is_not_split_for_one_device():
+    """It is refused before the CPU is split, so that a later strategy has one device."""
+    said = in_a_process(
+        "[strategies.refusal(\"strategies.create('one_device', logical_devices=2)\"), strategies.describe(strategies.create())]",
+        REFUSAL,
+    )
+    assert "Only the strategy mirrored takes several logical devices" in said[0] and "1 replica on CPU" in said[1]
 
 
 REFUSAL = """
@@ -80,12 +87,12 @@ def refusal(mistake):
     except ValueError as error:
         return str(error)
     return "nothing"
-s.refusal = refusal
+strategies.refusal = refusal
 """
 
 
 def test_a_tpu_that_does_not_answer_ends_the_process_in_time():
-    program = "from ncsn_tf.training import strategy as s; s.create(tpu='grpc://127.0.0.1:1', timeout=3)"
+    program = "from ncsn_tf.cluster import strategies; strategies.create(tpu='grpc://127.0.0.1:1', timeout=3)"
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1 and "error: after 3 s the TPU grpc://127.0.0.1:1 has not answered" in ended.stderr
 
@@ -103,28 +110,28 @@ def slurm(task):
 
 @pytest.mark.parametrize("source", ["tf_config", "slurm"])
 def test_two_workers_exchange_numbers_bit_for_bit(source):
-    """A cluster from each of the two sources that can be had anywhere; what workers tell each other arrives."""
+    """Two workers, from the two sources that need no service: their messages arrive bit for bit."""
     ports = free_ports(2)
     program = """
 import json, os, sys
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import numpy as np
-from ncsn_tf.cluster import sources, strategies as s
-cluster_sources._SLURM_PORT = int(sys.argv[1])
-strategy = s.create(timeout=60)
-task, workers = s.place(strategy)
+from ncsn_tf.cluster import sources, strategies
+sources._SLURM_PORT = int(sys.argv[1])
+strategy = strategies.create(timeout=60)
+task, workers = strategies.place(strategy)
 odd = np.array([-0.0, np.nan, np.inf, 1e-45, 3.0], np.float32)
 arrays = [odd, np.array(2**40 + 3), np.arange(6, dtype=np.int32).reshape(2, 3)]
 sent = arrays if task == 0 else [np.zeros_like(array) for array in arrays]
-got = s.from_chief(strategy, sent)
-s.require_agreement(strategy, same=5)
+got = strategies.from_chief(strategy, sent)
+strategies.require_agreement(strategy, same=5)
 try:
-    s.require_agreement(strategy, same=5, the_seed=task)
+    strategies.require_agreement(strategy, same=5, the_seed=task)
     refused = None
 except ValueError as error:
     refused = str(error)
-s.wait_for_everyone(strategy)
-print(json.dumps([task, workers, s.describe(strategy), [a.tobytes() == b.tobytes() and a.shape == b.shape
+strategies.wait_for_everyone(strategy)
+print(json.dumps([task, workers, strategies.describe(strategy), [a.tobytes() == b.tobytes() and a.shape == b.shape
       and a.dtype == b.dtype for a, b in zip(arrays, got)], refused]))
 """
     base = ports[0] if ports[0] % 2 == 0 else ports[0] + 1
@@ -159,7 +166,7 @@ print(json.dumps([task, workers, s.describe(strategy), [a.tobytes() == b.tobytes
         assert "the seed of worker 1 differs from the chief's" in refused
 
 
-def test_one_process_is_the_chief_and_agrees_with_itself():
+def test_a_single_process_is_the_chief_and_agrees_with_itself():
     for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
         assert strategies.place(strategy) == (0, 1) and strategies.is_chief(strategy)
         strategies.require_agreement(strategy, anything=3)

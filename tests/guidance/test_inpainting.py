@@ -58,7 +58,7 @@ def complete(
         guidance=inpainting.Inpainting(SDE, reference),
         end=inpainting.put_back,
     )
-    return drawn_by.draw_rows(count, **options)["x"]
+    return drawn_by.draw_rows(count, **more)["x"]
 
 
 @pytest.mark.parametrize("reference", inpainting.REFERENCES)

@@ -15,11 +15,11 @@ from tests.support import tiny
 from tests.support.processes import ROOT, outcomes
 
 # NCSN takes a quarter of a minute to trace, several times over; what a command does around it is the same.
-STAND_IN = "from tests import tiny; from ncsn_tf import build; build._NETWORKS['ncsn'] = tiny.StandIn; "
+STAND_IN = "from tests.support import tiny; from ncsn_tf.config import build; build._NETWORKS['ncsn'] = tiny.StandIn; "
 
 
 def command(verb, *arguments):
-    return [sys.executable, "-c", f"{STAND_IN}from launch import {verb}; {verb}.run()", *map(str, arguments)]
+    return [sys.executable, "-c", f"{STAND_IN}from launch import {verb}; {verb}.entry_point()", *map(str, arguments)]
 
 
 def launch(verb, *arguments):

@@ -94,6 +94,10 @@ def test_a_run_of_an_older_release_lacks_keys_and_is_read_all_the_same(run, tmp_
     config = json.loads((older / "config.json").read_text())
     for section, key in (("training", "accumulation"), ("optim", "warmup_steps"), ("network", "rematerialise")):
         del config[section][key]
+    config["noise"] = {**config.pop("sde"), **config.pop("times")}
+    for key in ("output", "condition"):
+        del config[key]
+    del config["noise"]["name"]
     (older / "config.json").write_text(json.dumps(config))
     for verb in ("train", "sample"):
         result = launch(verb, f"--workdir={older}", "--dry_run")

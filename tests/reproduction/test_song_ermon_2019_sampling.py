@@ -1,4 +1,4 @@
-"""Song & Ermon's figure 3: the mode weights. (Figure 4 needs a trained run: tests/test_launch.py has one.)"""
+"""Song & Ermon's figure 3: the mode weights. (Figure 4 needs a trained run: tests/launch/test_train.py has one.)"""
 
 import json
 

@@ -33,7 +33,7 @@ def test_fluctuation_is_the_deviation_of_independent_errors_and_blind_to_units()
 def test_figure1_trains_on_the_images_themselves(tmp_path, monkeypatch):
     """Short curves of a tiny network, for tracing NCSN takes long; the loss must fall, as on every density."""
 
-    def network(shape, filters):
+    def network(shape, filters, seed):
         network = TinyNetwork()
         network.build()
         return network

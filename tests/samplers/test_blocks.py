@@ -72,8 +72,8 @@ def test_two_replicas_draw_the_bits_of_one(two):
     one = blocks()
     assert (one.replicas, two.replicas) == (1, 2)
     together, apart = two.draw(2), [one.draw(2), one.draw(3)]
-    for name, rows in together.items():
-        np.testing.assert_array_equal(rows, np.concatenate([drawn[name] for drawn in apart]), err_msg=name)
+    for name, values in together.items():
+        np.testing.assert_array_equal(values, np.concatenate([drawn[name] for drawn in apart]), err_msg=name)
     assert len(np.unique(together["x"].reshape(8, -1), axis=0)) == 8
 
 
@@ -104,8 +104,8 @@ def test_each_of_two_workers_has_the_rows_of_both(two, tmp_path):
     expected = two.draw(2)
     for index in range(2):
         with np.load(tmp_path / f"{index}.npz") as found:
-            for name, rows in expected.items():
-                np.testing.assert_array_equal(found[name], rows, err_msg=name)
+            for name, values in expected.items():
+                np.testing.assert_array_equal(found[name], values, err_msg=name)
 
 
 def test_a_block_has_a_row_and_a_strategy_a_worker():

@@ -1,4 +1,4 @@
-"""The SavedModel: it says what the library says, row by row, to whoever calls it, and refuses what it cannot answer."""
+"""The SavedModel: it answers as the library does, row by row, to any caller, and refuses invalid requests."""
 
 import json
 import os
@@ -15,7 +15,6 @@ from tensorflow.core.protobuf import saved_model_pb2
 from ncsn_tf import runs
 from ncsn_tf.config import build
 from ncsn_tf.guidance import inpainting, masks
-from ncsn_tf.samplers import driver
 from ncsn_tf.score import denoise
 from ncsn_tf.serving import export
 from ncsn_tf.serving.export import ExportError
@@ -54,8 +53,7 @@ def signatures(path):
 
 
 def by_the_library(run, seed):
-    made = driver.generate(run.sampler, run.builder.prior(), SHAPE, run_seed=seed, num_samples=1, batch_size=1)
-    return next(made).x.numpy()[0]
+    return run.block_sampler(run.start_samples(seed), 1).draw(0)["x"][0]
 
 
 def seeds(*values):
@@ -80,7 +78,7 @@ def test_score_and_denoised_are_the_librarys(run, signatures):
     )
 
 
-def test_samples_are_those_of_the_library_and_a_row_is_an_island(run, signatures):
+def test_samples_are_those_of_the_library_and_rows_are_independent(run, signatures):
     found = signatures["sample"](seed=seeds(0, 7, 2**31 - 1))
     expected = np.stack([by_the_library(run, seed) for seed in (0, 7, 2**31 - 1)])
     np.testing.assert_allclose(found["samples_float"], expected, atol=1e-5)
@@ -89,13 +87,17 @@ def test_samples_are_those_of_the_library_and_a_row_is_an_island(run, signatures
     np.testing.assert_allclose(alone["samples_float"][0], found["samples_float"][1], atol=1e-6)
 
 
-def test_inpainting_is_the_librarys_and_keeps_what_is_known(run, signatures):
+def test_inpainting_is_the_librarys_and_keeps_known_pixels(run, signatures):
     found = signatures["inpaint"](image=IMAGES, mask=KNOWN, seed=seeds(5, 5, 6))
-    sampler = run.builder.sampler(run.score_fn, condition=inpainting.condition(run.builder.sde))
     for row, seed in ((0, 5), (2, 6)):
         part = IMAGES[row : row + 1], KNOWN[row : row + 1]
-        made = next(inpainting.complete(sampler, run.builder.prior(), *part, run_seed=seed))
-        np.testing.assert_allclose(found["samples_float"][row], made.x[0], atol=1e-5)
+        drawn_by = run.block_sampler(
+            lambda n, part=part, seed=seed: inpainting.start(n, *part, run.builder.prior, run_seed=seed, completions=1),
+            1,
+            guidance=inpainting.Inpainting(run.builder.sde),
+            end=inpainting.put_back,
+        )
+        np.testing.assert_allclose(found["samples_float"][row], drawn_by.draw(0)["x"][0], atol=1e-5)
     np.testing.assert_array_equal(found["samples_float"].numpy()[:, :, :4], IMAGES[:, :, :4])
     np.testing.assert_array_equal(found["samples"].numpy()[:, :, :4], np.floor(IMAGES[:, :, :4] * 256))
 
@@ -128,22 +130,22 @@ def test_steps_and_epsilon_are_inputs_with_the_runs_own_as_defaults(run, signatu
 NOTHING = np.zeros_like(KNOWN)
 REFUSED = {
     "x is NaN": ("score", {"x": np.full_like(IMAGES, np.nan), "sigma": SIGMA}, "x must be finite"),
-    "sigma beyond the levels": ("score", {"x": IMAGES, "sigma": 3 * SIGMA}, "sigma must lie within"),
-    "sigma is negative": ("denoise", {"x": IMAGES, "sigma": -SIGMA}, "sigma must lie within"),
+    "sigma beyond the levels": ("score", {"x": IMAGES, "sigma": 3 * SIGMA}, "sigma must be within"),
+    "sigma is negative": ("denoise", {"x": IMAGES, "sigma": -SIGMA}, "sigma must be within"),
     "fewer sigmas": ("denoise", {"x": IMAGES, "sigma": SIGMA[:2]}, "equally many rows"),
     "no rows to score": ("score", {"x": IMAGES[:0], "sigma": SIGMA[:0]}, "there must be a row"),
     "no seeds": ("sample", {"seed": seeds()}, "there must be a row"),
-    "a negative seed": ("sample", {"seed": seeds(1, -1)}, "a seed lies within"),
-    "a seed beyond": ("sample", {"seed": seeds(2**31)}, "a seed lies within"),
+    "a negative seed": ("sample", {"seed": seeds(1, -1)}, "a seed must be within"),
+    "a seed beyond": ("sample", {"seed": seeds(2**31)}, "a seed must be within"),
     "no steps": (
         "sample_tuned",
         {"seed": seeds(1), "steps_per_level": tf.constant(0), "epsilon": tf.constant(1e-3)},
-        "steps_per_level lies within",
+        "steps_per_level must be within",
     ),
     "steps backwards": (
         "sample_tuned",
         {"seed": seeds(1), "steps_per_level": tf.constant(-3), "epsilon": tf.constant(1e-3)},
-        "steps_per_level lies within",
+        "steps_per_level must be within",
     ),
     "no step size": (
         "sample_tuned",
@@ -158,27 +160,39 @@ REFUSED = {
     "bytes as floats": ("inpaint", {"image": 255 * IMAGES, "mask": KNOWN, "seed": seeds(1, 2, 3)}, "within 0 and 1"),
     "images from -1": ("inpaint", {"image": 2 * IMAGES - 1, "mask": KNOWN, "seed": seeds(1, 2, 3)}, "within 0 and 1"),
     "known NaN": ("inpaint", {"image": IMAGES * np.nan, "mask": KNOWN, "seed": seeds(1, 2, 3)}, "within 0 and 1"),
-    "nothing known": ("inpaint", {"image": IMAGES, "mask": NOTHING, "seed": seeds(1, 2, 3)}, "must know a pixel"),
+    "nothing known": ("inpaint", {"image": IMAGES, "mask": NOTHING, "seed": seeds(1, 2, 3)}, "must have a known pixel"),
     "all known": ("inpaint", {"image": IMAGES, "mask": ~NOTHING, "seed": seeds(1, 2, 3)}, "leave a pixel"),
     "fewer masks": ("inpaint", {"image": IMAGES, "mask": KNOWN[:1], "seed": seeds(1, 2, 3)}, "equally many rows"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_answered_is_an_invalid_argument_with_the_reason(name, signatures):
+def test_an_invalid_request_is_an_invalid_argument_with_the_reason(name, signatures):
     signature, inputs, reason = REFUSED[name]
     inputs = {key: tf.constant(value) for key, value in inputs.items()}
     with pytest.raises(tf.errors.InvalidArgumentError, match=reason):
         signatures[signature](**inputs)
 
 
-def test_what_lies_under_the_mask_is_not_looked_at(signatures):
+def test_pixels_under_the_mask_are_not_read(signatures):
     hidden = np.where(KNOWN, IMAGES, np.nan).astype(np.float32)
     options = {"mask": tf.constant(KNOWN), "seed": seeds(1, 2, 3)}
     np.testing.assert_array_equal(
         signatures["inpaint"](image=tf.constant(hidden), **options)["samples"],
         signatures["inpaint"](image=tf.constant(IMAGES), **options)["samples"],
     )
+
+
+def test_no_function_of_the_graph_asks_for_a_compiler(path):
+    """TF Serving has none: a function that must be compiled by XLA does not run there."""
+    content = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    graph = content.meta_graphs[0].graph_def
+    functions = list(graph.library.function)
+    assert len(functions) > 20
+    nodes = [*graph.node, *(node for function in functions for node in function.node_def)]
+    flagged = [owner.signature.name for owner in functions if owner.attr["_XlaMustCompile"].b]
+    flagged += [node.name for node in nodes if node.attr["_XlaMustCompile"].b]
+    assert flagged == []
 
 
 # Called from outside
@@ -234,7 +248,7 @@ def test_a_program_in_c_gets_the_same(path, signatures, tmp_path):
     expected = signatures["sample"](seed=seeds(3, 4))["samples_float"]
     np.testing.assert_allclose(np.array(values, np.float32).reshape(expected.shape), expected, atol=1e-6)
     refused = ask(-1)
-    assert refused.returncode == 1 and "code 3" in refused.stderr and "a seed lies within" in refused.stderr
+    assert refused.returncode == 1 and "code 3" in refused.stderr and "a seed must be within" in refused.stderr
 
 
 # Files
@@ -291,8 +305,9 @@ def test_weights_in_bfloat16_take_half_the_bytes(run, signatures, tmp_path):
 
 
 def test_the_launcher_exports_the_newest_weights(run, signatures, tmp_path):
-    program = "from tests import tiny; from ncsn_tf import build; build._NETWORKS['ncsn'] = tiny.StandIn; "
-    command = [sys.executable, "-c", f"{program}from launch import export; export.run()"]
+    program = "from tests.support import tiny; from ncsn_tf.config import build; "
+    program += "build._NETWORKS['ncsn'] = tiny.StandIn; "
+    command = [sys.executable, "-c", f"{program}from launch import export; export.entry_point()"]
     command += [f"--workdir={run.directory.path}", f"--output={tmp_path}"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert result.returncode == 0, result.stderr

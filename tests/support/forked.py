@@ -1,8 +1,8 @@
 """Runs a launcher with many command lines, each in a child of one process that has imported TensorFlow once.
 
-python -m tests.support.forked VERB reads a JSON list of {"arguments", "environment", "errors"} from standard input, the last a
-file for the child's standard error, and prints the list of exit codes. Nothing runs in the parent but imports, so there
-is no thread that a child would miss.
+python -m tests.support.forked VERB reads a JSON list of {"arguments", "environment", "errors"} from standard input, the
+last a file for the child's standard error, and prints the list of exit codes. The parent runs nothing but imports, so
+there is no thread that a child would miss.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""The run: what is due when, what lies in its directory, and going on."""
+"""The run: what is due when, what is in its directory, and resuming."""
 
 import json
 
@@ -8,17 +8,15 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ncsn_tf import pictures
-from ncsn_tf.config import defaults
 from ncsn_tf.data import pipeline
+from ncsn_tf.objectives import NonFiniteLossError
 from ncsn_tf.training import loop
 from ncsn_tf.training.checkpoints import Checkpoints
 from ncsn_tf.training.preemption import Preempted
 from ncsn_tf.training.run_directory import RunDirectory, RunDirectoryError
 from ncsn_tf.training.summaries import Record, Summaries
-from ncsn_tf.training.trainer import NonFiniteLossError
-from tests.support.tiny import SOURCE, batches, make
+from tests.support.tiny import BINS, SOURCE, batches, make
 
-SIGMAS = np.array([1.0, 0.2, 0.05, 0.01])
 CONFIG = {"seed": 0, "training": {"steps": 7}, "optim": {"learning_rate": 0.01}}
 
 
@@ -42,7 +40,7 @@ def fit(path, trainer, lines, draw_samples=lambda _: np.zeros((4, 4, 4, 1), np.u
         lambda step: batches(trainer, step),
         cadence(**changes),
         checkpoints=checkpoints,
-        record=Record(directory, SIGMAS, log=lines.append),
+        record=Record(directory, BINS, log=lines.append),
         held_out_loss=lambda: trainer.held_out_loss(iter(pipeline.evaluation_batches(SOURCE, batch_size=40)), 1),
         draw_samples=draw_samples,
     )
@@ -79,13 +77,13 @@ def test_a_run_leaves_what_it_promises_and_goes_on(tmp_path):
     assert Image.open(directory.samples / grids[0]).size == (67, 67)
     environment = json.loads((tmp_path / "environment.json").read_text())
     assert environment[0]["versions"]["tensorflow"] and environment[0]["command"]
-    assert environment[0]["devices"] == "a CPU"
+    assert environment[0]["devices"] == "a CPU" and "is off" in environment[0]["gradients"]
 
     events = EventAccumulator(str(directory.tensorboard))
     events.Reload()
     curves = set(events.Tags()["tensors"])
     assert {"loss/training", "loss/held_out", "gradient_norm", "images_per_second", "samples"} <= curves
-    assert "held_out_loss_by_level/level_003_sigma_0.01" in curves
+    assert "held_out_loss_by_bin/level_3" in curves
     assert [event.step for event in events.Tensors("loss/held_out")] == [2, 4, 6, 7]
 
     fit(tmp_path, make(), lines)
@@ -118,7 +116,7 @@ def test_weights_that_give_no_finite_loss_are_not_saved(tmp_path):
     directory = opened(tmp_path)
     checkpoints = Checkpoints(directory.checkpoints, trainer, keep=9)
     probe = next(iter(pipeline.evaluation_batches(SOURCE, batch_size=4)))
-    options = {"checkpoints": checkpoints, "record": Record(directory, SIGMAS), "probe": probe}
+    options = {"checkpoints": checkpoints, "record": Record(directory, BINS), "probe": probe}
     quiet = {"evaluate_every": 0, "sample_every": 0, "checkpoint_every": 2}
     loop.fit(trainer, lambda step: batches(trainer, step), cadence(steps=4, **quiet), **options)
     before = {path.name: path.read_bytes() for path in directory.checkpoints.glob("checkpoint-*")}
@@ -204,15 +202,6 @@ def test_other_images_are_refused(tmp_path):
     imported = {**SOURCE.describe(), "images": 0, "checksum": None}
     (tmp_path / "dataset.json").write_text(json.dumps(imported))
     directory.check(CONFIG, other)
-
-
-def test_configurations_of_older_releases_are_completed():
-    config = defaults.ncsn().to_dict()
-    older = json.loads(json.dumps(config))
-    del older["training"]["accumulation"], older["ema"]
-    older["seed"] = 7
-    assert defaults.completed(older) == {**config, "seed": 7}
-    assert "ema" not in older
 
 
 def test_curves_that_cannot_be_written_do_not_stop_a_run(tmp_path, monkeypatch):
