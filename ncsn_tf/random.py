@@ -5,16 +5,16 @@ is an int32 tensor of shape [2]; a batch of seeds has shape [B, 2], one row per 
 integers into the run's seed: the purpose of the draw, the number of the example, the step. So the same example gets the
 same noise in any batch on any number of replicas.
 
-The generator is Philox4x32-10 (Salmon et al. 2011), batched over the seeds in plain integer operations. Its words are
-those of `tf.random.stateless_uniform(..., dtype=tf.int32, alg="philox")`, bit for bit, which has no batched form: a loop
-of single draws takes 13 ms for 400 examples of 16 numbers. The integers are the same in eager mode, in graphs, under
-XLA and on every device, and no function here has to be compiled by XLA, so an exported graph runs in TF Serving, whose
-binaries have no compiler.
+The generator is Philox4x32-10 (Salmon et al. 2011) in plain integer operations, for all rows of a batch at once. Its
+words are those of `tf.random.stateless_uniform(..., dtype=tf.int32, alg="philox")`, bit for bit. That function takes
+one seed: a loop over 400 examples of 16 numbers takes 13 ms. No function here has to be compiled by XLA, so an exported
+graph runs in TF Serving, whose binaries have no compiler. The words are the same in eager mode, in a graph and under
+XLA.
 
 `uniform`, `rademacher` and `integers` are exact functions of the words, hence the same everywhere too. `normal` and
-`spherical` take a logarithm, a square root and a cosine; these run under XLA only where the caller is compiled, and
-then differ in the last places of a float32. (`tf.random.stateless_uniform` and `stateless_normal` give other floats
-altogether under XLA for the same seed, measured on TensorFlow 2.21.)
+`spherical` also take roots, a logarithm, a sine and a cosine. Those run under XLA only where the caller is compiled,
+and then differ in the last places of a float32. (The floats of `tf.random.stateless_normal` and `stateless_uniform`
+under XLA are altogether others than without it, for the same seed: measured on TensorFlow 2.21.)
 """
 
 import enum

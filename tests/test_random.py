@@ -1,4 +1,4 @@
-"""Randomness belongs to an example: properties over batches, compilation and purpose, and the right distributions."""
+"""Randomness belongs to an example: the generator's words, properties over batches and compilation, distributions."""
 
 import numpy as np
 import pytest
@@ -8,11 +8,61 @@ from ncsn_tf import random
 from ncsn_tf.random import Stream
 
 COUNT = 4096
+EXTREMES = 0, 1, -1, 2**31 - 1, -(2**31)
+SEEDS = np.array([(a, b) for a in EXTREMES for b in EXTREMES], np.int32)
+SEEDS = np.concatenate([SEEDS, np.random.default_rng(0).integers(-(2**31), 2**31, (15, 2), np.int32)])
+DRAWS = random.normal, random.uniform, random.rademacher, random.spherical
 
 
 @pytest.fixture(scope="module")
 def rows():
     return random.per_example(random.seed(11), tf.range(COUNT))
+
+
+@pytest.mark.parametrize(
+    "counter, key, words",
+    [
+        ([0, 0, 0, 0], [0, 0], [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+        ([2**32 - 1] * 4, [2**32 - 1] * 2, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+        (  # the digits of pi
+            [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+            [0xA4093822, 0x299F31D0],
+            [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+        ),
+    ],
+)
+def test_philox_gives_the_known_answers_of_its_authors(counter, key, words):
+    """The vectors for `philox4x32 10` in Random123's `kat_vectors`."""
+    block = random._philox(*(tf.unstack(tf.constant(value, tf.uint32)) for value in (counter, key)))
+    np.testing.assert_array_equal(tf.stack(block), np.array(words, np.uint32))
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 64, 1000])
+def test_words_are_those_of_tensorflows_generator(count):
+    words = tf.bitcast(random._bits(tf.constant(SEEDS), count), tf.int32)
+    for row, seed in zip(words, SEEDS, strict=True):
+        expected = tf.random.stateless_uniform([count], seed, None, None, dtype=tf.int32, alg="philox")
+        np.testing.assert_array_equal(row, expected, err_msg=f"seed {seed}")
+
+
+def test_words_of_xla_and_of_unknown_batch_sizes_are_the_same():
+    eager = random._bits(tf.constant(SEEDS), 30)
+    np.testing.assert_array_equal(tf.function(lambda s: random._bits(s, 30), jit_compile=True)(SEEDS), eager)
+    unknown = tf.function(
+        lambda s: (random._bits(s, 30), random.fold_each(s, 1, 2)), input_signature=[tf.TensorSpec([None, 2], tf.int32)]
+    )
+    for rows in (SEEDS, SEEDS[:1], SEEDS[:0]):
+        words, folded = unknown(rows)
+        np.testing.assert_array_equal(words, eager[: len(rows)])
+        np.testing.assert_array_equal(folded, random.fold_each(tf.constant(rows), 1, 2))
+
+
+@pytest.mark.parametrize("value", [0, 7, -1, 2**31 - 1, Stream.MASK, np.int64(2**40 + 5)])
+def test_fold_mixes_the_integer_into_the_second_word(value):
+    for seed in SEEDS[::7]:
+        expected = tf.random.stateless_uniform([2], seed, None, None, dtype=tf.int32, alg="philox").numpy()
+        expected[1] ^= np.int64(value).astype(np.int32)
+        np.testing.assert_array_equal(random.fold(tf.constant(seed), tf.constant(value)), expected)
 
 
 def test_fold_of_a_batch_is_the_fold_of_its_members():
@@ -25,14 +75,33 @@ def test_fold_of_a_batch_is_the_fold_of_its_members():
         np.testing.assert_array_equal(random.fold(tf.constant(row), Stream.PRIOR, 4), folded)
 
 
-@pytest.mark.parametrize("draw", [random.normal, random.uniform, random.rademacher, random.spherical])
+@pytest.mark.parametrize("draw", DRAWS)
 def test_draws_do_not_depend_on_the_batch_or_on_xla(rows, draw):
     eager = draw(rows[:6], (5, 3)).numpy()
     np.testing.assert_array_equal(eager[2:4], draw(rows[2:4], (5, 3)))
+    # The words agree to the bit; log and cos of XLA and of Eigen differ in the last places.
+    tolerance = 2e-6 if draw in (random.normal, random.spherical) else 0.0
     for jit_compile in (False, True):
         compiled = tf.function(lambda r: draw(r, (5, 3)), jit_compile=jit_compile)(rows[:6])  # noqa: B023
-        # Philox's integers agree to the bit; log and cos of XLA and of Eigen differ in the last places.
-        np.testing.assert_allclose(compiled, eager, atol=2e-6, rtol=2e-6)
+        np.testing.assert_allclose(compiled, eager, atol=tolerance, rtol=tolerance)
+
+
+def test_graphs_that_draw_hold_nothing_that_xla_must_compile_and_no_loop():
+    """TF Serving's binaries have no compiler; and a loop over rows would be slow."""
+
+    def draw(rows):
+        base = random.stream_seed(3, Stream.SAMPLE)
+        seeds = random.per_row(random.fold_each(random.per_example(base, rows[:, 0]), 5, 6), rows[:, 1])
+        return [*(law(seeds, (5, 3)) for law in DRAWS), random.integers(seeds, 10)]
+
+    compiled = tf.function(draw, autograph=False)
+    graph = compiled.get_concrete_function(tf.TensorSpec([None, 2], tf.int32)).graph.as_graph_def()
+    functions = graph.library.function
+    nodes = [*graph.node, *(node for function in functions for node in function.node_def)]
+    assert len(nodes) > 100, "the functions were not found"
+    for holder in (*functions, *nodes):
+        assert not holder.attr["_XlaMustCompile"].b
+    assert not [node.op for node in nodes if "While" in node.op or "Stateless" in node.op and "Call" not in node.op]
 
 
 def test_normal_has_the_moments_and_the_tails_of_a_normal(rows):

@@ -103,8 +103,8 @@ def measure(
     width = len(reference.moments.mean)
     if features.pooled.shape[1] != width:
         raise ValueError(
-            f"The reference statistics have {width} features, the samples {features.pooled.shape[1]}: they were computed "
-            "with different networks."
+            f"The reference statistics have {width} features, the samples {features.pooled.shape[1]}: they were "
+            "computed with different networks."
         )
     found, absent = [], []
     for group, function in _FUNCTIONS:

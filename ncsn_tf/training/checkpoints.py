@@ -1,8 +1,8 @@
-"""Checkpoints of a run: the raw weights, their average, the optimizer and, in its iteration count, the step.
+"""Checkpoints of a run: the raw weights, their average, and the optimizer, whose iteration count is the step.
 
-A checkpoint is there once its index is, and its index comes last: the files are written beside the others, read
-back, brought to the disk, and only then renamed. What is loaded is held against the checksums in it before a single
-variable changes.
+A checkpoint exists once its index exists, and the index comes last: the files are written to a folder of their own,
+read back, flushed to the disk, and only then renamed into place. Loaded values are verified against the checkpoint's
+checksums before any variable changes.
 """
 
 import contextlib
@@ -23,32 +23,34 @@ from ncsn_tf.training.trainer import Trainer
 
 _NAME = "checkpoint"
 _PARTIAL = ".partial"
-_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # what is in a checkpoint besides variables; read to be verified
+_OBJECT_GRAPH = (
+    "_CHECKPOINTABLE_OBJECT_GRAPH"  # the part of a checkpoint besides the variables; read only to be verified
+)
 _DAMAGE = (tf.errors.OpError, IndexError, RuntimeError, AssertionError, KeyError, ValueError)
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is missing, damaged or does not fit."""
+    """A checkpoint is missing or damaged, or does not fit."""
 
 
 class DamagedCheckpointError(CheckpointError):
-    """The files of a checkpoint cannot be read, or do not hold what their checksums say."""
+    """The files of a checkpoint cannot be read, or do not match their checksums."""
 
 
 class CheckpointWriteError(OSError):
-    """A checkpoint could not be written; those before it are as they were."""
+    """A checkpoint could not be written; earlier checkpoints are unchanged."""
 
 
 class Checkpoints:
-    """Saves and restores a trainer, keeping the newest few checkpoints.
+    """Saves and restores a trainer, and keeps the newest checkpoints.
 
-    In a cluster the chief alone reads and writes, and tells the others what it read, so that the directory need not be
-    shared; all must call `restore` together.
+    In a cluster, only the chief reads and writes files, and it sends the values that it reads to the other workers. So
+    the directory need not be shared. All workers must call `restore` together; the others ignore `save`.
 
     Args:
-      directory: where they lie, `DIR/checkpoints`.
-      trainer: what is saved.
-      keep: how many to keep, at least 1.
+      directory: the folder of the checkpoints, `DIR/checkpoints`.
+      trainer: the trainer whose state is saved and restored.
+      keep: the number of checkpoints to keep, at least 1.
     """
 
     def __init__(self, directory: pathlib.Path, trainer: Trainer, keep: int):
@@ -58,26 +60,26 @@ class Checkpoints:
         self._parts = {part: _by_number(variables) for part, variables in trainer.state.items()}
 
     def restore(self) -> int:
-        """Restores the newest checkpoint that is whole, if there is one, and returns the step, 0 on a fresh start.
+        """Restores the newest undamaged checkpoint, if there is one, and returns its step; 0 without a checkpoint.
 
-        A damaged one is named in a warning and the one before it is taken.
+        If a checkpoint is damaged, a warning names it, and the previous checkpoint is restored.
 
         Raises:
-          CheckpointError: if a checkpoint's variables are not the trainer's, one for one, or all that there are
-            are damaged.
+          CheckpointError: if the variables of a checkpoint are not those of the trainer, one by one, or if all
+            checkpoints are damaged.
         """
         strategy = self._trainer.strategy
         variables = [variable for part in self._parts.values() for variable in part.values()]
-        values = self._newest_whole() if strategies.is_chief(strategy) else None
+        values = self._read_newest() if strategies.is_chief(strategy) else None
         found = int(values is not None)
         if strategies.from_chief(strategy, [np.array([found], np.int32)])[0][0]:
-            mine = values or [variable.numpy() for variable in variables]  # of no chief, only their shapes count
+            mine = values or [variable.numpy() for variable in variables]  # only the chief's values matter
             for variable, value in zip(variables, strategies.from_chief(strategy, mine), strict=True):
                 variable.assign(value)
         return self._trainer.step
 
-    def _newest_whole(self) -> list[np.ndarray] | None:
-        """The values of the newest checkpoint that can be read, None if there is no checkpoint."""
+    def _read_newest(self) -> list[np.ndarray] | None:
+        """The values of the newest undamaged checkpoint; None if there is no checkpoint."""
         damage: dict[str, str] = {}
         for path in reversed(_in_order(self._directory)):
             try:
@@ -85,15 +87,15 @@ class Checkpoints:
             except _DamageError as error:
                 damage[path] = str(error)
                 continue
-            self._set_aside(damage, f"Going on from step {step_of(path)}, the one before.")
+            self._set_aside(damage, f"Continuing from step {step_of(path)}, the previous checkpoint.")
             return values
         if damage:
             reasons = " ".join(damage.values())
-            raise CheckpointError(f"{reasons} None is left; restore one from a copy, or give another --workdir.")
+            raise CheckpointError(f"{reasons} No other is left: restore one from a copy, or give another --workdir.")
         return None
 
     def _set_aside(self, damage: Mapping[str, str], consequence: str) -> None:
-        """Warns of damaged checkpoints, and renames their indices, so that they are not counted among those to keep."""
+        """Warns about damaged checkpoints, and renames their indices, so that they do not count among those to keep."""
         for path, reason in damage.items():
             warnings.warn(f"{reason} {consequence}", stacklevel=4)
             with contextlib.suppress(OSError):
@@ -101,18 +103,19 @@ class Checkpoints:
 
     @property
     def latest(self) -> str | None:
-        """The path of the newest checkpoint, None if there is none."""
+        """The path of the newest checkpoint; None if there is none."""
         paths = _in_order(self._directory)
         return paths[-1] if paths else None
 
     def save(self) -> str | None:
-        """Saves the trainer as it is, unless its step is saved already, and deletes the oldest beyond `keep`.
+        """Saves the trainer, unless its step is saved already, and deletes the oldest checkpoints beyond `keep`.
 
         Returns:
-          The checkpoint's path; None on a worker that is not the chief.
+          The checkpoint's path; None on a worker other than the chief.
 
         Raises:
-          CheckpointWriteError: if it cannot be written, for a full disk say; what was there is there still.
+          CheckpointWriteError: if the checkpoint cannot be written, for instance because the disk is full. Earlier
+            checkpoints are unchanged.
         """
         if not strategies.is_chief(self._trainer.strategy):
             return None
@@ -125,14 +128,14 @@ class Checkpoints:
                 free = shutil.disk_usage(self._directory).free / 1e6
                 raise CheckpointWriteError(
                     f"The checkpoint {path} cannot be written, with {free:,.0f} MB free "
-                    f"({_reason(error)}). Make room, and give the same command again."
+                    f"({_reason(error)}). Make room, and run the same command again."
                 ) from error
         for old in _in_order(self._directory)[: -self._keep]:
             _remove(old)
         return str(path)
 
     def _write(self, path: pathlib.Path) -> None:
-        """Writes the files aside, reads them back, and renames them into place, the index last."""
+        """Writes the files to a folder of their own, reads them back, and renames them into place, the index last."""
         self._remove_partial()
         aside = self._directory / f"{_PARTIAL}-{self._trainer.step}"
         aside.mkdir(parents=True)
@@ -147,7 +150,7 @@ class Checkpoints:
         aside.rmdir()
 
     def _remove_partial(self) -> None:
-        """Removes what a process left behind that was killed while it wrote or deleted."""
+        """Removes the files of a process that was killed while it wrote or deleted a checkpoint."""
         for leftover in self._directory.glob(f"{_PARTIAL}-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         for data in self._directory.glob(f"{_NAME}-*.data-*"):
@@ -157,33 +160,30 @@ class Checkpoints:
 
 
 def _by_number(variables: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
-    """Variables under their number in a model's order.
+    """Variables by their number in the model's order.
 
-    TensorFlow's object graph would name them by attribute, but it does not look into the lists in which a Keras 3 layer
-    holds others: saved by attribute, a network of blocks loses nearly all its weights, without a word.
+    TensorFlow's object graph would name them by attribute, but it does not look into lists of Keras 3 layers: saved by
+    attribute, a network of blocks silently loses nearly all its weights.
     """
     return {f"{number:04d}": variable for number, variable in enumerate(variables)}
 
 
 def _remove(path: str) -> None:
-    """Deletes a checkpoint, its index first: without one it is none."""
-    files = pathlib.Path(path).parent.glob(pathlib.Path(path).name + ".*")
-    for file in sorted(files, key=lambda file: file.suffix != ".index"):
-        file.unlink(missing_ok=True)
+    """Deletes a checkpoint, its index first: without its index it is not a checkpoint."""
+    parts = pathlib.Path(path).parent.glob(pathlib.Path(path).name + ".*")
+    for part in sorted(parts, key=lambda part: part.suffix != ".index"):
+        part.unlink(missing_ok=True)
 
 
 def find(directory: pathlib.Path, step: int | None = None) -> str:
-    """The path of a checkpoint, without a trainer to hold it.
+    """The path of a checkpoint, for `load_average`.
 
     Args:
-      directory: where the checkpoints lie.
-      step: which one; the newest by default.
-
-    Returns:
-      The checkpoint's path, for `load_average`.
+      directory: the folder of the checkpoints.
+      step: the checkpoint's step; the newest by default.
 
     Raises:
-      CheckpointError: if there is none, naming those that there are.
+      CheckpointError: if there is no such checkpoint; the message lists the existing steps.
     """
     steps = _paths(directory)
     if not steps:
@@ -212,20 +212,20 @@ def step_of(path: str) -> int:
 
 
 def load_newest_average(directory: pathlib.Path, network: keras.Model, step: int | None = None) -> str:
-    """Loads the averaged weights of the newest checkpoint that is whole, or of one step's, into a network.
+    """Loads the averaged weights of the newest undamaged checkpoint, or of one step's checkpoint, into a network.
 
-    A damaged one is named in a warning and the one before it is taken, unless it was asked for by its step.
+    If a checkpoint is damaged, a warning names it, and the previous checkpoint is loaded, unless a step is given.
 
     Args:
-      directory: where the checkpoints lie.
+      directory: the folder of the checkpoints.
       network: the network to fill.
-      step: which one; the newest that is whole by default.
+      step: the checkpoint's step; by default the newest undamaged checkpoint is loaded.
 
     Returns:
       The checkpoint's path.
 
     Raises:
-      CheckpointError: if there is none, or none that is whole, or its weights are not the network's.
+      CheckpointError: if there is no undamaged checkpoint, or if its weights are not those of the network.
     """
     newest = find(directory, step)
     for path in [newest] if step is not None else reversed(_in_order(directory)):
@@ -235,44 +235,44 @@ def load_newest_average(directory: pathlib.Path, network: keras.Model, step: int
         except DamagedCheckpointError as error:
             if step is not None or path == _in_order(directory)[0]:
                 raise
-            warnings.warn(f"{error} Taking the one before.", stacklevel=2)
-    raise CheckpointError(f"No checkpoint in {directory}.")  # they were deleted meanwhile
+            warnings.warn(f"{error} Loading the previous checkpoint.", stacklevel=2)
+    raise CheckpointError(f"No checkpoint in {directory}.")  # they were deleted in the meantime
 
 
 def load_average(path: str, network: keras.Model) -> None:
     """Loads the averaged weights of a checkpoint into a built network of the run's architecture.
 
     Args:
-      path: a checkpoint, as `find` gives it.
+      path: a checkpoint, as `find` returns it.
       network: the network to fill.
 
     Raises:
-      CheckpointError: if the checkpoint's weights are not the network's, one for one.
-      DamagedCheckpointError: if it is damaged.
+      CheckpointError: if the checkpoint's weights are not those of the network, one by one.
+      DamagedCheckpointError: if the checkpoint is damaged.
     """
     variables = _by_number([weight.value for weight in network.weights])
     try:
         values = _read(path, {"average": variables})
     except _DamageError as error:
         others = sorted(set(_paths(pathlib.Path(path).parent)) - {step_of(path)})
-        raise DamagedCheckpointError(f"{error} Besides it there are: {others}.") from error
+        raise DamagedCheckpointError(f"{error} Other checkpoints: {others}.") from error
     for variable, value in zip(variables.values(), values, strict=True):
         variable.assign(value)
 
 
 class _DamageError(Exception):
-    """The files of a checkpoint cannot be read, or do not hold what their checksums say."""
+    """The files of a checkpoint cannot be read, or do not match their checksums."""
 
 
 def _reason(error: Exception) -> str:
-    """An error's type and words in one line, without the names that TensorFlow gives its nodes."""
+    """The type and message of an error in one line, without TensorFlow's names of nodes."""
     words = " ".join(re.sub(r"\{\{.*?\}\}", "", str(error)).split())
     return f"{type(error).__name__}: {words[:160]}"
 
 
 @contextlib.contextmanager
 def _damage_named(path: str) -> Iterator[None]:
-    """Turns the several errors that a truncated, altered or missing file raises into one that names the checkpoint."""
+    """Turns the errors of a truncated, altered or missing file into one error that names the checkpoint."""
     try:
         yield
     except _DAMAGE as error:
@@ -280,11 +280,11 @@ def _damage_named(path: str) -> Iterator[None]:
 
 
 def _read(path: str, parts: Mapping[str, Mapping[str, tf.Variable]]) -> list[np.ndarray]:
-    """The values of the parts' variables, in order; what is read is verified by TensorFlow against its checksums.
+    """The values of the parts' variables, in order; TensorFlow verifies them against the checksums.
 
     Raises:
-      CheckpointError: if the parts are not in it variable for variable.
-      _DamageError: if it cannot be read.
+      CheckpointError: if the checkpoint does not hold the parts, variable by variable.
+      _DamageError: if the checkpoint cannot be read.
     """
     with _damage_named(path):
         reader = tf.train.load_checkpoint(path)
@@ -301,7 +301,7 @@ def _key(part: str, number: str) -> str:
 
 
 def _check_fit(path: str, part: str, variables: Mapping[str, tf.Variable], shapes: Mapping[str, Sequence[int]]) -> None:
-    """Holds the shapes of a part's variables in a file against those that are to be filled."""
+    """Raises CheckpointError unless the shapes of a part's variables in the file are those of the given variables."""
     pattern = re.compile(_key(re.escape(part), r"(\d+)").replace("/.", r"/\."))
     there = {found[1]: tuple(shape) for name, shape in shapes.items() if (found := pattern.fullmatch(name))}
     wanted = {number: tuple(variable.shape) for number, variable in variables.items()}

@@ -1,4 +1,4 @@
-"""An exponential moving average of a network's weights, kept in a second network beside the raw one."""
+"""An exponential moving average of a network's weights, kept in a second network."""
 
 import keras
 import tensorflow as tf
@@ -11,12 +11,12 @@ class MovingAverage:
 
         average <- average + (1 - d_n) (raw - average),   d_n = min(decay, (1 + n) / (10 + n)),
 
-    so that an early average forgets its random start; with a decay of 0.999 the warm-up ends at step 8,990. The
-    paper of 2019 samples from raw weights; averaging is Technique 5 of Song & Ermon 2020.
+    so that the average soon forgets the random initial weights; with a decay of 0.999 the warm-up ends at step 8,990.
+    Song & Ermon 2019 sample from the raw weights; averaging is Technique 5 of Song & Ermon 2020.
 
     Args:
-      raw: the network that is trained, built.
-      average: a network of the same architecture; its weights are overwritten with the raw ones at once.
+      raw: the network that is trained; it must be built.
+      average: a network of the same architecture; its weights are overwritten with the raw weights at once.
       decay: the final decay, in [0, 1); 0 keeps the average equal to the raw weights.
 
     Raises:
@@ -25,7 +25,7 @@ class MovingAverage:
 
     def __init__(self, raw: keras.Model, average: keras.Model, decay: float):
         if not 0.0 <= decay < 1.0:
-            raise ValueError(f"The decay of a moving average lies in [0, 1). Received: {decay}.")
+            raise ValueError(f"The decay of a moving average must be in [0, 1). Received: {decay}.")
         self.decay = decay
         self._pairs = [(a.value, r.value) for a, r in zip(average.weights, raw.weights, strict=True)]
         average.set_weights(raw.get_weights())
@@ -36,7 +36,7 @@ class MovingAverage:
         return tf.minimum(tf.constant(self.decay), (1.0 + n) / (10.0 + n))
 
     def update(self, strategy: tf.distribute.Strategy, step: tf.Tensor) -> None:
-        """Moves the average after step n; called in cross-replica context, it updates every replica's copy."""
+        """Moves the average after step n, in every replica's copy; must be called in cross-replica context."""
         rate = 1.0 - self.decay_at(step)
 
         def move(average, raw):

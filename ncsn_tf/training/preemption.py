@@ -1,12 +1,13 @@
-"""Being asked to stop: signals and notices become a request that a training loop honours at the end of its step.
+"""Requests to stop: signals and preemption notices, to which a training loop responds at the end of its step.
 
-A Python signal handler runs between two bytecodes of the main thread, which waits for a whole loop of steps inside one
-call of TensorFlow: minutes, where a machine that is taken away gives half of one. So the signal's arrival is written
-to a pipe, which the interpreter does at once, a thread reads it, and sets a variable that the compiled loop looks at.
+A Python signal handler runs between two bytecodes of the main thread. The main thread waits for a whole loop of steps
+inside one call of TensorFlow, for minutes, but a machine that is about to be preempted may leave only half a minute. So
+the interpreter writes the signal to a pipe at once, a thread reads the pipe, and sets a variable that the compiled loop
+checks.
 
-TensorFlow's `PreemptionCheckpointHandler` is not what stops a run here: it acts between calls and asks for calls of one
-step, restores on its own, unverified, and on Google Compute Engine knows GPUs alone. The notices that it goes by are
-taken: `maintenance_notice`, and `tf.distribute.experimental.PreemptionWatcher` under a TPUStrategy.
+TensorFlow's `PreemptionCheckpointHandler` is not used: it acts between calls and expects calls of one step, it restores
+checkpoints by itself without verifying them, and on Google Compute Engine it supports only GPUs. Its sources of notices
+are used: `maintenance_notice`, and `tf.distribute.experimental.PreemptionWatcher` under a TPUStrategy.
 """
 
 import contextlib
@@ -21,12 +22,12 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Asks a training loop to stop at the end of the running step; may be made from any thread.
+    """A request that a training loop stop at the end of the running step; any thread may make it.
 
     Attributes:
-      variable: float32 scalar on the host, 0 until it is made, 1 after; compiled loops read it.
-      reason: what asked, for the log; None until then.
-      signal_number: the signal that asked, None if none did.
+      variable: float32 scalar on the host, 0 before the request is made, 1 afterwards; compiled loops read it.
+      reason: the reason for the request, for the log; None before it is made.
+      signal_number: the signal that made the request; None if it was not a signal.
     """
 
     def __init__(self):
@@ -36,18 +37,18 @@ class StopRequest:
         self.signal_number: int | None = None
 
     def make(self, reason: str, signal_number: int | None = None) -> None:
-        """Makes the request; the first one counts."""
+        """Makes the request; only the first call has an effect."""
         if self.reason is None:
             self.reason, self.signal_number = reason, signal_number
             self.variable.assign(1.0)
 
     @property
     def made(self) -> bool:
-        """Whether it has been made in this process."""
+        """Whether the request has been made in this process."""
         return self.reason is not None
 
     def raise_if_made(self) -> None:
-        """Raises StopMade if it has been made: a way out of long work that is no training."""
+        """Raises StopMade if the request has been made, to end long work other than training."""
         if self.made:
             raise StopMade(self.reason)
 
@@ -57,11 +58,11 @@ class StopMade(Exception):
 
 
 class Preempted(Exception):
-    """Training was asked to stop, and did, with its last step saved.
+    """Training stopped at a request, with its last step saved.
 
     Attributes:
-      reason: what asked.
-      signal_number: the signal that asked, None if it was another notice or another worker.
+      reason: the reason for the request.
+      signal_number: the signal that made the request; None if it was a notice or another worker.
     """
 
     def __init__(self, step: int, reason: str, signal_number: int | None):
@@ -72,19 +73,19 @@ class Preempted(Exception):
 
 @contextlib.contextmanager
 def watch_signals(request: StopRequest | None) -> Iterator[None]:
-    """Within it, SIGTERM and SIGINT make the request, and a second signal ends the process at once.
+    """Makes the request at SIGTERM or SIGINT; a second signal ends the process at once.
 
-    So does the first if there is no request to make: before training begins, while a worker waits for others inside
-    TensorFlow.
+    Without a request, the first signal ends the process: this is for the time before training begins, while a worker
+    waits for others inside TensorFlow.
 
-    Enter it on the main thread and after the strategy is made: MultiWorkerMirroredStrategy installs a handler of its
-    own for SIGTERM, with which the process would ignore the signal, and which this one replaces.
+    Enter it on the main thread and after the strategy is created: MultiWorkerMirroredStrategy installs a handler of
+    SIGTERM with which the process would ignore the signal. This context replaces that handler.
 
     Args:
-      request: the request to make; None to end the process with 128 and the signal's number.
+      request: the request to make; None ends the process with the code 128 plus the signal's number.
     """
     reader, writer = os.pipe()
-    os.set_blocking(writer, False)  # the interpreter asks for it
+    os.set_blocking(writer, False)  # as signal.set_wakeup_fd requires
 
     def watch() -> None:
         while numbers := os.read(reader, 1):
@@ -97,7 +98,7 @@ def watch_signals(request: StopRequest | None) -> Iterator[None]:
 
     thread = threading.Thread(target=watch, name="signals", daemon=True)
     thread.start()
-    # The pipe before the handlers, and after them at the end: no signal falls into a gap between the two.
+    # The pipe is set before the handlers and reset after them, so that no signal is lost in between.
     previous_writer = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     previous = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
     try:
@@ -113,20 +114,20 @@ def watch_signals(request: StopRequest | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def watch_notice(notice: Callable[[], object], request: StopRequest, interval: float = 1.0) -> Iterator[None]:
-    """Within it, a notice that is polled makes the request.
+    """Polls a notice, and makes the request when it comes.
 
     Args:
-      notice: true once the machine is to be taken away. An exception is no notice: it is tried again.
+      notice: returns a true value once the machine is about to be preempted. After an exception it is called again.
       request: the request to make.
-      interval: seconds between two looks.
+      interval: seconds between two calls.
     """
-    left = threading.Event()
+    ended = threading.Event()
 
     def poll() -> None:
-        while not left.wait(interval):
+        while not ended.wait(interval):
             with contextlib.suppress(Exception):
                 if notice():
-                    request.make("the machine is to be taken away")
+                    request.make("the machine is about to be preempted")
                     return
 
     thread = threading.Thread(target=poll, name="notice", daemon=True)
@@ -134,23 +135,23 @@ def watch_notice(notice: Callable[[], object], request: StopRequest, interval: f
     try:
         yield
     finally:
-        left.set()
+        ended.set()
         thread.join(timeout=interval)
 
 
 def maintenance_notice() -> bool:
-    """Whether Google Compute Engine announces the host's maintenance, by TensorFlow's own watcher."""
+    """Whether Google Compute Engine announces maintenance of the host, by TensorFlow's own watcher."""
     from tensorflow.python.distribute.failure_handling import failure_handling_util  # has no public name
 
     return failure_handling_util.termination_watcher_function_gce()
 
 
 def notices(strategy: tf.distribute.Strategy, compute_engine: bool) -> list[Callable[[], object]]:
-    """What to poll besides signals, for `watch_notice`.
+    """The notices to poll besides signals, for `watch_notice`.
 
     Args:
-      strategy: the strategy in use; under a TPUStrategy TensorFlow's `PreemptionWatcher` is one of them.
-      compute_engine: whether to ask Compute Engine's metadata server for maintenance of the host.
+      strategy: the strategy in use; under a TPUStrategy, TensorFlow's `PreemptionWatcher` is one of the notices.
+      compute_engine: whether to ask Compute Engine's metadata server about maintenance of the host.
     """
     found: list[Callable[[], object]] = [maintenance_notice] if compute_engine else []
     if isinstance(strategy, tf.distribute.TPUStrategy):

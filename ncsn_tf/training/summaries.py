@@ -1,4 +1,4 @@
-"""What a person watches while a run goes on: TensorBoard and a progress bar."""
+"""The record of a training run for people: TensorBoard, grids of samples, a progress bar and lines of text."""
 
 import contextlib
 import pathlib
@@ -19,7 +19,7 @@ class Summaries:
     """Writes a run's figures to TensorBoard.
 
     Args:
-      directory: where the event files go.
+      directory: the folder of the event files.
       bins: the names of the loss curves, one per bin of the time draw.
     """
 
@@ -47,7 +47,7 @@ class Summaries:
             tf.summary.image("samples", pictures.tile(images)[None])
 
     def flush(self) -> None:
-        """Writes everything out; called before a checkpoint, so that no curve lags behind it."""
+        """Writes everything to the event file; called before a checkpoint, so that no curve lags behind it."""
         self._writer.flush()
 
     def _bins(self, group: str, step: int, losses: np.ndarray) -> None:
@@ -58,15 +58,15 @@ class Summaries:
 
 
 class Record:
-    """What a run leaves for people to look at: curves, grids of samples, a progress bar and lines.
+    """Records a run for people: curves, grids of samples, a progress bar and lines of text.
 
-    What cannot be written is named in a warning, once, and done without: a run is not lost for its curves.
+    If something cannot be written, a single warning says so and the run continues: a run is not lost for its curves.
 
     Args:
       directory: the run's directory.
       bins: the names of the loss curves.
-      writes: whether it leaves anything; only the chief of a cluster does.
-      log: takes lines for the person who watches.
+      writes: whether anything is written or shown; only the chief of a cluster does so.
+      log: called with each line of text.
     """
 
     def __init__(
@@ -78,28 +78,28 @@ class Record:
         self._bar: tqdm.tqdm | None = None
         self._warned = False
         self._summaries: Summaries | None = None
-        with self._spared():
+        with self._tolerant():
             self._summaries = Summaries(directory.tensorboard, bins) if writes else None
 
     @contextlib.contextmanager
-    def _spared(self) -> Iterator[None]:
-        """Within it, what cannot be written ends in a warning."""
+    def _tolerant(self) -> Iterator[None]:
+        """Turns the first error of writing into a warning, and suppresses the others."""
         try:
             yield
         except (OSError, tf.errors.OpError) as error:
             if not self._warned:
                 reason = " ".join(str(error).split())[:160]
-                warnings.warn(f"Curves and grids cannot be written, and the run goes on: {reason}", stacklevel=4)
+                warnings.warn(f"Curves and grids cannot be written, and the run continues: {reason}", stacklevel=4)
             self._warned = True
 
     def say(self, line: str) -> None:
-        """Shows a line, above the progress bar where there is one."""
+        """Shows a line, above the progress bar if there is one."""
         if self._writes:
             (self._bar.write if self._bar is not None else self._log)(line)
 
     @contextlib.contextmanager
     def progress(self, step: int, steps: int) -> Iterator[None]:
-        """Within it a bar shows how far the run is."""
+        """Shows a progress bar, from `step` to `steps`."""
         if not self._writes:
             yield
             return
@@ -108,23 +108,23 @@ class Record:
         self._bar = None
 
     def advance(self, result: LoopResult) -> None:
-        """Moves the bar by a loop's steps."""
+        """Advances the bar by a loop's steps."""
         if self._bar is not None:
             self._bar.update(result.steps)
             self._bar.set_postfix_str(f"loss {result.loss:.4g}", refresh=False)
 
     def training(self, step: int, result: LoopResult, batch_size: int) -> None:
-        """Records the steps since the last such record."""
+        """Records the steps since the last call."""
         if self._summaries is not None:
-            with self._spared():
+            with self._tolerant():
                 self._summaries.training(step, result, batch_size)
         if result.skipped:
-            self.say(f"step {step}: {result.skipped} steps with a gradient beyond float16 were passed over")
+            self.say(f"step {step}: {result.skipped} steps with a gradient beyond float16 were skipped")
 
     def held_out(self, step: int, loss: float, bin_losses: np.ndarray) -> None:
         """Records the held-out loss."""
         if self._summaries is not None:
-            with self._spared():
+            with self._tolerant():
                 self._summaries.held_out(step, loss, bin_losses)
         self.say(f"step {step}: held-out loss of the averaged weights {loss:.5g}")
 
@@ -133,20 +133,20 @@ class Record:
         if images is None:
             self.say(f"step {step}: the samples diverged; the score is not good enough for the step size yet")
         elif self._writes:
-            with self._spared():
+            with self._tolerant():
                 pictures.save_grid(self._samples / f"step_{step:08d}.png", images)
                 if self._summaries is not None:
                     self._summaries.samples(step, images)
 
     def flush(self) -> None:
-        """Writes everything out; called before a checkpoint, so that no curve lags behind it."""
+        """Writes all curves to the event file; called before a checkpoint, so that no curve lags behind it."""
         if self._summaries is not None:
-            with self._spared():
+            with self._tolerant():
                 self._summaries.flush()
 
 
 def progress_bar(total: int | None, unit: str, start: int = 0) -> tqdm.tqdm:
-    """A bar with rate and, if the total is known, time left; in a file, a line every half minute, not ten a second."""
+    """A bar with the rate and, if the total is known, the time left; in a file, one line every half minute."""
     interactive = sys.stderr.isatty()
     return tqdm.tqdm(
         total=total, initial=start, unit=unit, dynamic_ncols=interactive, mininterval=0.1 if interactive else 30.0

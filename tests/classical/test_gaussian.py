@@ -7,9 +7,11 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import check_estimator
 
+from ncsn_tf import times
 from ncsn_tf.classical import gaussian
 from ncsn_tf.classical.gaussian import GaussianScoreMatching
-from ncsn_tf.samplers import driver, langevin
+from ncsn_tf.samplers import blocks, driver, langevin
+from ncsn_tf.sde import VE
 
 
 def sample(count=200, dimensions=3, seed=0):
@@ -119,9 +121,10 @@ def test_samplers_take_the_score_function():
     model = GaussianScoreMatching().fit(sample(dimensions=2))
     smallest = np.linalg.eigvalsh(model.covariance_)[0]
     step, count = langevin.Langevin(langevin.constant(0.1 * smallest)), 4_000
-    sampler = driver.Sampler(step, model.score_function, driver.dwell(np.zeros(1), 2000), jit_compile=True)
-    made = driver.generate(sampler, driver.uniform_prior, (2,), run_seed=0, num_samples=count, batch_size=count)
-    x = next(made).x.numpy().astype(np.float64)
+    sde = VE(sigma_max=1.0, sigma_min=0.01)  # which neither the step nor the score looks at
+    sampler = driver.FixedSteps(sde, step, times.repeat_times(np.zeros(1), 2000), jit_compile=True)
+    seeds, start, _ = blocks.start_samples(tf.range(count), driver.uniform_prior, (2,), run_seed=0)
+    x = sampler(model.score_function, start, seeds).x.numpy().astype(np.float64)
     again = GaussianScoreMatching().fit(x)
     variances = np.diag(model.covariance_)
     assert (np.abs(again.mean_ - model.mean_) < 4 * np.sqrt(variances / count)).all()

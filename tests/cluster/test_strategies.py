@@ -14,8 +14,9 @@ from tests.support.processes import ROOT, free_ports
 
 
 def in_a_process(expression, prepare=""):
-    """The value of an expression of the module `strategies`, in a new process."""
-    program = f"import json; from ncsn_tf.cluster import strategies\n{prepare}\nprint(json.dumps({expression}))"
+    """The value of an expression of `create` and `describe`, in a new process."""
+    imports = "import json; from ncsn_tf.cluster.strategies import create, describe"
+    program = f"{imports}\n{prepare}\nprint(json.dumps({expression}))"
     clean = {key: value for key, value in os.environ.items() if key != "TF_CONFIG" and not key.startswith("SLURM")}
     ended = subprocess.run(
         [sys.executable, "-c", program],
@@ -30,32 +31,30 @@ def in_a_process(expression, prepare=""):
 
 
 def test_one_process_uses_the_devices_of_the_machine():
-    assert in_a_process("strategies.describe(strategies.create())") == "DefaultDistributionStrategy, 1 replica on CPU"
-    described = in_a_process(
-        "[strategies.describe(strategies.create(logical_devices=3)), strategies.describe(strategies.create('one_device'))]"
-    )
+    assert in_a_process("describe(create())") == "DefaultDistributionStrategy, 1 replica on CPU"
+    described = in_a_process("[describe(create(logical_devices=3)), describe(create('one_device'))]")
     assert described == ["MirroredStrategy, 3 replicas on CPU", "DefaultDistributionStrategy, 1 replica on CPU"]
 
 
 MISTAKES = {
-    "strategies.create('mirored')": "one of auto, one_device, mirrored",
-    "strategies.create(logical_devices=0)": "at least 1 logical device",
-    "strategies.create('mirrored', tpu='local')": "Only the strategies tpu and auto take a TPU",
-    "strategies.create(timeout=0)": "must be positive",
-    "strategies.create('one_device', cluster='tf_config')": "Only the strategies multi_worker and auto take a cluster",
-    "strategies.create('mirrored', num_workers=2)": "num_workers=2 with 'mirrored'",
-    "strategies.create(tpu='local', cluster='tf_config')": "with a TPU",
-    "strategies.create('multi_worker')": "multi_worker needs a cluster",
-    "strategies.create(cluster='tf_config')": "TF_CONFIG is not set",
-    "strategies.create(num_workers=2)": "Expected 2 workers, found no cluster",
-    "strategies.create(tpu='local')": "No TPU 'local' can be used",
-    "strategies.create(logical_devices=2)": "before TensorFlow's first operation",
+    "create('mirored')": "one of auto, one_device, mirrored",
+    "create(logical_devices=0)": "at least 1 logical device",
+    "create('mirrored', tpu='local')": "Only the strategies tpu and auto take a TPU",
+    "create(timeout=0)": "must be positive",
+    "create('one_device', cluster='tf_config')": "Only the strategies multi_worker and auto take a cluster",
+    "create('mirrored', num_workers=2)": "num_workers=2 with 'mirrored'",
+    "create(tpu='local', cluster='tf_config')": "with a TPU",
+    "create('multi_worker')": "multi_worker needs a cluster",
+    "create(cluster='tf_config')": "TF_CONFIG is not set",
+    "create(num_workers=2)": "Expected 2 workers, found no cluster",
+    "create(tpu='local')": "No TPU 'local' can be used",
+    "create(logical_devices=2)": "before TensorFlow's first operation",
 }
 
 
 def test_wrong_arguments_are_refused():
     """All in one process; the last comes after the missing TPU has started TensorFlow."""
-    said = in_a_process(f"[strategies.refusal(mistake) for mistake in {list(MISTAKES)}]", prepare=REFUSAL)
+    said = in_a_process(f"[refusal(mistake) for mistake in {list(MISTAKES)}]", prepare=REFUSAL)
     for message, (mistake, expected) in zip(said, MISTAKES.items(), strict=True):
         assert expected in message, mistake
 
@@ -65,16 +64,14 @@ def test_a_cluster_of_one_worker_trains_alone():
     alone = json.dumps({"cluster": {"worker": ["127.0.0.1:1"]}, "task": {"type": "worker", "index": 0}})
     calls = ["cluster='tf_config'", "name='multi_worker', cluster='tf_config', num_workers=1"]
     for call in calls:
-        described = in_a_process(
-            f"strategies.describe(strategies.create({call}))", f"import os; os.environ['TF_CONFIG'] = {alone!r}"
-        )
+        described = in_a_process(f"describe(create({call}))", f"import os; os.environ['TF_CONFIG'] = {alone!r}")
         assert described == "DefaultDistributionStrategy, 1 replica on CPU"
 
 
 def test_a_cpu_is_not_split_for_one_device():
     """It is refused before the CPU is split, so that a later strategy has one device."""
     said = in_a_process(
-        "[strategies.refusal(\"strategies.create('one_device', logical_devices=2)\"), strategies.describe(strategies.create())]",
+        "[refusal(\"create('one_device', logical_devices=2)\"), describe(create())]",
         REFUSAL,
     )
     assert "Only the strategy mirrored takes several logical devices" in said[0] and "1 replica on CPU" in said[1]
@@ -87,7 +84,6 @@ def refusal(mistake):
     except ValueError as error:
         return str(error)
     return "nothing"
-strategies.refusal = refusal
 """
 
 

@@ -58,12 +58,12 @@ def complete(
         guidance=inpainting.Inpainting(SDE, reference),
         end=inpainting.put_back,
     )
-    return drawn_by.draw_rows(count, **more)["x"]
+    return drawn_by.draw_rows(count, **options)["x"]
 
 
 @pytest.mark.parametrize("reference", inpainting.REFERENCES)
 def test_unknown_pixels_follow_their_conditional_law(reference):
-    """Mean and variance of x_2 | x_1 as Langevin steps of this size have them, for one y per level and for one per step."""
+    """Mean and variance of x_2 | x_1 under Langevin steps of this size, for one y per level and for one per step."""
     given, count, sigma = 0.9, 6000, 0.15
     images = np.full([1, 1, 2, 1], given, np.float32)
     x = complete(sampler(jit_compile=True), images, KNOWN, reference=reference, completions=count)

@@ -77,7 +77,7 @@ class AdamsBashforth:
 
 
 def test_a_multistep_method_keeps_its_state_over_segments_and_has_its_order():
-    """The flow of Gaussian data is m + (x - m) sqrt((s^2 + b^2) / (s^2 + a^2)); half the step, a quarter of the error."""
+    """The flow of Gaussian data is m + (x - m) sqrt((s^2 + b^2) / (s^2 + a^2)); half the step, a quarter the error."""
     x = tf.constant([[-1.0], [0.9], [2.0]])
     exact = DATA.mean + (x - DATA.mean) * np.sqrt(DATA.variance(0.01) / DATA.variance(1.0))
     errors = []

@@ -8,7 +8,7 @@ import scipy.integrate
 import scipy.special
 import tensorflow as tf
 
-from ncsn_tf import random
+from ncsn_tf import random, times
 from ncsn_tf.densities import toy
 from ncsn_tf.samplers import driver, langevin, metropolis
 from ncsn_tf.sde import VE
@@ -16,7 +16,7 @@ from tests.support.oracles import Gaussian, standard_error_of_variance
 
 DATA = Gaussian(0.4, 0.3)
 SDE = VE(sigma_max=1.0, sigma_min=0.01)
-COUNT = 10_000  # one size, so that XLA compiles the kernel once for most tests
+COUNT = 10_000
 
 
 def rows(count, run_seed=0):
@@ -48,7 +48,7 @@ def noise_of(step_seeds, shape):
     """The noise z that a step draws: on a flat density every proposal is accepted, and y = x + z at step size 1."""
     x, t = tf.zeros([len(step_seeds), *shape]), tf.zeros(len(step_seeds))
     step = metropolis.MetropolisLangevin(lambda x, t: tf.zeros_like(t), langevin.constant(1.0))
-    return step(zero_score, x, t, t, step_seeds)[0].numpy().astype(np.float64)
+    return step(zero_score, x, t, t, step_seeds, ())[0].numpy().astype(np.float64)
 
 
 def thresholds_of(step_seeds):
@@ -62,7 +62,7 @@ def thresholds_of(step_seeds):
     for _ in range(20):
         middle = (low + high) / 2
         t = tf.constant(np.log(middle), tf.float32)
-        accepted = np.any(step(zero_score, tf.zeros([count, 2]), t, t, step_seeds)[0] != 0.0, axis=1)
+        accepted = np.any(step(zero_score, tf.zeros([count, 2]), t, t, step_seeds, ())[0] != 0.0, axis=1)
         low, high = np.where(accepted, low, middle), np.where(accepted, middle, high)
     return (low + high) / 2
 
@@ -88,9 +88,9 @@ def test_every_decision_is_numpys(shape, least, most):
     t = tf.linspace(0.0, 1.0, COUNT)
     step = metropolis.MetropolisLangevin(quartic_log_prob, lambda t: least + (most - least) * t)
     x = np.random.default_rng(0).normal(size=(COUNT, size)).astype(np.float32)
-    images = step(quartic_score, tf.reshape(x, [COUNT, *shape]), t, t, step_seeds)
+    images = step(quartic_score, tf.reshape(x, [COUNT, *shape]), t, t, step_seeds, ())
     assert images[0].shape == images[1].shape == (COUNT, *shape)
-    new, mean = (value.numpy().reshape(COUNT, size) for value in images)
+    new, mean = (value.numpy().reshape(COUNT, size) for value in images[:2])
 
     x64, a = x.astype(np.float64), least + (most - least) * t.numpy().astype(np.float64)[:, None]
     expected_mean = x64 - 0.5 * a * x64**3
@@ -120,15 +120,15 @@ def test_acceptance_rate_is_the_quadratures():
     expected = 0.01 * sum(accepted_density(z, x) for z in grid for x in grid)
     step = metropolis.MetropolisLangevin(lambda x, t: -0.5 * tf.reduce_sum(x**2, 1), langevin.constant(a))
     x, t = random.normal(rows(COUNT), (1,)), tf.zeros(COUNT)
-    new, _ = step(lambda x, t: -x, x, t, t, rows(COUNT, 1))
+    new, _, _ = step(lambda x, t: -x, x, t, t, rows(COUNT, 1), ())
     rate = float(np.mean(new.numpy() != x.numpy()))
     assert 0.5 < expected < 0.9
     assert abs(rate - expected) < 4 * math.sqrt(expected * (1 - expected) / COUNT) + 1e-3
 
 
 def run(step, score_fn, x, steps, time=0.0):
-    sampler = driver.Sampler(step, score_fn, driver.dwell(np.array([time]), steps))
-    return sampler(x, rows(COUNT, 7)).x.numpy().astype(np.float64)
+    sampler = driver.FixedSteps(SDE, step, times.repeat_times(np.array([time]), steps))
+    return sampler(score_fn, x, rows(COUNT, 7)).x.numpy().astype(np.float64)
 
 
 def test_the_correction_takes_away_plain_langevins_bias():
@@ -178,7 +178,7 @@ def test_the_density_stays_and_pairs_are_exchangeable_whatever_the_score(right_s
     x = mixture.sample(rows(COUNT)) + sigma[:, None] * random.normal(rows(COUNT, 1), (2,))
     score_fn = mixture.score_fn(sde) if right_score else lambda x, t: tf.sin(3.0 * x) - 0.5
     step = metropolis.MetropolisLangevin(mixture.log_prob_fn(sde), langevin.constant(0.7))
-    y = step(score_fn, x, t, t, rows(COUNT, 2))[0].numpy().astype(np.float64)
+    y = step(score_fn, x, t, t, rows(COUNT, 2), ())[0].numpy().astype(np.float64)
     x = x.numpy().astype(np.float64)
     moved = float(np.mean(np.any(x != y, axis=1)))
     assert 0.3 < moved < 0.98
@@ -197,16 +197,16 @@ def test_a_draw_depends_on_its_own_seed_alone_however_it_is_run():
     step = metropolis.MetropolisLangevin(gaussian_log_prob, langevin.constant(0.2))
     score_fn, t = DATA.score_fn(sigma_of), tf.linspace(0.0, 0.5, 6)
     x, step_seeds = random.normal(rows(6, 3), (2,)), rows(6, 4)
-    new, mean = step(score_fn, x, t, t, step_seeds)
+    new, mean, _ = step(score_fn, x, t, t, step_seeds, ())
     assert len(np.unique(new.numpy() - mean.numpy(), axis=0)) > 3, "the chains share their noise"
     for i in range(6):
         one = slice(i, i + 1)
-        alone = step(score_fn, x[one], t[one], t[one], step_seeds[one])
+        alone = step(score_fn, x[one], t[one], t[one], step_seeds[one], ())
         # XLA may contract a product and a sum for one batch size and not for another: the last place of a float32.
         np.testing.assert_allclose(alone[0][0], new[i], rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(alone[1][0], mean[i], rtol=1e-6, atol=1e-6)
     for jit_compile in (False, True):
-        compiled = tf.function(lambda x: step(score_fn, x, t, t, step_seeds), jit_compile=jit_compile)(x)
+        compiled = tf.function(lambda x: step(score_fn, x, t, t, step_seeds, ()), jit_compile=jit_compile)(x)
         np.testing.assert_allclose(compiled[0], new, rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(compiled[1], mean, rtol=1e-6, atol=1e-6)
 
@@ -219,10 +219,12 @@ def test_evaluations_are_counted_with_both_ends_of_a_step():
         return -x
 
     step = metropolis.MetropolisLangevin(quartic_log_prob, langevin.constant(0.1))
-    sampler = driver.Sampler(step, score_fn, driver.dwell(np.array([0.0]), 5))
+    sampler = driver.FixedSteps(SDE, step, times.repeat_times(np.array([0.0]), 5))
     for count in (3, 50):  # the second batch size is traced anew
         calls.clear()
-        assert sampler(tf.zeros([count, 2]), rows(count)).evaluations == 10 == len(calls)
+        found = sampler(score_fn, tf.zeros([count, 2]), rows(count)).evaluations
+        np.testing.assert_array_equal(found, [len(calls)] * count)
+        assert len(calls) == 10
 
 
 def test_impossible_places_are_never_entered():
@@ -232,7 +234,7 @@ def test_impossible_places_are_never_entered():
         step = metropolis.MetropolisLangevin(
             lambda x, t, nowhere=nowhere: tf.where(tf.reduce_all(x == 0.0, 1), 0.0, nowhere), langevin.constant(1.0)
         )
-        new, _ = step(lambda x, t: tf.where(x == 0.0, 0.0, math.nan), x, t, t, rows(50))
+        new, _, _ = step(lambda x, t: tf.where(x == 0.0, 0.0, math.nan), x, t, t, rows(50), ())
         np.testing.assert_array_equal(new, x)
 
 
@@ -247,5 +249,5 @@ def test_impossible_places_are_never_entered():
 )
 def test_log_prob_of_another_shape_is_refused(log_prob):
     step, t = metropolis.MetropolisLangevin(log_prob, langevin.constant(0.1)), tf.zeros(3)
-    with pytest.raises(ValueError, match="one value an example.*Received"):
-        step(zero_score, tf.zeros([3, 2]), t, t, rows(3))
+    with pytest.raises(ValueError, match="one value per example.*Received"):
+        step(zero_score, tf.zeros([3, 2]), t, t, rows(3), ())
