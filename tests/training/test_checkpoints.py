@@ -1,4 +1,4 @@
-"""Checkpoints: resuming is never having stopped; retention; what does not fit is refused."""
+"""Checkpoints: resumed runs, retention, damage, kills, and what does not fit."""
 
 import contextlib
 import os
@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncsn_tf.config import build, defaults
+from ncsn_tf.config import build, sections
 from ncsn_tf.training import checkpoints
 from ncsn_tf.training.checkpoints import CheckpointError, Checkpoints, CheckpointWriteError
 from ncsn_tf.training.optimizers import ReducedAdam, WarmUp
 from tests.support.tiny import TinyNetwork, make, run
 
 
-def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_run_bit_for_bit(tmp_path):
     whole = make()
     losses = [result.loss for result in run(whole, 6)]
     first = make()
@@ -31,9 +31,9 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path):
             np.testing.assert_array_equal(ours, theirs)
 
 
-def test_every_weight_of_the_real_network_comes_back(tmp_path):
-    """A layer that holds others in lists once lost their weights in the file, and nothing failed."""
-    values = defaults.ncsn().to_dict()
+def test_every_weight_of_the_real_network_is_restored(tmp_path):
+    """The weights of layers in lists were once missing from the file, and nothing failed."""
+    values = sections.ncsn().to_dict()
     values["data"]["name"], values["network"]["filters"] = "digits", 2
     saved, fresh = (
         build.Builder({**values, "seed": seed}).trainer(tf.distribute.get_strategy(), (8, 8, 1)) for seed in (1, 2)
@@ -60,13 +60,13 @@ def test_a_fresh_directory_starts_at_zero(tmp_path):
     assert Checkpoints(tmp_path, make(), keep=1).restore() == 0
 
 
-def test_the_newest_few_are_kept_and_found_by_step(tmp_path):
+def test_the_newest_are_kept_and_found_by_step(tmp_path):
     trainer = make()
     kept = Checkpoints(tmp_path, trainer, keep=2)
     for _ in range(3):
         pretend(trainer)
         path = kept.save()
-        assert kept.save() == path, "a step that is saved already is not saved again"
+        assert kept.save() == path, "a saved step must not be saved again"
     assert checkpoints.step_of(checkpoints.find(tmp_path)) == 3
     assert checkpoints.step_of(checkpoints.find(tmp_path, 2)) == 2
     with pytest.raises(CheckpointError, match=r"step 1 .*\[2, 3\]"):
@@ -80,14 +80,14 @@ def test_the_newest_few_are_kept_and_found_by_step(tmp_path):
 
 
 def pretend(trainer, steps=1):
-    """Changes what steps change, without the seconds that it takes to trace one."""
+    """Changes what training steps change, without tracing a step."""
     for variable in (*trainer.network.weights, *trainer.average.weights):
         variable.assign(variable + 1.0)
     trainer.optimizer.iterations.assign_add(steps)
 
 
 def saved_twice(directory):
-    """Checkpoints of steps 0 and 1; the files of the second."""
+    """Saves checkpoints of steps 0 and 1; returns the files of the second."""
     trainer = make()
     kept = Checkpoints(directory, trainer, keep=3)
     kept.save()
@@ -97,7 +97,7 @@ def saved_twice(directory):
 
 
 def flip(path, place):
-    """Changes one bit of a file; the middle of a data file is a weight's."""
+    """Changes one bit of a file; the middle of a data file belongs to a weight."""
     content = bytearray(path.read_bytes())
     content[int(place * len(content))] ^= 4
     path.write_bytes(content)
@@ -117,28 +117,28 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_checkpoint_is_named_and_the_one_before_used(tmp_path, damage):
+def test_a_damaged_checkpoint_is_named_and_the_previous_one_restored(tmp_path, damage):
     DAMAGE[damage](*saved_twice(tmp_path))
     network = TinyNetwork()
     network.build()
-    with pytest.raises(CheckpointError, match=r"checkpoint-1 is damaged.*Besides it there are: \[0\]"):
+    with pytest.raises(CheckpointError, match=r"checkpoint-1 is damaged.*Other checkpoints: \[0\]"):
         checkpoints.load_average(str(tmp_path / "checkpoint-1"), network)
     resumed = make()
     kept = Checkpoints(tmp_path, resumed, keep=3)
-    with pytest.warns(UserWarning, match="checkpoint-1 is damaged.*Going on from step 0"):
+    with pytest.warns(UserWarning, match="checkpoint-1 is damaged.*Continuing from step 0"):
         assert kept.restore() == 0
     for ours, expected in zip(resumed.network.get_weights(), make().network.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, expected)
     pretend(resumed)
     kept.save()
-    assert Checkpoints(tmp_path, make(), keep=3).restore() == 1, "the step was not saved over its damaged self"
+    assert Checkpoints(tmp_path, make(), keep=3).restore() == 1, "the step must be saved again over its damaged files"
 
 
-def test_sampling_takes_the_newest_that_is_whole_or_what_it_is_asked_for(tmp_path):
+def test_sampling_loads_the_newest_undamaged_checkpoint_or_the_given_step(tmp_path):
     DAMAGE["a bit of a weight"](*saved_twice(tmp_path))
     network = TinyNetwork()
     network.build()
-    with pytest.warns(UserWarning, match="checkpoint-1 is damaged.*Taking the one before"):
+    with pytest.warns(UserWarning, match="checkpoint-1 is damaged.*Loading the previous checkpoint"):
         assert checkpoints.load_newest_average(tmp_path, network).endswith("checkpoint-0")
     for ours, expected in zip(network.get_weights(), make().average.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, expected)
@@ -149,7 +149,7 @@ def test_sampling_takes_the_newest_that_is_whole_or_what_it_is_asked_for(tmp_pat
         checkpoints.load_newest_average(tmp_path, network)
 
 
-def test_damaged_checkpoints_do_not_push_out_good_ones(tmp_path):
+def test_damaged_checkpoints_do_not_displace_good_ones(tmp_path):
     DAMAGE["a bit of a weight"](*saved_twice(tmp_path))
     resumed = make()
     kept = Checkpoints(tmp_path, resumed, keep=1)
@@ -159,15 +159,15 @@ def test_damaged_checkpoints_do_not_push_out_good_ones(tmp_path):
     assert checkpoints.find(tmp_path).endswith("checkpoint-0")
 
 
-def test_where_all_are_damaged_nothing_is_begun_anew(tmp_path):
+def test_a_run_with_damaged_checkpoints_alone_does_not_start_again(tmp_path):
     for path in saved_twice(tmp_path)[0].parent.glob("*.data-*"):
         path.write_bytes(b"")
-    with pytest.raises(CheckpointError, match="checkpoint-1 is damaged.*checkpoint-0 is damaged.*None is left"):
+    with pytest.raises(CheckpointError, match="checkpoint-1 is damaged.*checkpoint-0 is damaged.*No other is left"):
         Checkpoints(tmp_path, make(), keep=2).restore()
 
 
-def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path):
-    """A limit on the size of files plays the disk; writing ends in the middle of the weights."""
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
+    """A limit on the size of files stands in for the full disk; writing ends in the middle of the weights."""
     trainer = make()
     kept = Checkpoints(tmp_path, trainer, keep=1)
     kept.save()
@@ -187,8 +187,8 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("call", range(8))
-def test_a_kill_at_any_moment_of_writing_leaves_a_whole_checkpoint(tmp_path, monkeypatch, call):
-    """The process dies, as an exception that nothing catches, at each of the calls that change the directory."""
+def test_a_kill_at_any_moment_of_writing_leaves_an_undamaged_checkpoint(tmp_path, monkeypatch, call):
+    """An exception that nothing catches stands in for the kill, at each of the calls that change the directory."""
     trainer = make()
     Checkpoints(tmp_path, trainer, keep=1).save()
     pretend(trainer)
@@ -217,10 +217,10 @@ def test_a_kill_at_any_moment_of_writing_leaves_a_whole_checkpoint(tmp_path, mon
     pretend(resumed, 2 - resumed.step)
     kept.save()
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["checkpoint-2.data-00000-of-00001", "checkpoint-2.index"], "leftovers stay for ever"
+    assert names == ["checkpoint-2.data-00000-of-00001", "checkpoint-2.index"], "leftovers must be removed"
 
 
-def test_no_checkpoint_is_said(tmp_path):
+def test_a_missing_checkpoint_is_reported(tmp_path):
     with pytest.raises(CheckpointError, match="No checkpoint in"):
         checkpoints.find(tmp_path)
 
@@ -235,7 +235,7 @@ def test_another_architecture_is_refused(tmp_path):
 
 
 def test_a_changed_optimizer_is_refused_and_not_half_loaded(tmp_path):
-    """A schedule has no variable for its rate; the first variables that differ are named."""
+    """A schedule has no variable for its rate; the message names the first variables that differ."""
     saved_twice(tmp_path)
     other = make(optimizer=lambda: ReducedAdam(WarmUp(1e-2, 5), epsilon=1e-8))
     before = other.network.get_weights()

@@ -1,4 +1,4 @@
-"""Requests to stop: signals while TensorFlow is busy, notices, and the loop that honours them."""
+"""Requests to stop: signals while TensorFlow is busy, notices, and the loop that responds to them."""
 
 import http.server
 import os
@@ -21,13 +21,13 @@ from tests.support.tiny import batches, make
 def wait_for(condition, seconds=20.0):
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.01)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_compiled_loop_within_a_step(number):
-    """The loop asked for would take minutes; the signal comes while the main thread waits inside TensorFlow."""
+    """The loop would take minutes; the signal comes while the main thread waits inside TensorFlow."""
     trainer = make()
     iterator = batches(trainer)
     trainer.run(iterator, 1)
@@ -61,7 +61,7 @@ def test_a_second_signal_ends_the_process_at_once():
     assert ended.stdout == "still here\n" and ended.returncode == 128 + signal.SIGTERM
 
 
-def test_before_training_a_signal_ends_the_process_though_it_waits_inside_a_library():
+def test_before_training_a_signal_ends_a_process_that_waits_inside_a_library():
     program = textwrap.dedent(
         """
         import ctypes, os, signal, threading
@@ -78,7 +78,7 @@ def test_before_training_a_signal_ends_the_process_though_it_waits_inside_a_libr
     assert time.monotonic() - begun < 18
 
 
-def test_the_first_reason_counts():
+def test_the_first_reason_is_kept():
     request = StopRequest()
     request.raise_if_made()
     assert not request.made and float(request.variable) == 0.0
@@ -89,14 +89,14 @@ def test_the_first_reason_counts():
         request.raise_if_made()
 
 
-def test_a_notice_is_polled_until_it_comes_and_survives_errors():
-    looks = iter([False, OSError("no network"), "taken away"])
+def test_a_notice_is_polled_until_it_comes_in_spite_of_errors():
+    answers = iter([False, OSError("no network"), "preempted"])
 
     def notice():
-        look = next(looks)
-        if isinstance(look, Exception):
-            raise look
-        return look
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     request = StopRequest()
     with preemption.watch_notice(notice, request, interval=0.01):
@@ -108,7 +108,7 @@ def test_a_notice_is_polled_until_it_comes_and_survives_errors():
 
 
 def test_maintenance_of_the_host_is_read_from_compute_engine(monkeypatch):
-    """Its metadata server, played on loopback: GET computeMetadata/v1/instance/maintenance-event."""
+    """A stand-in for its metadata server on loopback: GET computeMetadata/v1/instance/maintenance-event."""
     answers = {"event": "NONE"}
 
     class Metadata(http.server.BaseHTTPRequestHandler):
