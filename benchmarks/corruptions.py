@@ -25,14 +25,16 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-from launch.flags import cli, data
-from launch.flags import evaluator as judging
+from launch.flags import cli, data, evaluator
 
+_IMAGES = data.define()
+_EVALUATOR = evaluator.define()
+_METRICS = flags.DEFINE_list("metrics", None, "Some of inception_score, fid, fid_infinity, kid, precision, recall.")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "At most so many held-out images; by default all.", 2)
 _NUM_REFERENCE = flags.DEFINE_integer("num_reference", None, "At most so many training images; by default all.", 20)
 _BLURS = flags.DEFINE_list("blurs", ["0.5", "1", "1.5", "2"], "Standard deviations of Gaussian blurs, in pixels.")
 _NOISES = flags.DEFINE_list("noises", ["0.05", "0.1", "0.2", "0.4"], "Deviations of the noise; images span [0, 1].")
-_PICTURE = flags.DEFINE_string("picture", None, "A PNG to write, a row a set, of some of its images.")
+_PICTURE = flags.DEFINE_string("picture", None, "A PNG to write, one row per set, of some of its images.")
 
 _KEPT = (9, 7, 5, 3, 1)
 """How many classes are kept where classes are dropped, the first ones."""
@@ -119,13 +121,13 @@ def _read():
     """The training images, the held-out images and the labels of the latter, as many as the flags allow."""
     from ncsn_tf.data import labels as label_data
 
-    if data.NAME.value is None:
+    if _IMAGES.name.value is None:
         raise ValueError("Give --data_name, a dataset with labels: digits, mnist, cifar10.")
     if flags.FLAGS["reference"].value is not None:
         raise ValueError("The reference is the training images of --data_name: leave --reference out.")
-    judging.metrics()  # refuses a wrong name before anything is computed
-    classes = label_data.load(data.NAME.value, "held_out", **data.location())
-    train, held_out = data.load("train"), data.load("held_out")
+    evaluator.check_metrics(_METRICS.value)  # refuses a wrong name before anything is computed
+    classes = label_data.load(_IMAGES.name.value, "held_out", **_IMAGES.location())
+    train, held_out = _IMAGES.load("train"), _IMAGES.load("held_out")
     rows = _some(len(held_out), _NUM_SAMPLES.value)
     train = dataclasses.replace(train, images=train.images[_some(len(train), _NUM_REFERENCE.value)])
     return train, held_out.images[rows], classes.values[rows], classes.num_classes
@@ -139,21 +141,23 @@ def _some(count: int, limit: int | None) -> np.ndarray:
 def main() -> None:
     """Measures."""
     from ncsn_tf.data.names import DIGITS
-    from ncsn_tf.evaluation import features, measure, report
+    from ncsn_tf.evaluation import features, measure
+    from ncsn_tf.evaluation.evaluator import cached_reference
+    from ncsn_tf.evaluation.names import CLASSIFIER, INCEPTION
 
-    with cli.user_mistakes():
+    with cli.usage_errors():
         train, held_out, labels, num_classes = _read()
-        default = features.CLASSIFIER if data.NAME.value == DIGITS else features.INCEPTION
-        network = judging.feature_network(default, train.name)
+        default = CLASSIFIER if _IMAGES.name.value == DIGITS else INCEPTION
+        network = _EVALUATOR.feature_network(default, train.name)
         network.check_shape(train.shape)
-        with judging.progress() as show:
-            options = {"split": "train", "preparation": data.preparation(), "progress": show}
-            reference = report.cached_reference(network, train, **options)
+        with evaluator.progress() as show:
+            options = {"split": "train", "preparation": _IMAGES.preparation(), "progress": show}
+            reference = cached_reference(network, train, **options)
         sets = corrupted(held_out, labels, num_classes, train.images)
         if _PICTURE.value is not None:
             save_picture(pathlib.Path(_PICTURE.value), sets)
     print(f"{train.name}: {len(train)} training images as the reference, {network.kind} {network.fingerprint[:12]}\n")
-    names = {name: measure.named(name, network.kind) for name in judging.metrics()}
+    names = {name: measure.named(name, network.kind) for name in evaluator.check_metrics(_METRICS.value)}
     headings = [f"{shown} / {_KID_UNIT:g}" if name == "kid" else shown for name, shown in names.items()]
     print(_line(["images", *headings, "nearer, in pixels"]))
     print(_line(["---"] * (len(names) + 2)))

@@ -200,8 +200,8 @@ def _library(folder: pathlib.Path, metric: str) -> Callable[[], float]:
     if metric == "extrapolated":
         return lambda: getattr(frechet.extrapolated(samples, theirs), "value", np.nan)
     if metric == "frechet distance":
-        return lambda: frechet.Reference(theirs).distance(ours)
-    rooted = frechet.Reference(theirs)
+        return lambda: frechet.FactoredMoments(theirs).distance(ours)
+    rooted = frechet.FactoredMoments(theirs)
     return lambda: rooted.distance(ours)
 
 

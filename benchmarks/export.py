@@ -14,14 +14,12 @@ import tempfile
 import time
 
 from absl import flags
-from ml_collections import config_flags
 
-from launch.flags import cli
+from launch.flags import cli, config
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration to measure.")
-flags.mark_flag_as_required("config")
+_CONFIG = config.define("The configuration to measure.", required=True)
 _SHAPE = flags.DEFINE_list("image_shape", ["28", "28", "1"], "Height, width and channels of the images.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images a call.", 1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images per call.", 1)
 _STEPS = flags.DEFINE_integer("steps_per_level", 3, "Steps at each level of `sample`.", 1)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Calls of either side, in turns.", 1)
 
@@ -32,22 +30,24 @@ def main() -> None:
 
     from benchmarks import measure
     from ncsn_tf import random
-    from ncsn_tf.samplers import driver
-    from ncsn_tf.score import ScoreModel
+    from ncsn_tf.samplers import blocks
     from ncsn_tf.serving import export
 
-    config = _CONFIG.value.to_dict()
-    config["sampler"] |= {"jit_compile": False, "steps_per_level": _STEPS.value}
-    builder, source = measure.builder_for(config, _SHAPE.value)
+    values = _CONFIG.value.to_dict()
+    values["sampler"] |= {"jit_compile": False, "steps_per_level": _STEPS.value}
+    builder, source = measure.builder_for(values, _SHAPE.value)
     network, shape, batch = builder.network(source.shape), source.shape, _BATCH_SIZE.value
-    score_fn = ScoreModel(network, builder.sde, builder.times).score
+    score_fn = builder.score_model(network).score
     model = export.ServedModel(
         network,
-        builder.sde,
-        builder.times,
-        sampler=builder.sampler_options,
-        sampler_times=builder.sampler_times,
-        prior=builder.prior(),
+        builder.score_model,
+        sampler=lambda epsilon, steps: builder.sampler(epsilon=epsilon, steps_per_level=steps, jit_compile=False),
+        epsilon=builder.sampler_options.epsilon,
+        steps_per_level=builder.sampler_options.steps_per_level,
+        prior=builder.prior,
+        sde=builder.sde,
+        sigmas=builder.sigmas,
+        value_range=builder.value_range,
         shape=shape,
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -62,13 +62,16 @@ def main() -> None:
         x = random.uniform(random.per_example(random.seed(0), tf.range(batch)), shape)
         sigma = tf.fill([batch], float(builder.sigmas[0]))
         inside = tf.function(lambda x, sigma: score_fn(x, builder.sde.time(sigma)), autograph=False)
-        sampler, base = builder.sampler(score_fn), driver.base_seed(0)
-        whole = tf.function(sampler.in_graph, autograph=False)
+        sampler = builder.sampler()
         signatures = loaded.signatures
 
+        @tf.function(autograph=False)
+        def whole():
+            rows, start, _ = blocks.start_samples(tf.range(batch), builder.prior, shape, run_seed=0)
+            return sampler(score_fn, start, rows).x
+
         def draw():
-            rows, start = driver.begin(base, tf.range(batch), builder.prior(), shape)
-            return whole(start, rows)[0].numpy()
+            return whole().numpy()
 
         seeds = tf.range(batch, dtype=tf.int64)
         calls = {

@@ -123,16 +123,17 @@ def chosen(name: str) -> bool:
 
 def model(shape: tuple[int, ...], ve, grid):
     """A network with random weights for vectors or images, and its score function."""
-    import keras
-
+    from ncsn_tf import score
     from ncsn_tf.networks.mlp import MLP
     from ncsn_tf.networks.ncsn import NCSN
     from ncsn_tf.score import ScoreModel
 
-    keras.utils.set_random_seed(0)
-    network = MLP(*shape, len(grid)) if len(shape) == 1 else NCSN(shape[-1], len(grid), _FILTERS.value)
+    if len(shape) == 1:
+        network = MLP(*shape, len(grid), seed=0)
+    else:
+        network = NCSN(shape[-1], len(grid), _FILTERS.value, centre_input=False, seed=0)
     network.build((None, *shape), (None,))
-    return network, ScoreModel(network, ve, grid, centred=False).score
+    return network, ScoreModel(network, ve, condition=score.nearest_level(grid)).score
 
 
 def loss_and_gradients(network, loss: Callable, *arguments) -> list:
@@ -264,7 +265,7 @@ def report_variance(shape: tuple[int, ...], batch: int) -> None:
     from ncsn_tf.densities import toy
 
     sigmas = np.array(sorted(map(float, _SIGMAS.value), reverse=True))
-    ve = sde.VE(1.01 * sigmas[0], 0.99 * sigmas[-1])
+    ve = sde.VE(sigma_max=1.01 * sigmas[0], sigma_min=0.99 * sigmas[-1])
     grid = ve.time(sigmas).numpy()
     mean = np.full(shape, 5.0 * math.sqrt(2.0 / shape[0]))  # as far apart as the two modes of the plane
     mixture = toy.Mixture(np.array([0.2, 0.8]), np.stack([-mean, mean]))

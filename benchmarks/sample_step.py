@@ -10,12 +10,10 @@ plain `tf.function` with its normalisation written op by op, as it is, and as it
 import time
 
 from absl import flags
-from ml_collections import config_flags
 
-from launch.flags import cli
+from launch.flags import cli, config
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration to measure.")
-flags.mark_flag_as_required("config")
+_CONFIG = config.define("The configuration to measure.", required=True)
 _SHAPE = flags.DEFINE_list("image_shape", ["28", "28", "1"], "Height, width and channels of the samples.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Samples drawn together.", 1)
 _STEPS = flags.DEFINE_integer("steps", 20, "Steps in each of the five timed loops.", 1)
@@ -26,25 +24,25 @@ def main() -> None:
     import tensorflow as tf
 
     from benchmarks import measure
-    from ncsn_tf import random
+    from ncsn_tf import random, times
     from ncsn_tf.samplers import driver, langevin
-    from ncsn_tf.score import ScoreModel
 
     builder, source = measure.builder_for(_CONFIG.value.to_dict(), _SHAPE.value)
     network = builder.network(source.shape)
     batch = _BATCH_SIZE.value
-    sampler = driver.Sampler(
+    sampler = driver.FixedSteps(
+        builder.sde,
         langevin.Langevin(langevin.annealed(builder.sde, builder.sampler_options.epsilon)),
-        ScoreModel(network, builder.sde, builder.times).score,
-        driver.dwell(builder.times[:1], _STEPS.value),
+        times.repeat_times(builder.grid[:1], _STEPS.value),
         jit_compile=builder.sampler_options.jit_compile,
     )
+    score_fn = builder.score_model(network).score
     rows = random.per_example(random.seed(0), tf.range(batch))
     x = driver.uniform_prior(rows, source.shape)
     begun = time.perf_counter()
-    sampler(x, rows).x.numpy()
+    sampler(score_fn, x, rows).x.numpy()
     first = time.perf_counter() - begun
-    step = measure.seconds(lambda: sampler(x, rows).x.numpy()) / _STEPS.value
+    step = measure.seconds(lambda: sampler(score_fn, x, rows).x.numpy()) / _STEPS.value
 
     level = tf.zeros([batch], tf.int32)
 
@@ -59,11 +57,11 @@ def main() -> None:
     ceiling = measure.matrix_product_rate(network.compute_dtype)
     measure.report(
         images_per_second=batch / step,
-        milliseconds_a_step=1e3 * step,
+        milliseconds_per_step=1e3 * step,
         milliseconds_of_the_network_op_by_op=unfolded,
         milliseconds_of_the_network=forward(),
         milliseconds_of_the_network_under_XLA=forward(jit_compile=True),
-        convolution_GFLOP_a_step=flops / 1e9,
+        convolution_GFLOP_per_step=flops / 1e9,
         convolution_GFLOP_per_second=flops / step / 1e9,
         matrix_product_GFLOP_per_second=ceiling / 1e9,
         fraction_of_the_matrix_product=flops / step / ceiling,

@@ -25,12 +25,11 @@ import tempfile
 import time
 
 from absl import flags
-from ml_collections import config_flags
 
-from launch.flags import cli, devices
+from launch.flags import cli, config, devices
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration to measure.")
-flags.mark_flag_as_required("config")
+_CONFIG = config.define("The configuration to measure.", required=True)
+_DEVICES = devices.define()
 _SHAPE = flags.DEFINE_list("image_shape", ["28", "28", "1"], "Height, width and channels of the random images.")
 _STEPS = flags.DEFINE_integer("steps", 10, "Steps in each of the five timed loops.", 1)
 _ROUNDS = flags.DEFINE_integer("rounds", 2, "How often each layout is started.", 1)
@@ -57,15 +56,15 @@ def main() -> None:
     for _ in range(_ROUNDS.value):
         for layout, results in found.items():
             result = _run(layout, [])
-            result["fixed_cost"] = _run(layout, small)["seconds_a_step"]
+            result["fixed_cost"] = _run(layout, small)["seconds_per_step"]
             results.append(result)
     rate = {layout: statistics.median(r["images_per_second"] for r in results) for layout, results in found.items()}
-    print(f"{'':16s}{'images/s':>10s}{'of one process':>16s}{'fixed ms a step':>17s}")
+    print(f"{'':16s}{'images/s':>10s}{'of one process':>16s}{'fixed ms/step':>17s}")
     for layout, results in found.items():
         fixed = 1e3 * statistics.median(r["fixed_cost"] for r in results)
         print(f"{layout:16s}{rate[layout]:10.1f}{rate[layout] / rate['one process']:16.3f}{fixed:17.2f}")
     checkpoint = found["one process"][0]
-    share = checkpoint["checkpoint_seconds"] / checkpoint["seconds_a_step"]
+    share = checkpoint["checkpoint_seconds"] / checkpoint["seconds_per_step"]
     every = _CONFIG.value.training.checkpoint_every
     print(
         f"A checkpoint: {checkpoint['checkpoint_seconds']:.3f} s, {checkpoint['checkpoint_bytes'] / 1e6:.2f} MB; "
@@ -108,8 +107,8 @@ def _measured() -> dict:
     from benchmarks import measure
     from ncsn_tf.training.checkpoints import Checkpoints
 
-    with cli.user_mistakes():
-        strategy = devices.strategy()
+    with cli.usage_errors():
+        strategy = _DEVICES.create()
         builder, source = measure.builder_for(_CONFIG.value.to_dict(), _SHAPE.value)
         builder.check_devices(strategy)
     trainer = builder.trainer(strategy, source.shape)
@@ -122,7 +121,7 @@ def _measured() -> dict:
         taken = time.perf_counter() - begun
         size = sum(path.stat().st_size for path in pathlib.Path(folder).iterdir())
     return {
-        "seconds_a_step": seconds,
+        "seconds_per_step": seconds,
         "images_per_second": builder.training.batch_size / seconds,
         "checkpoint_seconds": taken,
         "checkpoint_bytes": size,

@@ -9,12 +9,11 @@ fraction of a matrix product's in the same process and dtype, seconds to trace a
 import time
 
 from absl import flags
-from ml_collections import config_flags
 
-from launch.flags import cli, devices
+from launch.flags import cli, config, devices
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration to measure.")
-flags.mark_flag_as_required("config")
+_CONFIG = config.define("The configuration to measure.", required=True)
+_DEVICES = devices.define()
 _SHAPE = flags.DEFINE_list("image_shape", ["28", "28", "1"], "Height, width and channels of the random images.")
 _STEPS = flags.DEFINE_integer("steps", 10, "Steps in each of the five timed loops.", 1)
 
@@ -25,7 +24,7 @@ def main() -> None:
 
     from benchmarks import measure
 
-    strategy = devices.strategy()
+    strategy = _DEVICES.create()
     builder, source = measure.builder_for(_CONFIG.value.to_dict(), _SHAPE.value)
     trainer = builder.trainer(strategy, source.shape)
     iterator = iter(builder.batches(source, strategy, 0))
@@ -47,8 +46,8 @@ def main() -> None:
     ceiling = measure.matrix_product_rate(network.compute_dtype)
     measure.report(
         images_per_second=batch / step,
-        milliseconds_a_step=1e3 * step,
-        convolution_GFLOP_a_step=flops / 1e9,
+        milliseconds_per_step=1e3 * step,
+        convolution_GFLOP_per_step=flops / 1e9,
         convolution_GFLOP_per_second=flops / step / 1e9,
         matrix_product_GFLOP_per_second=ceiling / 1e9,
         fraction_of_the_matrix_product=flops / step / ceiling,

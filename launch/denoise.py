@@ -85,7 +85,7 @@ def _draw(
     }
     decode = builder.value_range.decode
     noisy, one_step = [], []
-    with run.levels_shown(levels) as bar, opened.stored(output, key, floats=True) as rows:
+    with run.levels_shown(levels) as bar, opened.stored(output, key, floats=True, replace=True) as rows:
         for level in range(levels):
             time_of_level = tf.constant(grid[level])
             alpha = float(builder.sde.marginal(time_of_level[None])[0][0])

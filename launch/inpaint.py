@@ -112,7 +112,7 @@ def _draw(opened: "TrainedRun", output: pathlib.Path, given: np.ndarray, known: 
     rounds = -(-count // (batch_size * opened.strategy.num_replicas_in_sync))
     with (
         run.levels_shown(rounds * opened.sampler.segments) as bar,
-        opened.stored(output, key, floats=True) as rows,
+        opened.stored(output, key, floats=True, replace=True) as rows,
     ):
         opened.fill(rows, drawn_by, count, on_frame=lambda *_: bar.update())
         return None if rows is None else rows.finish(count)

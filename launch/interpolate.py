@@ -73,7 +73,10 @@ def _draw(opened: "TrainedRun", output: pathlib.Path) -> "Drawn | None":
     )
     key = {**opened.sampling_key(_FLAGS.seed.value, block), "points": points}
     rounds = -(-count // (block * opened.strategy.num_replicas_in_sync))
-    with run.levels_shown(rounds * sampler.segments) as bar, opened.stored(output, key, floats=True) as rows:
+    with (
+        run.levels_shown(rounds * sampler.segments) as bar,
+        opened.stored(output, key, floats=True, replace=True) as rows,
+    ):
         opened.fill(rows, drawn_by, count, on_frame=lambda *_: bar.update())
         return None if rows is None else rows.finish(count)
 

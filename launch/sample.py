@@ -83,7 +83,9 @@ def _draw(opened: "TrainedRun", output: pathlib.Path) -> "Drawn | None":
     levels = opened.sampler.segments
     rounds = -(-count // (batch_size * opened.strategy.num_replicas_in_sync))
     with run.levels_shown(rounds * levels) as bar:
-        drawn = opened.samples(output, count, seed=_FLAGS.seed.value, batch_size=batch_size, floats=True, on_frame=look)
+        drawn = opened.samples(
+            output, count, seed=_FLAGS.seed.value, batch_size=batch_size, floats=True, replace=True, on_frame=look
+        )
         whole = len(frames) == levels and sum(map(len, frames[levels])) == shown
         if not whole and (opened.workers > 1 or not (output / _FRAMES).exists()):
             # The first samples were there already. In a cluster all workers draw them, whether or not they write.

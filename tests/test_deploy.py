@@ -1,4 +1,4 @@
-"""The files that start training on Slurm and Kubernetes, run with stand-ins for what they call."""
+"""The files that start training on Slurm and Kubernetes, run with stand-ins for the programs that they call."""
 
 import json
 import os
@@ -17,7 +17,7 @@ MANIFEST = ROOT / "deploy" / "kubernetes.yaml"
 
 
 def stand_ins(folder, **programs):
-    """A PATH on which these programs come first; each writes its arguments to NAME.txt and then does as told."""
+    """A PATH on which these programs come first; each appends its arguments to NAME.txt and then runs its script."""
     for name, script in programs.items():
         file = folder / name
         file.write_text(f'#!/bin/bash\necho "$@" >> "{folder}/{name}.txt"\n{script}\n')
@@ -34,7 +34,7 @@ def defined_flags():
     return set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', "".join(texts)))
 
 
-def test_the_pods_of_the_job_make_one_cluster(tmp_path, monkeypatch):
+def test_the_pods_of_the_job_are_one_cluster(tmp_path, monkeypatch):
     service, job = yaml.safe_load_all(MANIFEST.read_text())
     pod = job["spec"]["template"]["spec"]
     container = pod["containers"][0]
@@ -61,7 +61,7 @@ def test_the_pods_of_the_job_make_one_cluster(tmp_path, monkeypatch):
     assert command.startswith("-m launch.train ") and flags_of(command) <= defined_flags()
 
 
-def test_the_jobs_failure_policy_knows_the_exit_codes():
+def test_the_failure_policy_of_the_job_covers_the_exit_codes():
     _, job = yaml.safe_load_all(MANIFEST.read_text())
     codes = {
         rule["action"]: set(rule["onExitCodes"]["values"])
@@ -69,14 +69,16 @@ def test_the_jobs_failure_policy_knows_the_exit_codes():
         if "onExitCodes" in rule
     }
     assert codes == {"FailJob": {2}, "Ignore": {75, 143}}
-    assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never", "Kubernetes refuses the policy otherwise"
+    assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never", (
+        "Kubernetes refuses the policy with another value"
+    )
 
 
 @pytest.mark.parametrize(
     ("code", "state", "requeued"), [(0, "RUNNING", False), (75, "RUNNING", True), (143, "RUNNING", True),
                                     (75, "COMPLETING", False), (2, "RUNNING", False), (137, "RUNNING", False)]
 )  # fmt: skip
-def test_a_slurm_job_that_was_stopped_goes_back_into_the_queue(tmp_path, code, state, requeued):
+def test_a_slurm_job_that_was_stopped_is_requeued(tmp_path, code, state, requeued):
     path = stand_ins(tmp_path, srun=f"exit {code}", squeue=f"echo {state}", scontrol="")
     ended = subprocess.run(
         ["bash", str(ROOT / "deploy" / "slurm.sh"), "--config=configs/digits.py", "--workdir=runs/x"],
@@ -92,7 +94,7 @@ def test_a_slurm_job_that_was_stopped_goes_back_into_the_queue(tmp_path, code, s
     assert "-m launch.train --cluster=slurm --config=configs/digits.py --workdir=runs/x" in started
 
 
-def test_the_documented_tf_config_is_one():
+def test_the_documented_tf_config_is_valid():
     text = (ROOT / "docs" / "distributed.md").read_text()
     snippet = re.search(r"```bash\n(INDEX=0.*?)\npython", text, re.DOTALL)
     assert snippet is not None

@@ -145,7 +145,7 @@ def place(strategy: tf.distribute.Strategy) -> tuple[int, int]:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the chief, the worker that writes."""
+    """Tells whether this process is the chief, the worker that writes."""
     return place(strategy)[0] == 0
 
 
@@ -165,7 +165,7 @@ def _sum_over_workers(strategy: tf.distribute.Strategy, values: np.ndarray) -> n
 
 
 def _is_first_here(strategy: tf.distribute.Strategy, context: tf.distribute.ReplicaContext) -> bool:
-    """Whether a replica is the first of its worker; this is known at tracing time."""
+    """Tells whether a replica is the first of its worker; this is known at tracing time."""
     local = strategy.num_replicas_in_sync // place(strategy)[1]
     return int(tf.get_static_value(context.replica_id_in_sync_group)) % local == 0
 

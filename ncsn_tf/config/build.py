@@ -115,6 +115,7 @@ class Builder:
         self._sections = sections.read(config)
         names, values = self._sections.names, self._sections.values
         self.seed: int = self._sections.seed
+        random.seed(self.seed)  # refuses a number that is no seed
         self.training: schema.Training = values["training"]
         self.sampler_options: schema.Langevin = values["sampler"]
         self.evaluation: schema.Evaluation = values["evaluation"]

@@ -10,7 +10,6 @@ from typing import Any
 import ml_collections
 from ml_collections.config_dict import placeholder
 
-from ncsn_tf import random
 from ncsn_tf.config import schema
 
 Config = Mapping[str, Any]
@@ -113,7 +112,6 @@ def read(config: Config) -> Sections:
         value that its section refuses.
     """
     _check_names("config", config, ("seed", *schema.SECTIONS))
-    random.seed(config["seed"])  # refuses a number that is no seed
     names, values = {}, {}
     for name in schema.SECTIONS:
         content = config[name]

@@ -261,5 +261,5 @@ def ensure_digits(path: str | os.PathLike) -> pathlib.Path:
 
 
 def _is_classifier(path: pathlib.Path) -> bool:
-    """Whether there is a complete classifier at `path`: the folder is renamed into place as a whole."""
+    """Tells whether there is a complete classifier at `path`: the folder is renamed into place as a whole."""
     return (path / "saved_model.pb").is_file() and (path / "about.json").is_file()

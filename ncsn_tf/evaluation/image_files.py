@@ -103,7 +103,7 @@ def _floats_as_bytes(images: np.ndarray) -> np.ndarray:
             hint = "they look like 0 to 255: give them as uint8"
         else:
             hint = "clip them to 0 to 1 if the program that made them does so"
-        raise ImagesError(f"Floats must lie from 0 to 1. Received: values from {low:.4g} to {high:.4g}; {hint}.")
+        raise ImagesError(f"Floats must be from 0 to 1. Received: values from {low:.4g} to {high:.4g}; {hint}.")
     return np.round(np.clip(images, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure as Picture
+from matplotlib.figure import Figure
 
 from ncsn_tf import pictures
 from ncsn_tf.evaluation import neighbours
@@ -208,13 +208,13 @@ def save_distances(path: pathlib.Path, comparisons: Mapping[str, Comparison]) ->
     draw_distances(comparisons).savefig(path, dpi=120, bbox_inches="tight", format="png")
 
 
-def draw_distances(comparisons: Mapping[str, Comparison]) -> Picture:
+def draw_distances(comparisons: Mapping[str, Comparison]) -> Figure:
     """The figure of `save_distances`: one axes per space, with the densities of samples and of held-out images."""
     if not comparisons:
         raise ValueError(f"A figure needs the comparisons that `compare` returns. Received: {comparisons!r}.")
-    picture = Picture(figsize=(5.0 * len(comparisons), 3.5), layout="constrained")
+    figure = Figure(figsize=(5.0 * len(comparisons), 3.5), layout="constrained")
     for axes, (space, comparison) in zip(
-        picture.subplots(1, len(comparisons), squeeze=False)[0], comparisons.items(), strict=True
+        figure.subplots(1, len(comparisons), squeeze=False)[0], comparisons.items(), strict=True
     ):
         sets = {"held-out images": comparison.held_out_distances, "samples": comparison.sample_distances}
         edges = np.histogram_bin_edges(np.concatenate(list(sets.values())), bins=40)
@@ -226,7 +226,7 @@ def draw_distances(comparisons: Mapping[str, Comparison]) -> Picture:
         axes.set_xlabel("distance to the nearest training image")
         axes.set_ylabel("density")
         axes.legend()
-    return picture
+    return figure
 
 
 def _compare(space: Features, k: int, unit: float) -> Comparison:

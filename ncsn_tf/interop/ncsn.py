@@ -29,8 +29,8 @@ def ncsn_from_torch(path: str | os.PathLike) -> NCSN:
       path: a `.pth` file: a state dict, or a list whose first entry is one; names may begin with `module.`.
 
     Returns:
-      A built `NCSN` with these weights; its width, channels and level count are read from the tensors. It wants images
-      mapped to [-1, 1], as `ncsn_tf.score.ScoreModel` does.
+      A built `NCSN` with these weights; its width, channels and level count are read from the tensors. It takes
+      images within [0, 1], and maps them to [-1, 1] itself, which the official program does outside its network.
 
     Raises:
       CheckpointFormatError: if the file cannot be read as tensors, or tensors are missing, superfluous or misshapen;

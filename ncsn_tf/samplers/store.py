@@ -70,6 +70,8 @@ class SampleStore:
       sampling_key: plain values that determine the rows. Their number is not among them: row i does not depend on it.
       shape: the shape of one row, such as (H, W, C).
       floats: whether the rows are also kept as float32, as the sampler left them.
+      replace: whether complete rows of another key are removed, for a store that begins anew. Incomplete ones are
+        always refused: a killed job may still resume.
 
     Attributes:
       path: where the rows are once they are complete, `samples.npz`.
@@ -82,7 +84,13 @@ class SampleStore:
     """
 
     def __init__(
-        self, directory: pathlib.Path, sampling_key: Mapping[str, Any], shape: tuple[int, ...], *, floats: bool = False
+        self,
+        directory: pathlib.Path,
+        sampling_key: Mapping[str, Any],
+        shape: tuple[int, ...],
+        *,
+        floats: bool = False,
+        replace: bool = False,
     ):
         self.path = directory / "samples.npz"
         self._journal = directory / "samples.json"
@@ -92,7 +100,14 @@ class SampleStore:
         self._raw = {name: directory / f"{name}.raw" for name in self._dtypes}
         directory.mkdir(parents=True, exist_ok=True)
         self._start_anew()
-        self._resume()
+        try:
+            self._resume()
+        except SamplingKeyError:
+            if not replace or not self.path.exists() or any(raw.exists() for raw in self._raw.values()):
+                raise
+            self._start_anew()
+            self._journal.unlink(missing_ok=True)
+            self.path.unlink()
 
     @property
     def evaluations_per_row(self) -> float:

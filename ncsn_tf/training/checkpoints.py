@@ -65,7 +65,7 @@ class Checkpoints:
         If a checkpoint is damaged, a warning names it, and the previous checkpoint is restored.
 
         Raises:
-          CheckpointError: if the variables of a checkpoint are not those of the trainer, one by one, or if all
+          CheckpointError: if the variables of a checkpoint differ from the trainer's in number or shape, or if all
             checkpoints are damaged.
         """
         strategy = self._trainer.strategy
@@ -225,7 +225,8 @@ def load_newest_average(directory: pathlib.Path, network: keras.Model, step: int
       The checkpoint's path.
 
     Raises:
-      CheckpointError: if there is no undamaged checkpoint, or if its weights are not those of the network.
+      CheckpointError: if there is no undamaged checkpoint, or if its weights differ from the network's in number or
+        shape.
     """
     newest = find(directory, step)
     for path in [newest] if step is not None else reversed(_in_order(directory)):
@@ -247,7 +248,7 @@ def load_average(path: str, network: keras.Model) -> None:
       network: the network to fill.
 
     Raises:
-      CheckpointError: if the checkpoint's weights are not those of the network, one by one.
+      CheckpointError: if the checkpoint's weights differ from the network's in number or shape.
       DamagedCheckpointError: if the checkpoint is damaged.
     """
     variables = _by_number([weight.value for weight in network.weights])

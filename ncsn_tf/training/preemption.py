@@ -44,7 +44,7 @@ class StopRequest:
 
     @property
     def made(self) -> bool:
-        """Whether the request has been made in this process."""
+        """True if the request has been made in this process."""
         return self.reason is not None
 
     def raise_if_made(self) -> None:
@@ -140,7 +140,7 @@ def watch_notice(notice: Callable[[], object], request: StopRequest, interval: f
 
 
 def maintenance_notice() -> bool:
-    """Whether Google Compute Engine announces maintenance of the host, by TensorFlow's own watcher."""
+    """Tells whether Google Compute Engine announces maintenance of the host, by TensorFlow's own watcher."""
     from tensorflow.python.distribute.failure_handling import failure_handling_util  # has no public name
 
     return failure_handling_util.termination_watcher_function_gce()

@@ -16,7 +16,7 @@ class LoopResult:
       counts: float [bins], the number of examples of each bin.
       norm_sum: the sum over the steps of the global gradient's Euclidean norm, before it is clipped.
       seconds: wall-clock time.
-      skipped: steps whose gradient was not finite and was passed over, under a loss scale.
+      skipped: steps whose gradient was not finite and was skipped, under a loss scale.
       stopped: whether the loop ended because it was asked to.
     """
 
@@ -40,7 +40,7 @@ class LoopResult:
 
     @property
     def gradient_norm(self) -> float:
-        """Mean of the global gradient's norm over the steps that were not passed over."""
+        """Mean of the global gradient's norm over the steps that were not skipped."""
         return self.norm_sum / max(1, self.steps - self.skipped)
 
     def __add__(self, other: "LoopResult") -> "LoopResult":

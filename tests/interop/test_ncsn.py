@@ -10,7 +10,7 @@ import torch
 
 from ncsn_tf import objectives, times
 from ncsn_tf.interop import ncsn
-from ncsn_tf.score import ScoreModel
+from ncsn_tf.score import ScoreModel, nearest_level
 from ncsn_tf.sde import VE
 
 DATA = pathlib.Path(__file__).parents[1] / "official"
@@ -27,7 +27,8 @@ def official(request):
 def adapted(network, reference):
     grid = times.uniform(network.num_levels)
     np.testing.assert_allclose(SDE.marginal(grid)[1], reference["sigmas"], rtol=1e-5)
-    return ScoreModel(network, SDE, grid).score, tf.gather(grid, reference["level"])
+    model = ScoreModel(network, SDE, condition=nearest_level(grid))
+    return model.score, tf.gather(grid, reference["level"])
 
 
 def test_widths_are_read_from_the_tensors(official):

@@ -109,7 +109,7 @@ def test_a_sweep_names_the_best_combination(folder, tmp_path):
 SAMPLES = ["--data_name=digits", "--output=DIR/judged"]
 MISTAKES = {
     "nothing to judge": ("evaluate", [], "Give --workdir"),
-    "a run and a dataset": ("evaluate", ["--workdir=FOLDER/run", "--data_name=digits"], "against its own data"),
+    "a run and a dataset": ("evaluate", ["--workdir=FOLDER/run", "--data_name=digits"], "with its own data"),
     "an empty list of checkpoints": ("evaluate", ["--workdir=FOLDER/run", "--checkpoint="], "--checkpoint takes steps"),
     "two datasets": (
         "evaluate",

@@ -180,6 +180,20 @@ def test_other_samples_are_refused(one, tmp_path):
     assert issubclass(SamplingKeyError, ValueError)
 
 
+def test_complete_samples_of_another_key_are_replaced_on_request(one, tmp_path):
+    drawn(one, SampleStore(tmp_path, KEY, SHAPE), 4)
+    other = {**KEY, "seed": 1}
+    new = SampleStore(tmp_path, other, SHAPE, replace=True)
+    assert new.done == 0 and not list(tmp_path.iterdir())
+    fill(one, new, 0, 4, quantise)
+    with pytest.raises(SamplingKeyError, match="seed: 1 there, 0 now"):
+        SampleStore(tmp_path, KEY, SHAPE, replace=True)
+    new.finish(4)
+    assert SampleStore(tmp_path, other, SHAPE, replace=True).done == 4, "the same key continues"
+    (tmp_path / "samples.json").unlink()
+    assert SampleStore(tmp_path, KEY, SHAPE, replace=True).done == 0
+
+
 @pytest.mark.parametrize("raw", [b"", b"a torn copy of what the archive holds"])
 def test_a_kill_while_rows_are_added_leaves_those_that_were_complete(one, tmp_path, raw):
     expected = drawn(one, SampleStore(tmp_path, KEY, SHAPE), 8)

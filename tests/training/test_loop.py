@@ -212,7 +212,7 @@ def test_curves_that_cannot_be_written_do_not_stop_a_run(tmp_path, monkeypatch):
         monkeypatch.setattr(Summaries, name, full)
     monkeypatch.setattr(pictures, "save_grid", full)
     trainer = make()
-    with pytest.warns(UserWarning, match="Curves and grids cannot be written, and the run goes on.*No space") as warned:
+    with pytest.warns(UserWarning, match="cannot be written, and the run continues.*No space") as warned:
         fit(tmp_path, trainer, [])
     assert trainer.step == 7 and sum("Curves" in str(warning.message) for warning in warned) == 1
     assert Checkpoints(tmp_path / "checkpoints", make(), keep=9).restore() == 7

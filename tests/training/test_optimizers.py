@@ -98,8 +98,14 @@ def test_gradients_are_not_summed_over_the_replicas(make):
         weight = keras.Variable(1.0)
         optimizer = make(0.1, epsilon=1.0)  # so that the step depends on the size of the gradient
         optimizer.build([weight])
+
+    @tf.function(autograph=False)
+    def step(gradient):
+        # A copy on the replica's own device, without which Keras's reduction would fail instead of summing.
+        strategy.run(lambda: optimizer.apply([tf.identity(gradient)], [weight]))
+
     for gradient in (0.5, -2.0):
-        strategy.run(lambda gradient: optimizer.apply([gradient], [weight]), args=(tf.constant(gradient),))
+        step(tf.constant(gradient))
     assert float(weight.value.numpy()) == pytest.approx(adam_by_hand([0.5, -2.0], epsilon=1.0), rel=1e-5)
 
 
