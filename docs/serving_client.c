@@ -4,7 +4,7 @@
  *
  * MODEL_DIR is a version's folder; INPUT and OUTPUT are the graph's names of the signature's seed and samples_float,
  * as `saved_model_cli show --dir MODEL_DIR --tag_set serve --signature_def sample` prints them, such as
- * sample_seed:0. Prints the shape and then the values, one a line; ends with 1 and the reason on an error.
+ * sample_seed:0. Prints the shape and then the values, one per line; exits with 1 and the reason on an error.
  */
 #include <inttypes.h>
 #include <stdio.h>
