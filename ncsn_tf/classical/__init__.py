@@ -1,1 +1,1 @@
-"""The classical room: score matching of unnormalised models without networks (Hyvarinen 2005)."""
+"""Classical score matching: unnormalised models without networks (Hyvarinen 2005)."""

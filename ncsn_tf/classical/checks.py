@@ -1,4 +1,4 @@
-"""What every estimator of this room asks of its sample."""
+"""Checks that every estimator of this package makes of its sample."""
 
 import numpy as np
 import tensorflow as tf
@@ -7,7 +7,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 
 def training_samples(estimator: BaseEstimator, X: np.ndarray) -> np.ndarray:
-    """Checks the sample given to `fit` and notes its width in `estimator.n_features_in_`.
+    """Checks the sample given to `fit` and stores its width in `estimator.n_features_in_`.
 
     Args:
       estimator: the estimator that is being fitted.
@@ -30,10 +30,10 @@ def training_samples(estimator: BaseEstimator, X: np.ndarray) -> np.ndarray:
 
 
 def samples(estimator: BaseEstimator, X: np.ndarray) -> np.ndarray:
-    """Checks a sample given to a fitted estimator; float64 [n, d].
+    """Checks a sample given to a fitted estimator and returns it as float64 [n, d].
 
     Raises:
-      ValueError: if X is not a matrix of finite real numbers as wide as the one that was fitted, or nothing was fitted
+      ValueError: if X is not a matrix of finite real numbers as wide as the fitted one, or the estimator is not fitted
         (`sklearn.exceptions.NotFittedError`, which is a ValueError).
     """
     check_is_fitted(estimator)
@@ -41,10 +41,10 @@ def samples(estimator: BaseEstimator, X: np.ndarray) -> np.ndarray:
 
 
 def points(estimator: BaseEstimator, x: np.ndarray | tf.Tensor) -> tf.Tensor:
-    """Checks where the score of a fitted estimator is wanted; a floating tensor [B, d], float64 for integers.
+    """Checks the points at which a fitted estimator's score is evaluated; a float tensor [B, d], float64 for integers.
 
     Raises:
-      ValueError: as for `samples`, but that values are not looked at.
+      ValueError: as for `samples`, except that the values are not checked.
     """
     check_is_fitted(estimator)
     x = tf.convert_to_tensor(x)
@@ -59,8 +59,8 @@ def points(estimator: BaseEstimator, x: np.ndarray | tf.Tensor) -> tf.Tensor:
 def whitener(X: np.ndarray) -> np.ndarray:
     """A matrix V with V S V' = I, S being the sample covariance with divisor n; then V' V is the inverse of S.
 
-    It comes from the singular values of the standardised sample, so neither the features' units nor the squaring of
-    their spread in S costs digits.
+    It is computed from the singular values of the standardised sample, so neither the features' units nor the squaring
+    of their spread in S costs precision.
 
     Args:
       X: the sample, float64 [n, d].

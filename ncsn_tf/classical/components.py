@@ -1,7 +1,7 @@
 """Models log p(x) = sum_k alpha_k G(w_k' x) + const: their density G, their score and their score-matching objective.
 
-Independent component analysis is the case of d filters w_k and alpha_k = 1, the overcomplete model that of more filters
-than dimensions with unit norms. The functions here know neither restriction.
+Independent component analysis has d filters w_k and alpha_k = 1; the overcomplete model has more filters than
+dimensions, with unit norms. The functions here assume neither restriction.
 
 Reference: Hyvarinen, Estimation of non-normalized statistical models by score matching, JMLR 6, 2005, sections 3.2 and
 3.3.
@@ -52,11 +52,11 @@ LOGISTIC = LogCosh(power=2.0, rate=math.pi / (2.0 * math.sqrt(3.0)))
 """The logistic density of unit variance (section 3.2).
 
 Its normaliser is 4 sqrt(3) / pi. The paper subtracts log 4, which normalises the logistic density of unit scale; the
-difference, log(sqrt(3) / pi), cancels from score matching but not from likelihoods, which take `log_normaliser`.
+difference, log(sqrt(3) / pi), cancels in score matching but not in likelihoods, which use `log_normaliser`.
 """
 
 TANH = LogCosh(power=1.0, rate=1.0)
-"""G(s) = -log cosh(s), so that g = -tanh: what the overcomplete model takes, at no particular scale (section 3.3)."""
+"""G(s) = -log cosh(s), so that g = -tanh: the overcomplete model's density, of no particular scale (section 3.3)."""
 
 
 def score(density: LogCosh, x: Array, filters: Array, alphas: Array) -> tf.Tensor:
@@ -110,6 +110,6 @@ def _check_shapes(x: Array, filters: Array, alphas: Array) -> None:
     fit = [shape.rank for shape in shapes] == [2, 2, 1]
     if not (fit and shapes[1].is_compatible_with([shapes[2][0], shapes[0][1]])):
         raise ValueError(
-            "Expected x [n, d], filters [m, d] and alphas [m]; give one row of d weights and one alpha a filter. "
+            "Expected x [n, d], filters [m, d] and alphas [m]; give one row of d weights and one alpha per filter. "
             f"Received: x {shapes[0]}, filters {shapes[1]}, alphas {shapes[2]}."
         )

@@ -44,7 +44,7 @@ def gradient(X: np.ndarray, mean: np.ndarray, precision: np.ndarray) -> tuple[np
       precision: M, [d, d], symmetric.
 
     Returns:
-      dJ/dmu, [d], and dJ/dM, [d, d], which takes the entries of M as free.
+      dJ/dmu, [d], and dJ/dM, [d, d], which treats the entries of M as independent.
 
     Raises:
       ValueError: if the shapes disagree or M is not symmetric.
@@ -98,7 +98,7 @@ class GaussianScoreMatching(BaseEstimator):
           The estimator itself.
 
         Raises:
-          ValueError: if X is no finite matrix, has too few rows, or a covariance that cannot be inverted.
+          ValueError: if X is not a finite matrix, has too few rows, or has a covariance that cannot be inverted.
         """
         del y
         X = checks.training_samples(self, X)
@@ -123,14 +123,14 @@ class GaussianScoreMatching(BaseEstimator):
         return float(0.5 * (log_determinant - self.n_features_in_ * np.log(2.0 * np.pi) - np.mean(distances)))
 
     def score_function(self, x: np.ndarray | tf.Tensor, t: Any = None) -> tf.Tensor:
-        """The gradient of the log-density, -M (x - mu), as the samplers of this library want it.
+        """The gradient of the log-density, -M (x - mu), in the form that this library's samplers take.
 
         Args:
           x: [B, d], an array or a tensor; the result has its dtype.
           t: unused; the density is that of the data themselves, without noise.
 
         Returns:
-          A tensor [B, d]; differentiable, and fit for `tf.function`.
+          A tensor [B, d]; differentiable, and usable in a `tf.function`.
 
         Raises:
           ValueError: if x is not [B, d].

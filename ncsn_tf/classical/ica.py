@@ -40,7 +40,7 @@ def log_likelihood(x: components.Array, unmixing: components.Array) -> tf.Tensor
 
         log p(x) = sum_i G(w_i' x) + log |det W|
 
-    G is normalised here with log(4 sqrt(3) / pi), see `components.LOGISTIC`; and the sign of log |det W| is that of the
+    G is normalised here with log(4 sqrt(3) / pi), see `components.LOGISTIC`. The sign of log |det W| is that of the
     change of variables, s = W x.
 
     Args:
@@ -76,16 +76,16 @@ def _value_and_gradient(
 class ScoreMatchingICA(BaseEstimator):
     """Independent components x = A s with logistic s of unit variance: W = A^-1 by score matching.
 
-    Score matching is not invariant to linear maps of the data: the norm of the score is taken in some space. As in the
-    paper's experiment that is the space of X itself, only its mean is removed; fit whitened data for the other choice.
-    (The search runs over W V^-1 with V whitening, which changes its path and not the objective.) W is determined up to
-    the order and the signs of its rows; the unit variance of the model fixes their norms.
+    Score matching is not invariant to linear maps of the data, because the norm of the score depends on the space. As
+    in the paper's experiment, it is the space of X itself, with only the mean removed; to use the whitened space, fit
+    whitened data. (The search runs over W V^-1 with V whitening, which changes its path but not the objective.) W is
+    determined up to the order and the signs of its rows; the unit variance of the model fixes their norms.
 
     Attributes:
       mean_: the sample's mean, float64 [d].
       components_: W, the unmixing rows, float64 [d, d].
       mixing_: A, the inverse of W, float64 [d, d].
-      loss_: what was minimised, at its minimum: the score-matching objective, or minus the mean log-likelihood.
+      loss_: the minimum of the score-matching objective, or of minus the mean log-likelihood.
       n_iter_: iterations of the search that was kept.
       converged_: whether its gradient fell to the tolerance.
       n_features_in_: d.
@@ -104,9 +104,9 @@ class ScoreMatchingICA(BaseEstimator):
 
         Args:
           method: "score_matching", or "maximum_likelihood" for comparison.
-          n_init: searches from different random starts, of which the lowest is kept.
-          tol: the largest component of the gradient at which a search ends, data of unit variance understood.
-          max_iter: the most iterations of a search.
+          n_init: the number of searches, each from another random start; the one with the lowest value is kept.
+          tol: the largest component of the gradient at which a search ends, for data of unit variance.
+          max_iter: the maximum number of iterations per search.
           random_state: the seed of the starts, which are random rotations of the whitened data.
         """
         self.method = method
@@ -126,7 +126,7 @@ class ScoreMatchingICA(BaseEstimator):
           The estimator itself.
 
         Raises:
-          ValueError: for an unknown method, n_init below 1, and if X is no finite matrix, has too few rows, or a
+          ValueError: for an unknown method, n_init below 1, and if X is not a finite matrix, has too few rows, or has a
             covariance that cannot be inverted.
         """
         del y
@@ -148,7 +148,7 @@ class ScoreMatchingICA(BaseEstimator):
             return float(value) / unit, gradient.numpy() / unit
 
         generator = np.random.default_rng(self.random_state)
-        # About half as large as the solution, so that the first step is one of growth, away from the singular W = 0.
+        # About half as large as the solution, so that the first step grows W, away from the singular W = 0.
         starts = [0.5 * _random_rotation(generator, len(whitening)) for _ in range(self.n_init)]
         searches = [
             optimisation.minimise(value_and_gradient, start, tolerance=self.tol, max_iter=self.max_iter)
@@ -162,7 +162,7 @@ class ScoreMatchingICA(BaseEstimator):
         return self
 
     def loss(self, X: np.ndarray) -> float:
-        """The score-matching objective of the estimate on a sample [n, d], whatever the method; see `objective`."""
+        """The score-matching objective of the estimate on a sample [n, d], for either method; see `objective`."""
         return float(objective(checks.samples(self, X) - self.mean_, self.components_))
 
     def score(self, X: np.ndarray, y: Any = None) -> float:
@@ -171,14 +171,14 @@ class ScoreMatchingICA(BaseEstimator):
         return float(log_likelihood(checks.samples(self, X) - self.mean_, self.components_))
 
     def score_function(self, x: np.ndarray | tf.Tensor, t: Any = None) -> tf.Tensor:
-        """The gradient of the log-density, sum_i w_i g(w_i' (x - mean)) (equation 9), as the samplers want it.
+        """The gradient of the log-density, sum_i w_i g(w_i' (x - mean)) (equation 9), in the form that samplers take.
 
         Args:
           x: [B, d], an array or a tensor; the result has its dtype.
           t: unused; the density is that of the data themselves, without noise.
 
         Returns:
-          A tensor [B, d]; differentiable, and fit for `tf.function`.
+          A tensor [B, d]; differentiable, and usable in a `tf.function`.
 
         Raises:
           ValueError: if x is not [B, d].

@@ -1,4 +1,4 @@
-"""Minimising a smooth function of a few thousand parameters on the whole sample."""
+"""Minimisation of a smooth function of a few thousand parameters on the whole sample."""
 
 import dataclasses
 import warnings
@@ -11,11 +11,11 @@ from sklearn.exceptions import ConvergenceWarning
 
 @dataclasses.dataclass(frozen=True)
 class Minimum:
-    """Where a minimisation ended.
+    """The end of a minimisation.
 
     Attributes:
       position: float64, of the shape of the start.
-      value: the function there.
+      value: the function's value at `position`.
       history: the value at the start and after each iteration, float64 [iterations + 1].
       converged: whether no component of the gradient exceeds the tolerance.
     """
@@ -40,16 +40,16 @@ def minimise(
     """Minimises by L-BFGS with line search.
 
     Args:
-      value_and_gradient: from a position of the shape of `start` to the value there and the gradient, of that shape.
+      value_and_gradient: maps a position of the shape of `start` to the value and the gradient, of the same shape.
       start: the first position.
       tolerance: stop when no component of the gradient is larger in magnitude.
-      max_iter: stop after so many iterations at the latest.
+      max_iter: the maximum number of iterations.
 
     Returns:
       The last position.
 
     Raises:
-      ValueError: if the function or its gradient is not finite where the walk ended.
+      ValueError: if the function or its gradient is not finite at the last position.
     """
 
     def evaluate(flat: np.ndarray) -> tuple[float, np.ndarray]:
@@ -63,7 +63,7 @@ def minimise(
         jac=True,
         method="L-BFGS-B",
         callback=lambda intermediate_result: history.append(float(intermediate_result.fun)),
-        # Only the gradient says when to stop (ftol=0): a slow stretch is not the end of the walk.
+        # Only the gradient decides when to stop (ftol=0): slow progress does not mean convergence.
         options={"maxiter": max_iter, "maxfun": 20 * max_iter, "maxcor": 20, "gtol": tolerance, "ftol": 0.0},
     )
     value, gradient = evaluate(result.x)
@@ -77,7 +77,7 @@ def minimise(
 
 
 def warn_unless_converged(minimum: Minimum, estimator: str) -> None:
-    """Tells the user of an estimator that its last position is not yet a minimum."""
+    """Warns the user of an estimator if its last position is not yet a minimum."""
     if not minimum.converged:
         warnings.warn(
             f"{estimator} stopped after {minimum.iterations} iterations before its gradient fell to the tolerance; "

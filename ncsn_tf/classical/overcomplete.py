@@ -1,4 +1,4 @@
-"""An overcomplete set of filters by score matching of a density whose normaliser nobody knows.
+"""An overcomplete set of filters by score matching of a density whose normaliser is unknown.
 
 Reference: Hyvarinen, Estimation of non-normalized statistical models by score matching, JMLR 6, 2005, section 3.3.
 """
@@ -36,7 +36,7 @@ def objective(x: components.Array, filters: components.Array, alphas: components
 
 @tf.function(autograph=False, reduce_retracing=True)
 def _value_and_gradient(x: tf.Tensor, directions: tf.Tensor, log_alphas: tf.Tensor) -> tuple[Any, ...]:
-    """The objective where w_k is the direction of a free vector and alpha_k > 0, and its gradient."""
+    """The objective and its gradient, where w_k is the direction of a free vector and alpha_k > 0."""
     with tf.GradientTape() as tape:
         tape.watch([directions, log_alphas])
         value = objective(x, tf.linalg.l2_normalize(directions, axis=1), tf.exp(log_alphas))
@@ -46,12 +46,12 @@ def _value_and_gradient(x: tf.Tensor, directions: tf.Tensor, log_alphas: tf.Tens
 class OvercompleteICA(BaseEstimator):
     """The model log p(x) = sum_k alpha_k G(w_k' x) + const with more unit filters w_k than dimensions.
 
-    G(s) = -log cosh(s), and the constant is out of reach, so there is no `score`: likelihoods of two such models cannot
-    be compared, their score-matching objectives on the same data can. The data are to be whitened beforehand, as the
-    paper does; the filters then live in the whitened space.
+    G(s) = -log cosh(s), and the constant is unknown, so there is no `score`: likelihoods of two such models cannot be
+    compared, but their score-matching objectives on the same data can. Whiten the data beforehand, as the paper does;
+    the filters are then vectors of the whitened space.
 
-    The weights are kept positive, as log alpha_k is what is learnt: with filters that span the space that makes the
-    density integrable. Equation 12 alone does not ask for it.
+    The weights are positive because log alpha_k is learnt: if the filters span the space, this makes the density
+    integrable. Equation 12 alone does not require it.
 
     Attributes:
       mean_: the sample's mean, float64 [d].
@@ -77,10 +77,10 @@ class OvercompleteICA(BaseEstimator):
 
         Args:
           n_filters: m, at least the dimension of the data.
-          initial_alpha: every alpha_k at the start, positive; 1.5 is the paper's.
+          initial_alpha: every alpha_k at the start, positive; the paper uses 1.5.
           tol: the largest component of the gradient at which the search ends.
-          max_iter: the most iterations. Each takes the whole sample: 0.2 s for 50,000 patches of 63 dimensions and 200
-            filters on 2 CPU cores.
+          max_iter: the maximum number of iterations. Each uses the whole sample: 0.2 s for 50,000 patches of 63
+            dimensions and 200 filters on 2 CPU cores.
           random_state: the seed of the filters at the start, which are random unit vectors.
         """
         self.n_filters = n_filters
@@ -100,8 +100,8 @@ class OvercompleteICA(BaseEstimator):
           The estimator itself.
 
         Raises:
-          ValueError: for fewer filters than dimensions, an initial alpha that is not positive, and if X is no finite
-            matrix, has too few rows, or a covariance that cannot be inverted.
+          ValueError: for fewer filters than dimensions, an initial alpha that is not positive, and if X is not a finite
+            matrix, has too few rows, or has a covariance that cannot be inverted.
         """
         del y
         X = checks.training_samples(self, X)
@@ -114,7 +114,7 @@ class OvercompleteICA(BaseEstimator):
         if not 0.0 < self.initial_alpha < np.inf:
             raise ValueError(f"initial_alpha must be positive and finite. Received: {self.initial_alpha}.")
         self.mean_ = X.mean(axis=0)
-        checks.whitener(X)  # refuses a singular covariance
+        checks.whitener(X)  # raises for a singular covariance
         x = tf.constant(X - self.mean_)
 
         def value_and_gradient(position: np.ndarray) -> tuple[float, np.ndarray]:
@@ -137,14 +137,14 @@ class OvercompleteICA(BaseEstimator):
         return float(objective(checks.samples(self, X) - self.mean_, self.filters_, self.alphas_))
 
     def score_function(self, x: np.ndarray | tf.Tensor, t: Any = None) -> tf.Tensor:
-        """The gradient of the log-density, sum_k alpha_k w_k g(w_k' (x - mean)), as the samplers want it (section 3.3).
+        """The gradient of the log-density, sum_k alpha_k w_k g(w_k' (x - mean)), as samplers take it (section 3.3).
 
         Args:
           x: [B, d], an array or a tensor; the result has its dtype.
           t: unused; the density is that of the data themselves, without noise.
 
         Returns:
-          A tensor [B, d]; differentiable, and fit for `tf.function`.
+          A tensor [B, d]; differentiable, and usable in a `tf.function`.
 
         Raises:
           ValueError: if x is not [B, d].

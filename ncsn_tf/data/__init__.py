@@ -1,1 +1,1 @@
-"""The data room: image datasets in memory (`images`) and the batches made of them (`pipeline`)."""
+"""Image datasets in memory (`images`) and the batches made from them (`pipeline`)."""

@@ -1,4 +1,4 @@
-"""Encoded pictures (PNG, JPEG, BMP, GIF, WebP), read with Pillow, and the one shape that a dataset of them shares."""
+"""Encoded pictures (PNG, JPEG, BMP, GIF, WebP), read with Pillow, and the common shape of a dataset of them."""
 
 import dataclasses
 import io
@@ -16,7 +16,7 @@ _EXIF_ORIENTATION = 0x0112
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What is known of a picture before it is decoded: where it is (for messages), height, width, channels."""
+    """A picture's properties before decoding: its location (for messages), height, width and channels."""
 
     where: str
     height: int
@@ -25,14 +25,14 @@ class Header:
 
 
 def inspect(encoded: str | bytes, where: str) -> Header:
-    """Reads a picture's size, as it is to be seen, and its channels: 1 if its format is grey, 3 otherwise.
+    """Reads a picture's size, after its EXIF orientation, and its channels: 1 if its format is grey, 3 otherwise.
 
     Args:
       encoded: a file's path, or its bytes.
       where: names the picture in messages.
 
     Raises:
-      ValueError: if it is no picture.
+      ValueError: if it cannot be read as a picture.
     """
     try:
         with Image.open(_stream(encoded)) as image:
@@ -48,8 +48,8 @@ def inspect(encoded: str | bytes, where: str) -> Header:
 def decode(encoded: str | bytes, channels: int, where: str) -> np.ndarray:
     """Decodes a picture, or the first frame of an animation.
 
-    Whatever the file holds becomes 8 bits of grey or RGB: 16-bit levels are divided by 257, palettes looked up, CMYK
-    converted, transparent parts shown on white, and the camera's orientation applied.
+    Every format becomes 8-bit grey or RGB: 16-bit levels are divided by 257, palettes looked up, CMYK converted,
+    transparent parts shown on white, and the camera's orientation applied.
 
     Args:
       encoded: a file's path, or its bytes.
@@ -60,7 +60,7 @@ def decode(encoded: str | bytes, channels: int, where: str) -> np.ndarray:
       uint8 [H, W, channels].
 
     Raises:
-      ValueError: if the picture is damaged, or its levels are beyond 16 bits.
+      ValueError: if the picture is damaged, or its levels exceed 16 bits.
     """
     try:
         with Image.open(_stream(encoded)) as opened:
@@ -78,11 +78,11 @@ def decode(encoded: str | bytes, channels: int, where: str) -> np.ndarray:
 
 
 def common_shape(headers: Sequence[Header], preparation: Preparation) -> tuple[int, int, int]:
-    """The shape (H, W, C) at which all pictures are stored.
+    """Returns the shape (H, W, C) at which all pictures are stored.
 
     Raises:
-      ValueError: if they differ in size and nothing makes them equal, if one is smaller than the crop, or if their
-        channels cannot be brought together.
+      ValueError: if the prepared pictures differ in size, if one is smaller than the crop, or if their channels cannot
+        be converted into each other.
     """
     first = headers[0]
     size = _prepared_size(first, preparation)
@@ -97,7 +97,7 @@ def common_shape(headers: Sequence[Header], preparation: Preparation) -> tuple[i
         if header.channels != first.channels and not channels <= {1, 3}:
             raise ValueError(
                 f"The images have different numbers of channels: {first.where} has {first.channels}, {header.where} "
-                f"{header.channels}. Only 1 and 3 can be brought together."
+                f"{header.channels}. Only 1 and 3 can be converted into each other."
             )
     return (*size, preparation.channels or max(channels))
 
@@ -112,7 +112,7 @@ def _prepared_size(header: Header, preparation: Preparation) -> tuple[int, int]:
 def _eight_bits(image: Image.Image) -> Image.Image:
     levels = np.asarray(image)
     if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
-        raise ValueError(f"levels of mode {image.mode} are beyond 16 bits; save the image with 8 or 16 bits a channel")
+        raise ValueError(f"levels of mode {image.mode} exceed 16 bits; save the image with 8 or 16 bits per channel")
     return Image.fromarray(((levels.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 

@@ -16,11 +16,10 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 def read(path: str, split: Split, preparation: Preparation) -> np.ndarray:
     """Reads the images of a folder and its subfolders, in the order of their relative paths.
 
-    If the folder has a subfolder "train" and one of "test", "held_out" or "validation" (the first of these that is
-    there), they are the two parts and anything else is ignored. Otherwise the hash of each file's relative path
-    decides: about one in ten is held out (`ncsn_tf.data.splits.by_hash`). Hidden files, those whose name begins
-    with a dot, are passed over. Without `channels`, images are grey if all files are of a
-    grey format (palettes count as colour).
+    If the folder has a subfolder "train" and one of "test", "held_out" or "validation" (the first of these that
+    exists), they are the two parts and anything else is ignored. Otherwise the hash of each file's relative path
+    decides: about one in ten is held out (`ncsn_tf.data.splits.by_hash`). Hidden files, whose names begin with a dot,
+    are skipped. Without `channels`, images are grey if all files have a grey format (palettes count as colour).
 
     Args:
       path: the folder.
@@ -87,12 +86,12 @@ def _relative_paths(path: str) -> list[str]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             full = os.path.join(parent, name)
-            # A named pipe would be waited for; a dead link is left for the decoder to name.
+            # Opening a named pipe would block. A dead link is left to the decoder, whose message names it.
             if name.lower().endswith(SUFFIXES) and not name.startswith(".") and not pathlib.Path(full).is_fifo():
                 found.append(os.path.relpath(full, path).replace(os.sep, "/"))
     if not found:
         raise ValueError(
-            f"The folder {path!r} has no images; looked for {', '.join(SUFFIXES)} in it and below. To read a "
-            "TensorFlow Datasets dataset of the same name, start elsewhere."
+            f"The folder {path!r} has no images; looked for {', '.join(SUFFIXES)} in it and its subfolders. To "
+            "read a TensorFlow Datasets dataset of the same name, run from another directory."
         )
     return sorted(found)

@@ -1,7 +1,7 @@
 """Image datasets, decoded once into memory as bytes.
 
-In memory, MNIST takes 47 MB, CIFAR-10 184 MB, and CelebA at 32x32 620 MB. Random access is what this buys: the order of
-an epoch is a function of (seed, epoch), and a run resumes at any step at no cost.
+In memory, MNIST takes 47 MB, CIFAR-10 184 MB, and CelebA at 32x32 620 MB. This gives random access: the order of an
+epoch is a function of (seed, epoch), and a run resumes at any step at no cost.
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ class ImageSource:
     """A dataset in memory.
 
     Attributes:
-      name: the dataset's name or path, as it was asked for.
-      images: uint8 [N, H, W, C], N at least 1. Not to be written to.
+      name: the dataset's name or path, as given by the caller.
+      images: uint8 [N, H, W, C], N at least 1. Must not be modified.
     """
 
     name: str
@@ -35,7 +35,7 @@ class ImageSource:
     def __post_init__(self):
         got = f"dtype {self.images.dtype}, shape {self.images.shape}"
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.size == 0:
-            raise ValueError(f"Images must be uint8 of shape [N, H, W, C], none of them 0. Received {got}.")
+            raise ValueError(f"Images must be uint8 of shape [N, H, W, C], each at least 1. Received {got}.")
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -47,7 +47,7 @@ class ImageSource:
         return height, width, channels
 
     def describe(self) -> dict[str, Any]:
-        """What tells this dataset from another, as plain values: `name`, `images`, `shape` and a CRC-32 `checksum`."""
+        """Returns plain values that identify the dataset: `name`, `images`, `shape` and a CRC-32 `checksum`."""
         return {"name": self.name, "images": len(self), "shape": list(self.shape), "checksum": self._checksum}
 
     @functools.cached_property
@@ -79,7 +79,7 @@ def load(
     `name` is one of
 
     * "digits": the 1,797 real 8x8 grey digits of scikit-learn, which need no network; see `load_digits`;
-    * a path - it exists as a directory, or has a path separator and is no TFDS name - to a folder of images
+    * a path (an existing directory, or a name that has a path separator and is not a TFDS name) to a folder of images
       (`ncsn_tf.data.folder`) or to TFRecords, as a file, a glob or a folder (`ncsn_tf.data.tfrecords`);
     * a dataset of TensorFlow Datasets with an "image" feature, such as "mnist" or "cifar10"
       (`ncsn_tf.data.tfds_images`). Song & Ermon (2019) crop "celeb_a" to 140 and resize it to 32x32.
@@ -88,8 +88,8 @@ def load(
       name: what to read.
       split: "train" or "held_out", or a slice of one: "train[:50000]", "held_out[:10%]".
       data_dir: the folder of prepared TFDS datasets; TFDS's own default if None.
-      image_size: pixels to resize to, a side or (height, width), antialiased and without distortion: what does not fit
-        the new aspect ratio is cut off evenly.
+      image_size: pixels to resize to, a side or (height, width), antialiased and without distortion: the image is
+        first cropped evenly to the new aspect ratio.
       center_crop: the side in pixels of a central square that is cut out before resizing.
       channels: 1 or 3 to convert grey to colour or back.
       memory_limit_gib: refuse, before allocating, a dataset that would need more memory than this, in GiB. The
@@ -100,8 +100,7 @@ def load(
       The images in a fixed order.
 
     Raises:
-      ValueError: for an unknown name or split, a dataset that is not there, damaged or too large, and sizes that do not
-        fit each other.
+      ValueError: for an unknown name or split, a dataset that is missing, damaged or too large, and incompatible sizes.
     """
     parsed = Split.parse(split)
     preparation = Preparation(_size(image_size), center_crop, channels, memory_limit_gib)
@@ -120,8 +119,8 @@ def load(
 def load_digits(split: Split, preparation: Preparation) -> np.ndarray:
     """The digits of scikit-learn, uint8 [N, 8, 8, 1], grey levels 0..16 scaled to 0..255.
 
-    Of each class, in the dataset's order, every sixth image is held out, so both parts have the same mix of classes:
-    1,501 training and 296 held-out images, the same ones always.
+    Every sixth image of each class, in the dataset's order, is held out, so both parts have the same mix of classes:
+    always the same 1,501 training and 296 held-out images.
     """
     from sklearn import datasets  # here: importing scikit-learn costs a second
 
@@ -137,7 +136,7 @@ def load_digits(split: Split, preparation: Preparation) -> np.ndarray:
 
 
 def held_out_digits(classes: np.ndarray) -> np.ndarray:
-    """Which digits are held out, bool [N], every sixth of a class, given the classes [N] in the dataset's order."""
+    """Returns which digits are held out, bool [N]: every sixth of a class, given the classes [N] in dataset order."""
     held_out = np.zeros(len(classes), bool)
     for digit in range(10):
         held_out[np.flatnonzero(classes == digit)[5::6]] = True

@@ -1,6 +1,7 @@
 """Labels of image datasets, in the order in which `ncsn_tf.data.images` reads the images.
 
-Only evaluation needs them, to train a classifier whose activations samples are compared by; scores are learnt without.
+Only evaluation needs them, to train a classifier whose activations are used to compare samples. Scores are learnt
+without labels.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ class Labels:
     """The classes of a dataset's images.
 
     Attributes:
-      values: int32 [N] in [0, num_classes). Not to be written to.
+      values: int32 [N] in [0, num_classes). Must not be modified.
       num_classes: number of classes, whether or not all of them occur.
     """
 
@@ -33,8 +34,8 @@ class Labels:
         wrong = self.values[(self.values < 0) | (self.values >= self.num_classes)]
         if wrong.size:
             raise ValueError(
-                f"Labels must lie in [0, {self.num_classes}). Received {wrong.size} others, such as {wrong[0]}; -1 "
-                "stands for a class that is not told, so take a split whose classes are."
+                f"Labels must be in [0, {self.num_classes}). Received {wrong.size} others, such as {wrong[0]}; -1 "
+                "stands for an unknown class, so use a split whose classes are known."
             )
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""What the name of a dataset means: the digits, a path, or a dataset of TensorFlow Datasets."""
+"""Interpretation of a dataset's name: the digits, a path, or a dataset of TensorFlow Datasets."""
 
 import difflib
 import glob
@@ -11,18 +11,18 @@ _TFDS_NAME = re.compile(r"[A-Za-z]\w*(/[\w.\-+]+)*(:[\d.*]+)?")
 
 
 def is_path(name: str) -> bool:
-    """Whether a name is read as a path rather than as the name of a dataset."""
+    """Returns whether a name is read as a path rather than as the name of a dataset."""
     if os.path.isdir(os.path.expanduser(name)):
         return True
     has_separator = "/" in name or os.sep in name
     if not has_separator and not glob.has_magic(name) and ".tfrecord" not in name:
         return False
-    # A TFDS name with a configuration, "lsun/church", has a separator too: it is one where no such path exists.
+    # A TFDS name with a configuration, "lsun/church", has a separator too: it is read as one if no such path exists.
     return os.path.exists(name) or ".tfrecord" in name or not _TFDS_NAME.fullmatch(name)
 
 
 def unknown_name(name: str, known: list[str]) -> ValueError:
-    """The error for a name that is no dataset, with the nearest ones that are."""
+    """Returns the error for an unknown dataset name, with the nearest known names."""
     near = difflib.get_close_matches(name, [DIGITS, *known], n=4, cutoff=0.5)
     hint = f" Nearest known names: {', '.join(near)}." if near else ""
     return ValueError(

@@ -16,7 +16,7 @@ def sample_images() -> ImageSource:
 
 
 def extract(source: ImageSource, *, size: int = 8, count: int = 50_000, seed: int = 0) -> np.ndarray:
-    """Cuts square patches at random positions, no position twice, and takes them to grey.
+    """Cuts square patches at random positions, without repetition, and converts them to grey.
 
     Args:
       source: the images; colour becomes ITU-R 601 luma.
@@ -33,7 +33,7 @@ def extract(source: ImageSource, *, size: int = 8, count: int = 50_000, seed: in
     height, width, channels = source.shape
     if not 1 <= size <= min(height, width):
         raise ValueError(
-            f"A patch must lie within an image of {height}x{width} pixels; choose size in 1..{min(height, width)}. "
+            f"A patch must fit within an image of {height}x{width} pixels; choose size in 1..{min(height, width)}. "
             f"Received: size={size}."
         )
     rows, columns = height - size + 1, width - size + 1
@@ -65,8 +65,8 @@ class Whitening:
 
     Attributes:
       mean: the mean patch, [P].
-      matrix: V, [D, P]; its rows are the scaled components, of falling variance.
-      inverse: [P, D], the right inverse of V; its columns are what whitened coordinates look like as patches.
+      matrix: V, [D, P]; its rows are the scaled components, in order of decreasing variance.
+      inverse: [P, D], the right inverse of V; its columns show the whitened coordinates as patches.
     """
 
     mean: np.ndarray
@@ -75,7 +75,7 @@ class Whitening:
 
     @classmethod
     def of(cls, patches: np.ndarray, dimensions: int | None = None) -> "Whitening":
-        """Learns it from patches.
+        """Learns the whitening from patches.
 
         Args:
           patches: [N, P], N > D.
@@ -83,7 +83,7 @@ class Whitening:
             removed.
 
         Raises:
-          ValueError: if the patches are no finite matrix or span fewer than `dimensions`.
+          ValueError: if the patches are not a finite matrix or span fewer than `dimensions`.
         """
         patches = np.asarray(patches, np.float64)
         if patches.ndim != 2 or len(patches) < 2 or not np.isfinite(patches).all():
@@ -100,8 +100,8 @@ class Whitening:
         dimensions = rank if dimensions is None else dimensions
         if not 1 <= dimensions <= rank:
             raise ValueError(
-                f"{len(patches)} patches of {len(mean)} pixels span {rank} dimensions: pixels are constant or follow "
-                "from others, or too few patches differ. Keep at most so many dimensions, at least 1, or take more "
+                f"{len(patches)} patches of {len(mean)} pixels span {rank} dimensions: pixels are constant or depend "
+                "on others, or too few patches differ. Keep at least 1 and at most that many dimensions, or take more "
                 f"patches. Received: dimensions={dimensions}."
             )
         deviations, kept = np.sqrt(variances[:dimensions]), directions[:, :dimensions]

@@ -5,8 +5,8 @@ The training stream is a pure function of (seed, step). Position p = 0, 1, 2, ..
     index = permutation[seed, epoch](p mod N),    epoch = p // N,
 
 and global step s takes the positions s B, ..., (s + 1) B - 1. The permutation is computed, not stored, so a run resumes
-at any step at once, and since noise and flips are drawn for a presentation and not for a batch, any number of replicas,
-workers and batches sees the same pixels.
+at any step at once. Noise and flips are drawn per presentation, not per batch, so the pixels do not depend on the
+number of replicas and workers or on the batch size.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from ncsn_tf.data.images import ImageSource
 from ncsn_tf.data.value_range import UNIT, ValueRange
 
 _SHUFFLE_PASSES = 2
-_KEY_WORDS = 4  # an offset and three words of key for a pass
+_KEY_WORDS = 4  # per pass: an offset and three key words
 
 
 def training_batches(
@@ -36,15 +36,15 @@ def training_batches(
     pipeline_id: int = 0,
     num_pipelines: int = 1,
 ) -> tf.data.Dataset:
-    """The endless training stream, one element a replica and step.
+    """Returns the endless training stream, with one element per replica and step.
 
-    Every image is shown exactly once an epoch, in an order that (seed, epoch) decides. The elements of step s, over all
-    pipelines in order, hold the positions s B to (s + 1) B - 1 whatever the number of replicas. Element i of one
+    Every image is shown exactly once per epoch, in an order determined by (seed, epoch). The elements of step s, over
+    all pipelines in order, hold the positions s B to (s + 1) B - 1 for any number of replicas. Element i of one
     pipeline belongs to step `start_step + i // R` and to its replica `i % R`, R = num_replicas / num_pipelines.
 
     Args:
       source: the images.
-      global_batch_size: B, images a step over all replicas; a multiple of `num_replicas`.
+      global_batch_size: B, images per step over all replicas; a multiple of `num_replicas`.
       seed: the run's seed, in [0, 2^31).
       start_step: the first step to serve; starting late costs nothing.
       random_flip: mirror each presentation left to right with probability 1/2.
@@ -58,18 +58,18 @@ def training_batches(
     Returns:
       A dataset of dictionaries with b = global_batch_size / num_replicas: `image`, float32 [b, H, W, C] in
       `value_range`; `example`, int32 [b], the presentation's number `epoch * N + index` modulo 2^31; and with `labels`
-      `label`, int32 [b]. A number comes back only after 2^31 presentations, and its draws then repeat.
+      `label`, int32 [b]. A number recurs only after 2^31 presentations, and its draws then repeat.
 
     Raises:
-      ValueError: if a size is not positive, a division leaves a rest, or `start_step`, `pipeline_id` or `seed` is out
-        of range.
+      ValueError: if a size is not positive, a division leaves a remainder, or `start_step`, `pipeline_id` or `seed` is
+        out of range.
     """
     _check_layout(global_batch_size, start_step, num_replicas, pipeline_id, num_pipelines)
     batch_size = global_batch_size // num_replicas
     local_replicas = num_replicas // num_pipelines
     count = len(source)
-    # The images stay in host memory, captured by the map function as an argument of the dataset: as a constant of the
-    # graph they would meet the 2 GiB limit of a serialised graph, and on an accelerator they would fill its memory.
+    # The images stay in host memory, captured by the map function as an argument of the dataset: as a graph constant
+    # they would hit the 2 GiB limit of a serialised graph, and on an accelerator they would fill its memory.
     images = source.tensor
     classes = _checked_labels(labels, count)
     with tf.init_scope(), tf.device("CPU:0"):
@@ -112,14 +112,14 @@ def evaluation_batches(
     pipeline_id: int = 0,
     num_pipelines: int = 1,
 ) -> tf.data.Dataset:
-    """The images once, in order, in batches of one static shape.
+    """Returns the images once, in order, in batches of one static shape.
 
-    Batch k holds the images k B to (k + 1) B - 1 over all replicas; its parts lie over elements and pipelines as those
-    of `training_batches`.
+    Batch k holds the images k B to (k + 1) B - 1 over all replicas; it is divided among elements and pipelines as in
+    `training_batches`.
 
     Args:
       source: the images.
-      batch_size: B, images a batch over all replicas; a multiple of `num_replicas`.
+      batch_size: B, images per batch over all replicas; a multiple of `num_replicas`.
       limit: take only the first `limit` images; all of them if None or larger than their number.
       labels: int [N], the classes of the images; None for none.
       value_range: the range of the images that are served.
@@ -131,10 +131,10 @@ def evaluation_batches(
       A dataset of dictionaries with b = batch_size / num_replicas: `image`, float32 [b, H, W, C], the middles
       (x + 0.5) / 256 in `value_range`; `example`, int32 [b], the image's index; `weight`, float32 [b], 1 for an image
       and 0 for padding; and with `labels` `label`, int32 [b].
-      What the last batch lacks is padded with the first image.
+      The last batch is padded with the first image.
 
     Raises:
-      ValueError: if a size or `limit` is not positive, a division leaves a rest, or `pipeline_id` is out of range.
+      ValueError: if a size or `limit` is not positive, a division leaves a remainder, or `pipeline_id` is out of range.
     """
     _check_layout(batch_size, 0, num_replicas, pipeline_id, num_pipelines)
     if limit is not None:
@@ -161,7 +161,7 @@ def evaluation_batches(
 def distributed_training_batches(
     source: ImageSource, strategy: tf.distribute.Strategy, *, global_batch_size: int, **options: Any
 ) -> tf.distribute.DistributedDataset:
-    """`training_batches` over the replicas of a strategy; `options` are its other arguments but the layout's."""
+    """`training_batches` over the replicas of a strategy; `options` are its other arguments except the layout."""
 
     def shard(context: tf.distribute.InputContext) -> tf.data.Dataset:
         return training_batches(source, global_batch_size=global_batch_size, **options, **_layout(context))
@@ -174,8 +174,8 @@ def distributed_evaluation_batches(
 ) -> tuple[tf.distribute.DistributedDataset, int]:
     """`evaluation_batches` over the replicas of a strategy, and their number.
 
-    The dataset repeats, since the workers of a cluster would have to agree on the end of a finite one: take as many
-    batches as the number says.
+    The dataset repeats, since the workers of a cluster would have to agree on the end of a finite one: take only the
+    returned number of batches.
     """
 
     def shard(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -226,8 +226,8 @@ def to_uint8(images: Any) -> np.ndarray:
     array = array.astype(np.float32)
     if np.isnan(array).any():
         raise ValueError(
-            f"Expected images without NaN, but {int(np.isnan(array).sum())} of {array.size} values are NaN: what made "
-            "them has diverged; lower its step size or inspect the checkpoint."
+            f"Expected images without NaN, but {int(np.isnan(array).sum())} of {array.size} values are NaN: the "
+            "sampler or the model has diverged; lower the step size or inspect the checkpoint."
         )
     # Clipped first: the cast of a float beyond a byte's range is undefined.
     return np.minimum(np.floor(np.clip(array, 0.0, 1.0) * 256.0), 255.0).astype(np.uint8)
@@ -239,27 +239,27 @@ def quantise(images: tf.Tensor) -> tf.Tensor:
 
 
 def count_out_of_range(images: np.ndarray) -> int:
-    """The number of values far outside [0, 1]: beyond [-1, 2]. Samples with many of them diverge."""
+    """The number of values far outside [0, 1]: beyond [-1, 2]. Samples with many of them have diverged."""
     return int(np.sum(np.abs(images - 0.5) > 1.5))
 
 
 def to_float(pixels: np.ndarray) -> np.ndarray:
-    """The middles of the bytes' intervals, (x + 0.5) / 256, float32 of the same shape; `to_uint8` takes them back."""
+    """The middles of the bytes' intervals, (x + 0.5) / 256, float32 of the same shape; `to_uint8` inverts it."""
     return ((pixels.astype(np.float32) + 0.5) / 256.0).astype(np.float32)
 
 
 def _permute(index: tf.Tensor, keys: tf.Tensor, count: int) -> tf.Tensor:
-    """Where a pseudo-random permutation of range(count) sends each index; row b uses the permutation of `keys[b]`.
+    """Maps each index by a pseudo-random permutation of range(count); row b uses the permutation of `keys[b]`.
 
-    A folded seed is (random word, folded number), and the shuffle reads a seed's words cut to half its block, 8 bits up
-    to 65,536 images: keyed by the epoch's seed it would know 256 permutations only (measured). Its three words are
-    therefore all drawn, and offsets and a second pass make the number of permutations far larger than any run's epochs.
+    A folded seed is (random word, folded number), and the shuffle truncates a seed's words to half its block, 8 bits up
+    to 65,536 images: keyed by the epoch's seed it would have only 256 permutations (measured). All three key words are
+    therefore drawn, and offsets and a second pass make the number of permutations far larger than any run's epochs.
     """
     draws = random.uniform(keys, (_SHUFFLE_PASSES * _KEY_WORDS,))
     words = tf.cast(draws * 2.0**24, tf.int32)
     for words_of_pass in tf.split(words, _SHUFFLE_PASSES, axis=1):
         offset = tf.cast(words_of_pass[:, 0], tf.int64)
-        # The raw op, since its public wrapper takes one seed a call and a batch may span several epochs.
+        # The raw op, since its public wrapper takes one seed per call and a batch may span several epochs.
         index = tf.raw_ops.RandomIndexShuffle(
             index=tf.math.floormod(index + offset, count),
             seed=words_of_pass[:, 1:],
@@ -288,16 +288,16 @@ def _check_layout(
         raise ValueError(f"start_step must be at least 0. Received: {start_step}.")
     if global_batch_size % num_replicas:
         raise ValueError(
-            f"Every replica takes the same share of a batch. Received global_batch_size={global_batch_size} for "
+            f"Every replica must take the same share of a batch. Received global_batch_size={global_batch_size} for "
             f"{num_replicas} replicas; use a multiple of {num_replicas}."
         )
     if num_replicas % num_pipelines:
         raise ValueError(
-            f"Every pipeline feeds the same number of replicas. Received num_replicas={num_replicas} for "
+            f"Every pipeline must feed the same number of replicas. Received num_replicas={num_replicas} for "
             f"{num_pipelines} pipelines; use a number of pipelines that divides {num_replicas}."
         )
     if not 0 <= pipeline_id < num_pipelines:
-        raise ValueError(f"pipeline_id must lie in [0, num_pipelines={num_pipelines}). Received: {pipeline_id}.")
+        raise ValueError(f"pipeline_id must be in [0, num_pipelines={num_pipelines}). Received: {pipeline_id}.")
 
 
 def _require_positive(**sizes: int) -> None:

@@ -1,4 +1,4 @@
-"""From a decoded picture to a row of the image array: crop, resize, channels, and the memory for it."""
+"""Preparation of decoded pictures as rows of the image array: crop, resize, channels, and the memory for it."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """What happens to every picture of a dataset before it is stored.
+    """The steps applied to every picture of a dataset before it is stored.
 
     Attributes:
       image_size: (height, width) to resize to, or None to keep the size.
       center_crop: the side in pixels of a central square cut out before resizing, or None.
-      channels: 1 or 3 to convert between grey and colour, or None to keep what is there.
+      channels: 1 or 3 to convert between grey and colour, or None to keep the picture's channels.
       memory_limit_gib: the most memory, in GiB, that a dataset's array may take.
     """
 
@@ -23,7 +23,7 @@ class Preparation:
     memory_limit_gib: float = 8.0
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """The size that a picture of (height, width) pixels is stored at.
+        """Returns the size at which a picture of (height, width) pixels is stored.
 
         Raises:
           ValueError: if the picture is smaller than `center_crop`.
@@ -56,7 +56,7 @@ class Preparation:
         return convert_channels(_resize(picture, target), self.channels)
 
     def allocate(self, count: int, shape: Sequence[int], what: str) -> np.ndarray:
-        """An uninitialised array for `count` images of `shape`, (H, W, C).
+        """Returns an uninitialised array for `count` images of `shape`, (H, W, C).
 
         Raises:
           ValueError: if it would need more than `memory_limit_gib`.
@@ -72,7 +72,7 @@ class Preparation:
 
 
 def convert_channels(picture: np.ndarray, channels: int | None) -> np.ndarray:
-    """Grey to colour by repetition, colour to grey by ITU-R 601 luma; uint8 [H, W, C] to uint8 [H, W, channels].
+    """Converts grey to colour by repetition, colour to grey by ITU-R 601 luma; uint8 [H, W, C] to [H, W, channels].
 
     Raises:
       ValueError: for a conversion other than between 1 and 3 channels.

@@ -1,4 +1,4 @@
-"""Which part of a dataset: "train" or "held_out", whole or a slice, and how files without a split are divided."""
+"""Parts of a dataset, "train" or "held_out", whole or a slice, and the division of files that have no split."""
 
 import dataclasses
 import hashlib
@@ -34,7 +34,7 @@ class Split:
         return cls(*match.groups())
 
     def bounds(self, count: int) -> tuple[int, int]:
-        """The range [start, stop) of `count` images that the slice keeps; percentages round to the nearest image.
+        """Returns the range [start, stop) of `count` images that the slice keeps; percentages round to whole images.
 
         Raises:
           ValueError: if it keeps none.
@@ -55,10 +55,10 @@ class Split:
 
 
 def by_hash(keys: Sequence[str], part: str) -> list[int]:
-    """Divides things by their names: about one in ten, those whose SHA-256 is 0 modulo 10, is held out.
+    """Divides items by their names: about one in ten, those whose SHA-256 is 0 modulo 10, is held out.
 
-    A name alone decides, so adding a file moves no other file. Only where that would leave one part empty, a single
-    element moves: the one with the smallest hash is held out, or the one with the largest trained on.
+    The name alone decides, so adding a file moves no other file. The exception: if one part would be empty, a single
+    element moves. The one with the smallest hash is held out, or the one with the largest is used for training.
 
     Args:
       keys: distinct names, such as relative paths.

@@ -24,7 +24,7 @@ def read(name: str, split: Split, preparation: Preparation, *, data_dir: str | N
       split: which part.
       preparation: crop, size, channels, memory limit.
       data_dir: the folder of prepared datasets; TFDS's default if None.
-      download: whether to download and prepare what is not there.
+      download: whether to download and prepare a missing dataset.
 
     Returns:
       uint8 [N, H, W, C].
@@ -79,7 +79,7 @@ def bounds(builder: Any, split: Split, name: str) -> tuple[str, int, int]:
 
 
 def damaged(builder: Any, name: str, what: str) -> ValueError:
-    """The error for prepared data that cannot be read, or not to their end."""
+    """Returns the error for prepared data that cannot be read completely."""
     return ValueError(
         f"The prepared data of {name!r} in {builder.data_path} are damaged: {what}. Delete that folder and prepare "
         "the dataset again."
@@ -107,7 +107,7 @@ def _prepare(pictures: np.ndarray, preparation: Preparation) -> np.ndarray:
 
 
 def prepared_builder(name: str, data_dir: str | None, download: bool) -> Any:
-    """The builder of a dataset that is prepared, or made so by a download.
+    """Returns the builder of a dataset that is already prepared, or is downloaded and prepared now.
 
     Raises:
       ValueError: if the dataset is unknown, not prepared, or cannot be downloaded.
@@ -132,7 +132,7 @@ def prepared_builder(name: str, data_dir: str | None, download: bool) -> Any:
         )
     try:
         builder.download_and_prepare()
-    except Exception as error:  # whatever network, disk or a moved file raise, the user's remedy is one
+    except Exception as error:  # network, disk and moved files raise different errors, with the same remedy
         raise ValueError(
             f"Downloading {name!r} into {where} failed: {type(error).__name__}: {error}. Check the network, or prepare "
             f"it elsewhere with `tfds build` and point data_dir (`--config.data.data_dir`) to it; the dataset "

@@ -17,7 +17,7 @@ _SIDE_KEYS = (("height", "width", "depth"), ("image/height", "image/width", "ima
 
 
 def recognises(path: str) -> bool:
-    """Whether a path means TFRecords: a file or glob with ".tfrecord" in its name, or a folder of such files."""
+    """Returns whether a path denotes TFRecords: a file or glob with ".tfrecord" in its name, or a folder of these."""
     return bool(_MARK in os.path.basename(path) or _folder_files(path))
 
 
@@ -28,9 +28,9 @@ def read(path: str, split: Split, preparation: Preparation) -> np.ndarray:
     JPEG, BMP, GIF or WebP, or the raw bytes of a uint8 image of any number of channels with its sizes in the int64
     feature "shape" (height, width, channels) or in "height", "width" and "depth". Files ending in ".gz" are gunzipped.
 
-    The two parts are subfolders "train" and "test", "held_out" or "validation", where both are there; else files with
-    these words in their names, as in "mnist-train.tfrecord-00000-of-00001", where there are both kinds; else about one
-    record in ten, chosen by the hash of "file name#record number", is held out.
+    The two parts are subfolders "train" and "test", "held_out" or "validation", if both exist; else files with these
+    words in their names, as in "mnist-train.tfrecord-00000-of-00001", if there are both kinds; else about one record in
+    ten, chosen by the hash of "file name#record number", is held out.
 
     Args:
       path: a file, a glob or a folder, on any file system that `tf.io.gfile` reaches.
@@ -68,7 +68,7 @@ def read(path: str, split: Split, preparation: Preparation) -> np.ndarray:
 
 
 def _files_of(path: str, part: str) -> tuple[list[str], bool]:
-    """The sorted files to read, and whether they are those of `part` alone."""
+    """Returns the sorted files to read, and whether they contain `part` alone."""
     for held_out in HELD_OUT_FOLDERS:
         train, other = (_in_folder(os.path.join(path, name)) for name in ("train", held_out))
         if train and other:
@@ -113,18 +113,18 @@ def _records(file: str) -> Iterator[tuple[int, bytes, str]]:
             number += 1
     except tf.errors.OpError as error:
         raise ValueError(
-            f"{file}, record {number}, cannot be read ({error.message}). The file is damaged or no TFRecord file; "
-            "write or copy it again."
+            f"{file}, record {number}, cannot be read ({error.message}). The file is damaged or not a TFRecord "
+            "file; write or copy it again."
         ) from error
 
 
 def _image_of(data: bytes, where: str) -> tuple[bytes, tuple[int, ...] | None]:
-    """The bytes of an example's image, and its shape if it lies there raw."""
+    """Returns the bytes of an example's image, and its shape if it is stored raw."""
     try:
         features = tf.train.Example.FromString(data).features.feature
     except DecodeError as error:
         raise ValueError(
-            f"{where}, is no tf.train.Example ({error}). Write the records as tf.train.Example."
+            f"{where}, is not a tf.train.Example ({error}). Write the records as tf.train.Example."
         ) from error
     key = next((key for key in _IMAGE_KEYS if key in features and len(features[key].bytes_list.value) == 1), None)
     if key is None:

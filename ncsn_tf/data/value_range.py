@@ -1,7 +1,7 @@
-"""The value range of an SDE's data, entered and left at the data boundary alone.
+"""The value range of an SDE's data; images are converted only at the data boundary.
 
-Users, files, masks and exports speak of images within [0, 1]. Between the data boundary and the samples, images are in
-the range of the SDE: [0, 1] for VE, [-1, 1] for VP.
+Users, files, masks and exports use images in [0, 1]. Between the data boundary and the samples, images are in the range
+of the SDE: [0, 1] for VE, [-1, 1] for VP.
 """
 
 import dataclasses
@@ -10,11 +10,11 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class ValueRange:
-    """Maps images within [0, 1] to [low, high] and back.
+    """Maps images in [0, 1] to [low, high] and back.
 
     Attributes:
-      low: what 0 is mapped to.
-      high: what 1 is mapped to.
+      low: the value to which 0 is mapped.
+      high: the value to which 1 is mapped.
 
     Raises:
       ValueError: unless low < high.
@@ -28,11 +28,11 @@ class ValueRange:
             raise ValueError(f"A value range needs low < high. Received: low={self.low}, high={self.high}.")
 
     def encode(self, images: Any) -> Any:
-        """Images of [0, 1], a float tensor or array, in [low, high]; the same object for the range [0, 1]."""
+        """Maps images, a float tensor or array, from [0, 1] to [low, high]; returns the same object for [0, 1]."""
         return images if self == UNIT else images * (self.high - self.low) + self.low
 
     def decode(self, images: Any) -> Any:
-        """Images of [low, high], a float tensor or array, in [0, 1]; the same object for the range [0, 1]."""
+        """Maps images, a float tensor or array, from [low, high] to [0, 1]; returns the same object for [0, 1]."""
         return images if self == UNIT else (images - self.low) * (1.0 / (self.high - self.low))
 
 

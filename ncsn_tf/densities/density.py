@@ -1,7 +1,7 @@
-"""What a density whose perturbed law is known answers: its log-density, its score, its samples.
+"""The interface of densities whose perturbed law is known: log-density, score and samples.
 
-Inside, all is float64 and in logarithms, and comes back in x's own type: far out the score is as exact as near the
-modes. All of it runs in a tf.function and under XLA.
+All computation is in float64 and in logarithms, and results have x's type: the score is as exact far out as near the
+modes. Everything runs in a tf.function and under XLA.
 """
 
 import abc
@@ -13,19 +13,19 @@ import numpy as np
 import tensorflow as tf
 
 Coefficient = float | tf.Tensor
-"""alpha or sigma: a scalar, or [B] with a value an example."""
+"""alpha or sigma: a scalar, or [B] with one value per example."""
 
 LOG_ROOT_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 
 
 class Perturbation(Protocol):
-    """What is asked of an SDE: (alpha, sigma), each [B] for t of shape [B], of x_t = alpha(t) x_0 + sigma(t) z."""
+    """The required part of an SDE: (alpha, sigma), each [B] for t of shape [B], of x_t = alpha(t) x_0 + sigma(t) z."""
 
     def marginal(self, t: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]: ...
 
 
 class Density(abc.ABC):
-    """Answers for alpha x_0 + sigma z, the law that an SDE gives its data x_0; here all inputs are checked."""
+    """The density of alpha x_0 + sigma z, the law that an SDE gives its data x_0. This class checks all inputs."""
 
     _density_needs_noise: ClassVar[bool] = False
     _score_needs_noise: ClassVar[bool] = False
@@ -39,7 +39,7 @@ class Density(abc.ABC):
     def sample(self, seeds: tf.Tensor) -> tf.Tensor:
         """Draws clean examples, float32 [B, *shape], for seeds int32 [B, 2]; row b depends on `seeds[b]` alone."""
 
-    # The two below see x [B, D] and coefficients [B, 1] or [1, 1], all float64.
+    # The two methods below receive x [B, D] and coefficients [B, 1] or [1, 1], all float64.
 
     @abc.abstractmethod
     def _log_prob(self, x: tf.Tensor, alpha: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor: ...
@@ -59,13 +59,13 @@ class Density(abc.ABC):
           [B], of x's type.
 
         Raises:
-          ValueError: for an x of another shape, and for other coefficients, if they are known before the graph runs.
+          ValueError: for an x of another shape, and for invalid coefficients that are known before the graph runs.
         """
         x = tf.convert_to_tensor(x)
         return tf.cast(self._log_prob(*self._inputs(x, alpha, sigma, self._density_needs_noise)), x.dtype)
 
     def score(self, x: tf.Tensor, alpha: Coefficient = 1.0, sigma: Coefficient = 0.0) -> tf.Tensor:
-        """The gradient of `log_prob` at x, [B, *shape] of x's type; arguments and errors as there."""
+        """The gradient of `log_prob` at x, [B, *shape] of x's type; same arguments and errors as `log_prob`."""
         x = tf.convert_to_tensor(x)
         score = self._score(*self._inputs(x, alpha, sigma, self._score_needs_noise))
         return tf.cast(tf.reshape(score, tf.shape(x)), x.dtype)
@@ -89,10 +89,10 @@ class Density(abc.ABC):
 
 def _coefficient(name: str, value: Coefficient, x: tf.Tensor, positive: bool) -> tf.Tensor:
     """alpha or sigma as float64, [B, 1] or [1, 1]."""
-    # A Python number goes to float64 straight: by way of TensorFlow's float32 it would lose half its digits.
+    # A Python number is converted to float64 directly: through TensorFlow's float32 it would lose half its digits.
     value = tf.cast(value if tf.is_tensor(value) else np.asarray(value, np.float64), tf.float64)
     if value.shape.rank not in (0, 1) or (value.shape.rank and not value.shape.is_compatible_with(x.shape[:1])):
-        raise ValueError(f"{name} must be a scalar or [B], a value an example. Received: {value.shape}, x {x.shape}.")
+        raise ValueError(f"{name} must be a scalar or [B], one per example. Received: {value.shape}, x {x.shape}.")
     known: Any = tf.get_static_value(value)
     if known is not None and not np.all((known > 0.0 if positive else known >= 0.0) & (known < math.inf)):
         least = "positive" if positive else "zero or more"

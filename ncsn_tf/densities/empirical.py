@@ -1,4 +1,4 @@
-"""The noised empirical density of a data set, which score matching would learn if it learnt the data by heart."""
+"""The noised empirical density of a data set, which score matching would learn if it memorised the data."""
 
 import dataclasses
 import functools
@@ -16,15 +16,15 @@ from ncsn_tf.densities.density import LOG_ROOT_TWO_PI, Coefficient, Density
 class Empirical(Density):
     """The data themselves, each with probability 1/N: images or vectors.
 
-    Perturbed it is the mixture (1/N) sum_i N(alpha x_i, sigma^2 I), sigma positive. Its score, the best that denoising
-    score matching on these points can reach, is (alpha E[x_0 | x] - x) / sigma^2, and E[x_0 | x] the mean of the points
-    under the softmax of -|x - alpha x_i|^2 / (2 sigma^2).
+    When perturbed, it is the mixture (1/N) sum_i N(alpha x_i, sigma^2 I), sigma positive. Its score, the best that
+    denoising score matching on these points can reach, is (alpha E[x_0 | x] - x) / sigma^2, where E[x_0 | x] is the
+    mean of the points under the softmax of -|x - alpha x_i|^2 / (2 sigma^2).
 
     Squared distances are expanded into products, in float64: at 3,072 dimensions they are 1e3, off by 1e-13 (by 1e-4 in
-    float32, which is sigma^2 itself at sigma = 0.01). The softmax runs over chunks of at most 4,096 points and 32 MiB:
-    memory grows with N by the points alone. Measured on two CPU cores, 50,000 of 32x32x3 take 614 MB, as much again in
-    TensorFlow (twice that while they are copied), and the scores of 64 examples 150 MB more, in 1.4 s. Autodiff through
-    `log_prob` would keep every chunk; `score` needs none.
+    float32, which is sigma^2 itself at sigma = 0.01). The softmax runs over chunks of at most 4,096 points and 32 MiB,
+    so only the points themselves make memory grow with N. Measured on two CPU cores, 50,000 points of 32x32x3 take
+    614 MB, the same again in TensorFlow (twice that while they are copied), and the scores of 64 examples 150 MB more,
+    in 1.4 s. Autodiff through `log_prob` would keep every chunk; `score` does not need it.
 
     Attributes:
       points: x_i, float [N, ...], N at least 1, in data units.
@@ -41,7 +41,7 @@ class Empirical(Density):
         points = np.asarray(self.points)
         got = f"Received: dtype {points.dtype}, shape {points.shape}"
         if points.ndim < 2 or not points.size or not np.issubdtype(points.dtype, np.floating):
-            raise ValueError(f"Points must be floats [N, ...], none of them 0; divide bytes by 255. {got}.")
+            raise ValueError(f"Points must be floats [N, ...], no dimension 0; divide bytes by 255. {got}.")
         if not np.all(np.isfinite(points)):
             raise ValueError(f"Points must be finite. {got}, with a NaN or an infinity.")
         object.__setattr__(self, "points", points)
@@ -61,7 +61,7 @@ class Empirical(Density):
         return tf.reshape(tf.cast(rows, tf.float32), [-1, *self.shape])
 
     def posterior_mean(self, x: tf.Tensor, alpha: Coefficient = 1.0, *, sigma: Coefficient) -> tf.Tensor:
-        """E[x_0 | x], the best denoising of x in the mean square, [B, *shape]; arguments and errors of `log_prob`."""
+        """E[x_0 | x], the denoiser of least mean squared error, [B, *shape]; arguments and errors of `log_prob`."""
         x = tf.convert_to_tensor(x)
         _, mean = self._posterior(*self._inputs(x, alpha, sigma, True))
         return tf.cast(tf.reshape(mean, tf.shape(x)), x.dtype)
@@ -82,12 +82,12 @@ class Empirical(Density):
         def add_chunk(k: tf.Tensor, peak: tf.Tensor, total: tf.Tensor, weighted: tf.Tensor):
             start = tf.minimum(k * size, count - size)  # the last chunk is as long as the others, which XLA requires
             points = tf.cast(tf.slice(self._tensor, [start, 0], [size, width]), tf.float64)
-            # |x|^2, the same for all points, is left for the end: far out it would drown their differences.
+            # |x|^2, the same for all points, is added at the end: far out it would swamp their differences.
             products = tf.matmul(x, points, transpose_b=True)
             logits = alpha * (products - 0.5 * alpha * tf.reduce_sum(points**2, axis=1)) / sigma**2
             fresh = start + tf.range(size) >= k * size
             logits = tf.where(fresh, logits, tf.constant(-math.inf, x.dtype))
-            # Sums are kept relative to the largest logit so far. Any such reference gives the same result: no gradient.
+            # Sums are relative to the largest logit so far. Any reference gives the same result, so it has no gradient.
             new_peak = tf.stop_gradient(tf.maximum(peak, tf.reduce_max(logits, axis=1, keepdims=True)))
             shrink, weights = tf.exp(peak - new_peak), tf.exp(logits - new_peak)
             total = shrink * total + tf.reduce_sum(weights, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Toy densities: data whose perturbed law is known, so that samplers and scores can be judged without training."""
+"""Toy densities: data whose perturbed law is known, so that samplers and scores can be evaluated without training."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from ncsn_tf.densities.density import LOG_ROOT_TWO_PI, Coefficient, Density
 class Mixture(Density):
     """A mixture of isotropic Gaussians, sum_k w_k N(m_k, s_k^2 I).
 
-    Perturbed it is the mixture of N(alpha m_k, v_k I), v_k = alpha^2 s_k^2 + sigma^2, with the score
+    When perturbed, it is the mixture of N(alpha m_k, v_k I), v_k = alpha^2 s_k^2 + sigma^2, with the score
     sum_k r_k (alpha m_k - x) / v_k, where r_k is the probability that x came from component k.
 
     Attributes:
@@ -25,7 +25,7 @@ class Mixture(Density):
       deviations: s, a scalar or [K], positive, in data units.
 
     Raises:
-      ValueError: if they are not so.
+      ValueError: if an attribute is invalid.
     """
 
     weights: np.ndarray
@@ -39,7 +39,7 @@ class Mixture(Density):
                 "A mixture needs weights [K], means [K, D] and deviations [K] or a scalar. "
                 f"Received shapes: {weights.shape}, {means.shape}, {deviations.shape}."
             )
-        # 1e-6 lets weights rounded to float32 through; a weight that was forgotten is larger.
+        # 1e-6 allows for weights rounded to float32; a forgotten weight makes a larger difference.
         if not (np.all(weights >= 0.0) and abs(weights.sum() - 1.0) < 1e-6):
             raise ValueError(f"A mixture's weights must sum to 1, none negative. Received: {weights}.")
         _check_positive("A mixture's deviations", deviations)
@@ -115,7 +115,7 @@ class Ring(Density):
     def _polar(self, x: tf.Tensor, alpha: tf.Tensor, sigma: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """r, R and v."""
         squares = tf.reduce_sum(x**2, axis=1, keepdims=True)
-        # At the centre the root has no derivative; the density's is 0, which is what `where` leaves.
+        # At the centre the root has no derivative; the density's derivative is 0, which is what `where` gives.
         r = tf.where(squares > 0.0, tf.sqrt(tf.where(squares > 0.0, squares, 1.0)), 0.0)
         return r, alpha * self.radius, (alpha * self.width) ** 2 + sigma**2
 
@@ -136,20 +136,21 @@ class Ring(Density):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Boxes(Density):
-    """The same density in each of K disjoint boxes, none outside.
+    """The uniform density on the union of K disjoint boxes.
 
-    With V the volume of all boxes together, the perturbed density is
+    With V the total volume of the boxes, the perturbed density is
 
         p(x) = 1 / (alpha^D V) sum_k prod_d [Phi((x_d - alpha l_kd) / sigma) - Phi((x_d - alpha u_kd) / sigma)].
 
-    At sigma = 0 `log_prob` is flat in the boxes and -infinity outside, and there is no score: it is refused, or NaN.
+    At sigma = 0, `log_prob` is flat in the boxes and -infinity outside, and the score does not exist: `score` raises,
+    or returns NaN for a sigma that is known only when the graph runs.
 
     Attributes:
       lower: l, [K, D], the least corner of each box, in data units.
       upper: u, [K, D], the greatest.
 
     Raises:
-      ValueError: if the corners are no boxes with lower < upper, or two boxes overlap.
+      ValueError: if the corners do not define boxes with lower < upper, or two boxes overlap.
     """
 
     lower: np.ndarray
@@ -159,13 +160,13 @@ class Boxes(Density):
     def __post_init__(self):
         lower, upper = _arrays(self, "lower", "upper")
         if lower.ndim != 2 or lower.shape != upper.shape or not lower.size:
-            raise ValueError(f"Boxes need corners [K, D], twice. Received shapes: {lower.shape}, {upper.shape}.")
+            raise ValueError(f"Boxes need lower and upper, both [K, D]. Received shapes: {lower.shape}, {upper.shape}.")
         if not (np.all(lower < upper) and np.all(np.isfinite([lower, upper]))):
             raise ValueError(f"Boxes need lower < upper, both finite. Received: {lower.tolist()}, {upper.tolist()}.")
         shared = np.minimum(upper[:, None], upper) - np.maximum(lower[:, None], lower)
         pairs = np.argwhere(np.triu(np.all(shared > 1e-9 * (upper - lower), axis=-1), k=1))  # 1e-9: edges are rounded
         if len(pairs):
-            raise ValueError(f"Boxes must not overlap: cut them apart. Received: boxes {pairs[0].tolist()} do.")
+            raise ValueError(f"Boxes must not overlap; split them. Received: boxes {pairs[0].tolist()} overlap.")
 
     @classmethod
     def square(cls, side: float = 2.0) -> "Boxes":
@@ -212,8 +213,8 @@ class Boxes(Density):
         scale = (alpha / sigma)[:, :, None]
         half = scale * (0.5 * (self.upper - self.lower))
         y = (x / sigma)[:, None] - scale * (0.5 * (self.upper + self.lower))
-        # The mass Phi(y + h) - Phi(y - h) is even in y. Taken where both arguments lie low, and relative to the larger
-        # Phi, it keeps its digits; so does the slope phi(y + h) - phi(y - h), relative to the larger phi.
+        # The mass Phi(y + h) - Phi(y - h) is even in y. Computed at -|y| and relative to the larger Phi, it keeps its
+        # digits; so does the slope phi(y + h) - phi(y - h), relative to the larger phi.
         log_near, near_ratio = _log_ndtr(half - tf.abs(y))
         _, far_ratio = _log_ndtr(-half - tf.abs(y))
         log_phi_fall = -2.0 * half * tf.abs(y)
@@ -224,9 +225,9 @@ class Boxes(Density):
 
 @dataclasses.dataclass(frozen=True)
 class TwoMoons:
-    """Two half circles of radius 1 that interlock, about (0, 0) and (1, 1/2), blurred by N(0, width^2 I).
+    """Two interlocking half circles of radius 1 about (0, 0) and (1, 1/2), blurred by N(0, width^2 I).
 
-    It gives samples only: no closed form of its density, perturbed or not, is known here.
+    It gives samples only: its density, perturbed or not, is not implemented in closed form.
 
     Attributes:
       width: standard deviation of the blur, in data units; a ValueError unless it is positive and finite.
@@ -251,7 +252,7 @@ def _draw(seeds: tf.Tensor, uniforms: int, normals: int) -> tuple[tf.Tensor, tf.
 
 
 def _choose(u: tf.Tensor, probabilities: np.ndarray) -> tf.Tensor:
-    """Indices that have these probabilities [K], int32 [B], made of uniform numbers u [B]."""
+    """Draws indices with these probabilities [K], int32 [B], from uniform numbers u [B]."""
     bounds = tf.constant(np.cumsum(probabilities)[:-1], tf.float32)
     return tf.reduce_sum(tf.cast(u[:, None] >= bounds, tf.int32), axis=1)
 
@@ -265,9 +266,9 @@ def _direction(angle: tf.Tensor) -> tf.Tensor:
 
 
 def _log_ndtr(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """log Phi(z) and log Phi(z) / phi(z) of the normal distribution, in float64 and to 1e-15 of themselves.
+    """log Phi(z) and log Phi(z) / phi(z) of the normal distribution, in float64, with relative error 1e-15.
 
-    By erfc down to z = -20, and beyond by phi(z) / -z (1 - 1/z^2 + 3/z^4 - 15/z^6 ...), whose tenth term is 1e-17 there
+    By erfc down to z = -20, and below by phi(z) / -z (1 - 1/z^2 + 3/z^4 - 15/z^6 ...), whose tenth term is 1e-17 there
     (Abramowitz & Stegun 26.2.12).
     """
     body, tail = tf.maximum(z, -20.0), tf.minimum(z, -20.0)

@@ -29,7 +29,7 @@ def some_parameters(dimensions=3, seed=1):
 # The objective
 
 
-def test_objective_is_the_trace_of_the_jacobian_and_half_the_square_of_the_score():
+def test_objective_is_the_trace_of_the_jacobian_plus_half_the_squared_score():
     """Theorem 1's form, with both derivatives of log q taken by TensorFlow."""
     x, (mean, precision) = tf.constant(sample()), some_parameters()
     with tf.GradientTape() as outer:
@@ -46,7 +46,7 @@ def test_objective_is_the_trace_of_the_jacobian_and_half_the_square_of_the_score
 def test_gradient_is_that_of_the_objective():
     x, (mean, precision) = sample(), some_parameters()
     to_mean, to_precision = gaussian.gradient(x, mean, precision)
-    np.testing.assert_allclose(to_precision, to_precision.T, rtol=1e-12)  # which the steps below cannot see
+    np.testing.assert_allclose(to_precision, to_precision.T, rtol=1e-12)  # the steps below cannot detect this
     step = 1e-5
     for i in range(3):
         shift = step * np.eye(3)[i]
@@ -64,7 +64,7 @@ def test_gradient_is_that_of_the_objective():
 
 
 @pytest.mark.parametrize(("count", "dimensions"), [(2, 1), (4, 3), (200, 3), (1000, 20)])
-def test_estimate_is_that_of_maximum_likelihood(count, dimensions):
+def test_estimate_equals_that_of_maximum_likelihood(count, dimensions):
     x = sample(count, dimensions)
     model = GaussianScoreMatching().fit(x)
     covariance = np.atleast_2d(np.cov(x, rowvar=False, bias=True))
@@ -75,7 +75,7 @@ def test_estimate_is_that_of_maximum_likelihood(count, dimensions):
     np.testing.assert_allclose(model.precision_, inverse, atol=rounding * np.abs(inverse).max())
 
 
-def test_estimate_is_where_the_gradient_vanishes_and_the_objective_is_least():
+def test_gradient_vanishes_and_objective_is_least_at_the_estimate():
     x = sample()
     model = GaussianScoreMatching().fit(x)
     to_mean, to_precision = gaussian.gradient(x, model.mean_, model.precision_)
@@ -90,8 +90,8 @@ def test_estimate_is_where_the_gradient_vanishes_and_the_objective_is_least():
         assert gaussian.objective(x, model.mean_, model.precision_ + size * (step + step.T)) > least
 
 
-def test_estimate_keeps_its_digits_when_units_differ():
-    """In these units the covariance has a condition number above 1e20, and no information is lost."""
+def test_estimate_keeps_its_precision_when_units_differ():
+    """In these units the covariance has a condition number above 1e20, yet no information is lost."""
     x, units = sample(), np.array([1e-6, 1.0, 1e6])
     model, scaled = GaussianScoreMatching().fit(x), GaussianScoreMatching().fit(x * units)
     np.testing.assert_allclose(scaled.precision_ * np.outer(units, units), model.precision_, rtol=1e-9)
@@ -116,12 +116,12 @@ def test_score_function_is_the_gradient_of_the_log_density(dtype):
     np.testing.assert_allclose(score, expected, rtol=1e-4 if dtype == np.float32 else 1e-11)
 
 
-def test_samplers_take_the_score_function():
+def test_samplers_accept_the_score_function():
     """Langevin dynamics under the learnt score, started from one point, has the learnt mean and covariance."""
     model = GaussianScoreMatching().fit(sample(dimensions=2))
     smallest = np.linalg.eigvalsh(model.covariance_)[0]
     step, count = langevin.Langevin(langevin.constant(0.1 * smallest)), 4_000
-    sde = VE(sigma_max=1.0, sigma_min=0.01)  # which neither the step nor the score looks at
+    sde = VE(sigma_max=1.0, sigma_min=0.01)  # neither the step nor the score uses it
     sampler = driver.FixedSteps(sde, step, times.repeat_times(np.zeros(1), 2000), jit_compile=True)
     seeds, start, _ = blocks.start_samples(tf.range(count), driver.uniform_prior, (2,), run_seed=0)
     x = sampler(model.score_function, start, seeds).x.numpy().astype(np.float64)
@@ -133,15 +133,15 @@ def test_samplers_take_the_score_function():
     assert (np.abs(again.covariance_ - model.covariance_) < error + 1.1 * bias).all()
 
 
-# The habits of an estimator
+# The estimator interface
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
-def test_estimator_passes_scikit_learns_ordeal():
+def test_estimator_passes_scikit_learns_checks():
     check_estimator(GaussianScoreMatching())
 
 
-def test_fitting_twice_gives_the_same():
+def test_fitting_twice_gives_the_same_estimate():
     x = sample()
     model = clone(GaussianScoreMatching()).fit(x)
     first = model.precision_

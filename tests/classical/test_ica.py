@@ -1,4 +1,4 @@
-"""Independent components: the logistic density, both objectives, and the precision with which W comes back."""
+"""Independent components: the logistic density, both objectives, and the precision with which W is recovered."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def sources(count, dimensions=3, seed=0):
 
 
 def matched(product):
-    """W A with its rows put in the order and the signs that come nearest to the identity."""
+    """W A with its rows in the order and with the signs that are nearest to the identity."""
     order = np.argmax(np.abs(product), axis=0)
     assert sorted(order) == list(range(len(product)))
     return product[order] * np.sign(np.diag(product[order]))[:, None]
@@ -48,7 +48,7 @@ def test_density_integrates_to_one(density):
     assert np.log(total) == pytest.approx(density.log_normaliser, abs=1e-9)
 
 
-def test_logistic_density_is_that_of_unit_variance():
+def test_logistic_density_has_unit_variance():
     s = np.linspace(-6, 6, 25)
     np.testing.assert_allclose(LOGISTIC.log_density(s) - LOGISTIC.log_normaliser, UNIT_VARIANCE.logpdf(s), rtol=1e-12)
     assert UNIT_VARIANCE.var() == pytest.approx(1.0)
@@ -66,7 +66,7 @@ def test_log_density_neither_overflows_nor_loses_its_tail():
 
 
 @pytest.mark.parametrize("count", [2, 5])
-def test_objective_is_the_trace_of_the_jacobian_and_half_the_square_of_the_score(count):
+def test_objective_is_the_trace_of_the_jacobian_plus_half_the_squared_score(count):
     """Theorem 1's form for any filters and weights, with both derivatives of the log-density taken by TensorFlow."""
     rng = np.random.default_rng(0)
     x = tf.constant(rng.standard_normal((40, 3)))
@@ -110,7 +110,7 @@ def gradient_in(objective, x, w, step=1e-5):
     return found
 
 
-def test_gradients_that_the_search_follows_are_those_of_the_objectives():
+def test_gradients_used_by_the_search_are_those_of_the_objectives():
     """With respect to B, where W = B V."""
     rng = np.random.default_rng(3)
     x, v, b = rng.standard_normal((60, 3)), rng.standard_normal((3, 3)), rng.standard_normal((3, 3))
@@ -121,7 +121,7 @@ def test_gradients_that_the_search_follows_are_those_of_the_objectives():
         np.testing.assert_allclose(gradient, sign * gradient_in(objective, x, b @ v) @ v.T, rtol=1e-6, atol=1e-7)
 
 
-def test_gradient_of_the_likelihood_is_in_closed_form():
+def test_gradient_of_the_likelihood_matches_its_closed_form():
     """W^-T + mean g(W x) x'."""
     rng = np.random.default_rng(4)
     x, w = rng.standard_normal((60, 3)), rng.standard_normal((3, 3))
@@ -136,7 +136,7 @@ def test_gradient_of_the_likelihood_is_in_closed_form():
 def asymptotic_variances(method):
     """n times the variance of an off-diagonal entry of W A, and of a diagonal one, where A is a rotation.
 
-    The estimating function of W_ij at W = I is h_ij; the variance is the sandwich H^-1 cov(h) H^-1, which falls apart
+    The estimating function of W_ij at W = I is h_ij; the variance is the sandwich H^-1 cov(h) H^-1, which decomposes
     into blocks of (ij, ji) and into single ii. For score matching H is E[dpsi/dW_ij . dpsi/dW_kl]: the model is true.
     """
 
@@ -167,7 +167,7 @@ def asymptotic_variances(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_unmixing_matrix_comes_back_with_its_asymptotic_precision(method):
+def test_the_unmixing_matrix_is_recovered_with_its_asymptotic_precision(method):
     count, runs, mixing = 4_000, 16, rotation(3)
     deviations = []
     for run in range(runs):
@@ -177,13 +177,13 @@ def test_the_unmixing_matrix_comes_back_with_its_asymptotic_precision(method):
     off_diagonal, diagonal = (variance / count for variance in asymptotic_variances(method))
     pairs = np.array(deviations)[:, ~np.eye(3, dtype=bool)]
     singles = np.array(deviations)[:, np.eye(3, dtype=bool)]
-    # Entries ij and ji are dependent, so runs x 3 pairs count as that many draws.
+    # Entries ij and ji are dependent, so only runs x 3 pairs count as independent draws.
     assert np.mean(pairs**2) == pytest.approx(off_diagonal, rel=4 * np.sqrt(2 / (3 * runs)))
     assert np.mean(singles**2) == pytest.approx(diagonal, rel=4 * np.sqrt(2 / (3 * runs)))
     assert np.abs(pairs).max() < 5 * np.sqrt(off_diagonal)
 
 
-def test_score_matching_estimate_is_where_its_gradient_vanishes():
+def test_gradient_vanishes_at_the_score_matching_estimate():
     x = sources(2_000) @ np.random.default_rng(0).standard_normal((3, 3))
     model = ScoreMatchingICA().fit(x)
     gradient = gradient_in(ica.objective, x - x.mean(0), model.components_)
@@ -204,7 +204,7 @@ def test_likelihood_equations_hold_at_the_maximum():
     np.testing.assert_allclose(model.mixing_ @ model.components_, np.eye(3), atol=1e-12)
 
 
-def test_maximum_likelihood_follows_linear_maps_and_score_matching_only_similarities():
+def test_maximum_likelihood_is_equivariant_to_linear_maps_and_score_matching_only_to_similarities():
     x, turn = sources(2_000), rotation(3, seed=1)
     shear = np.eye(3) + 0.8 * np.eye(3, k=1)
     for method, maps in (("score_matching", [turn, 1e3 * turn]), ("maximum_likelihood", [turn, 1e-3 * shear])):
@@ -233,24 +233,24 @@ def test_score_function_is_the_gradient_of_the_log_density():
     np.testing.assert_allclose(single, expected, rtol=1e-4, atol=1e-5)
 
 
-# The habits of an estimator
+# The estimator interface
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
-def test_estimator_passes_scikit_learns_ordeal():
+def test_estimator_passes_scikit_learns_checks():
     check_estimator(ScoreMatchingICA())
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_one_dimension_is_a_matter_of_scale(method):
-    """The components' only freedom is then their norm: that of the inverse deviation, if the sources are logistic."""
+def test_one_dimension_recovers_the_scale(method):
+    """In one dimension only the norm is free: it is the inverse deviation if the sources are logistic."""
     x = 7.0 * sources(4_000, 1)
     model = ScoreMatchingICA(method).fit(x)
     deviation = np.sqrt(asymptotic_variances(method)[1] / 4_000)
     assert abs(7.0 * abs(model.components_[0, 0]) - 1.0) < 4 * deviation
 
 
-def test_fitting_twice_gives_the_same():
+def test_fitting_twice_gives_the_same_estimate():
     x = sources(300)
     model = clone(ScoreMatchingICA(n_init=2, random_state=3)).fit(x)
     first = model.components_
@@ -270,7 +270,7 @@ def test_the_lowest_of_several_searches_is_kept(monkeypatch):
     assert model.loss_ == 1.0 and next(values, None) is None
 
 
-def test_a_search_that_is_cut_short_says_so():
+def test_a_search_that_stops_early_warns():
     with pytest.warns(ConvergenceWarning, match="stopped after 2 iterations.*raise max_iter or tol"):
         model = ScoreMatchingICA(max_iter=2).fit(sources(300))
     assert not model.converged_
@@ -300,5 +300,5 @@ def test_widths_that_disagree_are_refused():
         model.score_function(sources(9, 2))
     with pytest.raises(ValueError, match=r"Received: x \(9, 2\), filters \(4, 3\), alphas \(4,\)"):
         components.objective(TANH, sources(9, 2), np.ones((4, 3)), np.ones(4))
-    with pytest.raises(ValueError, match=r"one alpha a filter. Received.*alphas \(3,\)"):
+    with pytest.raises(ValueError, match=r"one alpha per filter. Received.*alphas \(3,\)"):
         components.score(TANH, sources(9, 3), np.ones((4, 3)), np.ones(3))

@@ -1,4 +1,4 @@
-"""The overcomplete model: equation 12, and filters that come back from data drawn from the model itself."""
+"""The overcomplete model: equation 12, and the recovery of filters from data drawn from the model itself."""
 
 import numpy as np
 import pytest
@@ -32,15 +32,15 @@ def test_objective_is_equation_12():
     assert float(overcomplete.objective(x, w, alphas)) == pytest.approx(first + 0.5 * second, rel=1e-12)
 
 
-def test_as_many_filters_as_dimensions_are_independent_components():
+def test_as_many_filters_as_dimensions_give_independent_components():
     """The logistic G(s) is 2 G_tanh(c s): equation 10 at unit-norm W is c^2 times equation 12 at alpha = 2 and c x."""
     x, w = normal(50), unit_rows(3, 3)
     expected = LOGISTIC.rate**2 * float(overcomplete.objective(LOGISTIC.rate * x, w, np.full(3, 2.0)))
     assert float(ica.objective(x, w)) == pytest.approx(expected, rel=1e-12)
 
 
-def test_gradient_that_the_search_follows_is_that_of_the_objective():
-    """With respect to vectors of any length, of which the directions count, and to log alpha."""
+def test_gradient_used_by_the_search_is_that_of_the_objective():
+    """With respect to vectors of any length, of which only the directions matter, and to log alpha."""
     x, v, a = normal(60), normal(5, seed=1), np.random.default_rng(2).standard_normal(5)
 
     def value(v, a):
@@ -80,7 +80,7 @@ def draw_from_the_model(angles, alphas, count, seed=0):
 
 
 def standard_errors(x, angles, alphas):
-    """Of the three angles and the three log alphas: the sandwich, by differences of the objective of each example."""
+    """Standard errors of the three angles and three log alphas: the sandwich, by differences of each example's loss."""
     truth, step = np.concatenate([angles, np.log(alphas)]), 1e-3
 
     def each(parameters):
@@ -99,8 +99,8 @@ def standard_errors(x, angles, alphas):
     return np.sqrt(np.diag(inverse @ np.cov(gradients, rowvar=False) @ inverse) / len(x))
 
 
-def test_more_filters_than_dimensions_come_back_with_their_weights():
-    """Three filters in the plane: a density that no independent components have."""
+def test_more_filters_than_dimensions_are_recovered_with_their_weights():
+    """Three filters in the plane: a density that independent components cannot have."""
     angles, alphas = np.array([0.2, 1.1, 2.3]), np.array([0.5, 0.8, 0.6])
     x = draw_from_the_model(angles, alphas, 40_000)
     model = OvercompleteICA(3, tol=1e-6).fit(x)
@@ -109,7 +109,7 @@ def test_more_filters_than_dimensions_come_back_with_their_weights():
     order = np.argsort(found)
     deviations = np.concatenate([found[order] - angles, np.log(model.alphas_[order]) - np.log(alphas)])
     errors = standard_errors(x, angles, alphas)
-    assert errors.max() < 0.1, "the sample is too small to tell"
+    assert errors.max() < 0.1, "the sample is too small for this test"
     assert (np.abs(deviations) < 4 * errors).all(), (deviations, errors)
 
 
@@ -119,7 +119,7 @@ def fitted():
     return x, OvercompleteICA(9, random_state=1).fit(x)
 
 
-def test_weights_solve_the_quadratic_that_the_objective_is_in_them(fitted):
+def test_weights_minimise_the_objective_which_is_quadratic_in_them(fitted):
     """dJ/dalpha = b + Q alpha = 0 with b_k = mean g'_k and Q_jk = w_j' w_k mean g_j g_k."""
     x, model = fitted
     g = -np.tanh((x - x.mean(0)) @ model.filters_.T)
@@ -145,7 +145,7 @@ def test_learnt_attributes(fitted):
     assert not hasattr(model, "score")
 
 
-def test_fitting_twice_gives_the_same_and_another_seed_another_start(fitted):
+def test_fitting_twice_gives_the_same_estimate_and_another_seed_another_start(fitted):
     x, model = fitted
     again = clone(model).fit(x)
     np.testing.assert_array_equal(again.filters_, model.filters_)
@@ -169,12 +169,12 @@ def test_score_function_is_the_gradient_of_the_log_density(fitted):
     )
 
 
-# The habits of an estimator
+# The estimator interface
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_estimator_passes_scikit_learns_ordeal():
+def test_estimator_passes_scikit_learns_checks():
     check_estimator(OvercompleteICA(12, max_iter=20))
 
 

@@ -48,7 +48,7 @@ def test_folder_formats(tmp_path, suffix):
 
 
 def make_mode(mode):
-    """A 2x2 picture of a mode and what its top left and bottom right pixels should become."""
+    """A 2x2 picture of a mode, and the expected values of its top left and bottom right pixels."""
     if mode == "I;16":
         return Image.fromarray(np.array([[0, 1], [2, 65535]], np.uint16)), (0,), (255,)
     if mode == "1":
@@ -83,12 +83,12 @@ def test_folder_colour_modes(tmp_path, mode):
     assert images.load(str(tmp_path), "train", channels=3).shape == (2, 2, 3)
 
 
-def test_folder_takes_the_first_frame_and_the_orientation(tmp_path):
+def test_folder_reads_the_first_frame_and_applies_the_orientation(tmp_path):
     frames = [Image.new("RGB", (4, 2), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     np.testing.assert_array_equal(images.load(str(tmp_path), "train").images, np.full((1, 2, 4, 3), (255, 0, 0)))
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by a quarter
+    exif[0x0112] = 6  # to be shown rotated by 90 degrees
     turned = tmp_path / "turned"
     save(turned / "b.png", random_pixels(2, 4, 3), exif=exif)
     np.testing.assert_array_equal(images.load(str(turned), "train").images[0], np.rot90(random_pixels(2, 4, 3), -1))

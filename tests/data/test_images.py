@@ -33,11 +33,11 @@ def test_digits_are_divided_by_class_and_disjoint():
     )
 
 
-def test_digits_start_without_tfds():
+def test_digits_load_without_tfds_or_tensorflow():
     code = "import sys; from ncsn_tf.data import images; images.load('digits', 'train'); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "tensorflow_datasets" not in loaded and "sklearn" in loaded
-    assert "tensorflow" not in loaded  # nothing of the images needs it until TFRecords or TFDS are read
+    assert "tensorflow" not in loaded  # only TFRecords and TFDS need it
 
 
 def test_slices_sizes_and_channels():
@@ -78,7 +78,7 @@ def test_load_refuses(arguments, options, message):
 @pytest.mark.parametrize(
     ("name", "near"), [("mnisst", "mnist"), ("digit", "digits"), ("nothing/at/all", "Give 'digits'")]
 )
-def test_unknown_names_are_answered_with_near_ones(tmp_path, name, near):
+def test_unknown_names_list_the_nearest_known_names(tmp_path, name, near):
     with pytest.raises(ValueError, match=f"Unknown dataset '{name}', and no such path exists.*{near}.*path"):
         images.load(name, "train", data_dir=str(tmp_path))
 

@@ -1,4 +1,4 @@
-"""Labels lie beside their images: digits, and TFDS datasets prepared here whose labels can be read off the pixels."""
+"""Labels match their images: digits, and TFDS datasets prepared here whose labels can be computed from the pixels."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tests.support.tiny import random_pixels
 CLASSES = 5
 
 
-def told_by_pixels(pictures):
+def class_from_pixels(pictures):
     """The class that the builder below gives a picture."""
     return pictures.reshape(len(pictures), -1).sum(axis=1, dtype=np.int64) % CLASSES
 
@@ -29,7 +29,7 @@ class TinyLabelled(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, count):
         pictures = random_pixels(count, 3, 4, 1, seed=count)
-        for i, (picture, label) in enumerate(zip(pictures, told_by_pixels(pictures), strict=True)):
+        for i, (picture, label) in enumerate(zip(pictures, class_from_pixels(pictures), strict=True)):
             yield i, {"image": picture, "label": int(label)}
 
 
@@ -51,7 +51,7 @@ class TinyHalfLabelled(tfds.core.GeneratorBasedBuilder):
 
 
 class TinyMeasured(tfds.core.GeneratorBasedBuilder):
-    """A "label" that is a number and no class."""
+    """A "label" that is a number, not a class."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -69,7 +69,7 @@ class TinyMeasured(tfds.core.GeneratorBasedBuilder):
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("prepared"))
-    # Shards of 20 records, more than TFDS takes from one before it turns to the next, unless told otherwise.
+    # Shards of 20 records: by default, TFDS takes fewer from one shard before it turns to the next.
     TinyLabelled(data_dir=folder).download_and_prepare(
         download_config=tfds.download.DownloadConfig(num_shards=3),
     )
@@ -80,7 +80,7 @@ def prepared(tmp_path_factory):
 
 
 @pytest.mark.parametrize("split", ["train", "held_out", "train[10:57]", "held_out[:10%]"])
-def test_digits_labels_lie_beside_their_images(split):
+def test_digits_labels_match_their_images(split):
     from sklearn.datasets import load_digits
 
     rows, classes = load_digits(return_X_y=True)
@@ -94,11 +94,11 @@ def test_digits_labels_lie_beside_their_images(split):
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 60), ("held_out", 9), ("train[15:45]", 30), ("train[90%:]", 6)])
-def test_tfds_labels_lie_beside_their_images(prepared, split, count):
+def test_tfds_labels_match_their_images(prepared, split, count):
     found = labels.load("tiny_labelled", split, data_dir=prepared)
     assert found.num_classes == CLASSES and found.values.dtype == np.int32 and len(found) == count
     pictures = images.load("tiny_labelled", split, data_dir=prepared).images
-    np.testing.assert_array_equal(found.values, told_by_pixels(pictures))
+    np.testing.assert_array_equal(found.values, class_from_pixels(pictures))
 
 
 def test_tfds_labels_are_downloaded_on_request_and_damage_is_named(tmp_path):
@@ -109,14 +109,14 @@ def test_tfds_labels_are_downloaded_on_request_and_damage_is_named(tmp_path):
         labels.load("tiny_labelled", "train", data_dir=str(tmp_path))
 
 
-def test_what_carries_no_labels_is_refused(prepared, tmp_path):
+def test_data_without_labels_is_refused(prepared, tmp_path):
     only = "Only 'digits' and datasets of TensorFlow Datasets carry labels"
     for name in (str(tmp_path), "no/such.tfrecord", "./pictures"):
         with pytest.raises(ValueError, match=f"{only}.*Received: '{name}'"):
             labels.load(name, "train")
     with pytest.raises(ValueError, match="'tiny_measured' has no feature 'label' of classes; its features are"):
         labels.load("tiny_measured", "train", data_dir=prepared)
-    with pytest.raises(ValueError, match=r"must lie in \[0, 2\). Received 1 others, such as -1; -1 stands for"):
+    with pytest.raises(ValueError, match=r"must be in \[0, 2\). Received 1 others, such as -1; -1 stands for"):
         labels.load("tiny_half_labelled", "held_out", data_dir=prepared)
     np.testing.assert_array_equal(labels.load("tiny_half_labelled", "train", data_dir=prepared).values, [1])
     with pytest.raises(ValueError, match="Unknown dataset 'mnisst'.*mnist"):

@@ -1,4 +1,4 @@
-"""Patches: where they lie, how grey they are, and their whitening."""
+"""Patches: their positions, their grey values and their whitening."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from ncsn_tf.data import images, patches
 from ncsn_tf.data.images import ImageSource
 from tests.support.tiny import random_pixels
 
-GREY = ImageSource("grey", np.arange(2 * 6 * 7, dtype=np.uint8).reshape(2, 6, 7, 1))  # every pixel tells its place
+GREY = ImageSource("grey", np.arange(2 * 6 * 7, dtype=np.uint8).reshape(2, 6, 7, 1))  # every value identifies its pixel
 
 
 def correlated(count=400, pixels=9, seed=0):
@@ -28,13 +28,13 @@ def test_all_patches_are_the_windows_of_the_images_each_once():
     np.testing.assert_allclose(found[np.argsort(found[:, 0])], windows / 255.0, rtol=1e-15)
 
 
-def test_the_seed_decides_and_no_place_is_preferred():
+def test_the_seed_fixes_the_patches_and_positions_are_uniform():
     first = patches.extract(GREY, size=3, count=10, seed=1)
     np.testing.assert_array_equal(patches.extract(GREY, size=3, count=10, seed=1), first)
     assert (patches.extract(GREY, size=3, count=10, seed=2) != first).any()
     corners = np.concatenate([patches.extract(GREY, size=3, count=20, seed=seed)[:, 0] for seed in range(300)])
     _, counts = np.unique(corners, return_counts=True)
-    assert len(counts) == 40  # each of 40 places is drawn in half of the seeds
+    assert len(counts) == 40  # each of 40 positions is drawn for half of the seeds
     assert np.abs(counts - 150).max() < 5 * np.sqrt(300 / 4)
 
 
@@ -45,7 +45,7 @@ def test_colour_becomes_luma():
     assert np.abs(255 * found - expected).max() < 0.51
 
 
-def test_sample_images_and_datasets_serve():
+def test_patches_are_cut_from_sample_images_and_datasets():
     photographs = patches.sample_images()
     assert photographs.images.shape == (2, 427, 640, 3)
     assert patches.extract(photographs, count=100).shape == (100, 64)
@@ -97,7 +97,7 @@ def test_kept_dimensions_are_those_of_greatest_variance():
     np.testing.assert_allclose(np.sum(whitening.inverse**2, axis=0), variances[:4], rtol=1e-9)
 
 
-def test_without_their_local_mean_patches_lose_one_dimension():
+def test_removing_the_local_mean_removes_one_dimension():
     x = patches.remove_local_mean(correlated())
     np.testing.assert_allclose(x.mean(1), 0.0, atol=1e-12)
     whitening = patches.Whitening.of(x)

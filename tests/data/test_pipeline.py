@@ -29,7 +29,7 @@ def stream(source, batches, **options):
 
 
 @pytest.mark.parametrize(("count", "batch"), [(1, 4), (2, 2), (5, 3), (7, 16), (37, 8)])
-def test_every_image_is_shown_once_an_epoch(count, batch):
+def test_every_image_is_shown_once_per_epoch(count, batch):
     epochs = 3
     examples = stream(make_source(count), -(-epochs * count // batch), global_batch_size=batch)["example"]
     for epoch in range(epochs):
@@ -37,13 +37,13 @@ def test_every_image_is_shown_once_an_epoch(count, batch):
         np.testing.assert_array_equal(shown, np.arange(epoch * count, (epoch + 1) * count))
 
 
-def test_orders_of_epochs_and_seeds_differ_and_are_not_few():
+def test_orders_differ_between_epochs_and_seeds():
     count, epochs = 32, 600
     orders = stream(make_source(count), epochs, global_batch_size=count)["example"].reshape(epochs, count) % count
-    # The shuffle keyed by its epoch alone would know 256 orders.
+    # Keyed by the epoch alone, the shuffle would have only 256 orders.
     assert len(np.unique(orders, axis=0)) == epochs
-    # In the first place every image is expected epochs / count = 18.75 times; chi-square with 31 degrees of freedom
-    # exceeds 31 + 5 sqrt(62) = 70 about once in 10^5.
+    # Each image is expected to come first epochs / count = 18.75 times; chi-square with 31 degrees of freedom exceeds
+    # 31 + 5 sqrt(62) = 70 about once in 10^5.
     observed = np.bincount(orders[:, 0], minlength=count)
     assert np.sum((observed - epochs / count) ** 2) / (epochs / count) < 70
     other = stream(make_source(count), 1, global_batch_size=count, seed=4)["example"]
@@ -66,7 +66,7 @@ def test_replicas_and_pipelines_share_one_stream():
     ]
     for key, expected in whole.items():
         np.testing.assert_array_equal(halves[key], expected)
-        # Each pipeline gives half a global batch a step, its two replicas in turn.
+        # Each pipeline gives half a global batch per step, its two replicas in turn.
         parts = [pipe[key].reshape(steps, batch // 2, *expected.shape[1:]) for pipe in pipes]
         np.testing.assert_array_equal(np.concatenate(parts, axis=1).reshape(expected.shape), expected)
 
@@ -108,12 +108,12 @@ def test_dequantisation_inverts_and_belongs_to_the_presentation():
     np.testing.assert_array_equal(small["example"], large["example"])
     np.testing.assert_array_equal(small["image"], large["image"])
     np.testing.assert_array_equal(pipeline.to_uint8(small["image"]), source.images[small["example"] % 12])
-    # The next epoch draws anew.
+    # The next epoch draws new noise.
     by_number = small["image"][np.argsort(small["example"])]
     assert (by_number[:12] != by_number[12:24]).mean() > 0.9
 
 
-def test_without_dequantisation_pixels_are_the_middles():
+def test_without_dequantisation_pixels_are_the_middles_of_their_intervals():
     source = make_source(8)
     batch = stream(source, 1, dequantize=False)
     np.testing.assert_array_equal(batch["image"], (source.images[batch["example"]].astype(np.float32) + 0.5) / 256)
@@ -145,7 +145,7 @@ def test_training_shapes_are_static():
         ({"start_step": -1}, "start_step must be at least 0"),
         ({"num_replicas": 3}, "global_batch_size=8 for 3 replicas; use a multiple of 3"),
         ({"num_replicas": 4, "num_pipelines": 3}, "number of pipelines that divides 4"),
-        ({"num_replicas": 2, "num_pipelines": 2, "pipeline_id": 2}, r"pipeline_id must lie in \[0, num_pipelines=2\)"),
+        ({"num_replicas": 2, "num_pipelines": 2, "pipeline_id": 2}, r"pipeline_id must be in \[0, num_pipelines=2\)"),
         ({"pipeline_id": -1}, "Received: -1"),
         ({"seed": -1}, "seed"),
     ],
@@ -199,7 +199,7 @@ def test_image_sources_are_checked():
 
 
 @pytest.mark.parametrize("replicas, pipelines", [(1, 1), (2, 1), (4, 1), (2, 2), (4, 2), (4, 4)])
-def test_evaluation_parts_make_up_the_whole_on_any_number_of_replicas_and_workers(replicas, pipelines):
+def test_evaluation_shards_make_up_the_whole_for_any_number_of_replicas_and_workers(replicas, pipelines):
     """Element i of a pipeline belongs to batch i // R and replica i % R, as in training; 11 of 13 images."""
     source = make_source(13)
     whole = collect(pipeline.evaluation_batches(source, batch_size=4, limit=11), 3)

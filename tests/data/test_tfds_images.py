@@ -1,4 +1,4 @@
-"""TensorFlow Datasets, prepared here in small, read offline."""
+"""Small TensorFlow Datasets, prepared here and read offline."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ class TinyPictures(tfds.core.GeneratorBasedBuilder):
 
 
 class TinyPhotos(tfds.core.GeneratorBasedBuilder):
-    """Four colour pictures of different sizes, JPEG, with a validation split and none for tests."""
+    """Four colour pictures of different sizes, JPEG, with a validation split and no test split."""
 
     VERSION = tfds.core.Version("1.0.0")
 

@@ -67,7 +67,7 @@ def test_tfrecords_name_the_damaged_record(tmp_path):
     cases = {
         "missing": ([good, unnamed], "record 1, has no bytes feature 'image'"),
         "image": ([good, good, example(b"no picture")], "record 2 cannot be read as an image"),
-        "example": ([b"\xff\xff\xff"], "record 0, is no tf.train.Example"),
+        "example": ([b"\xff\xff\xff"], "record 0, is not a tf.train.Example"),
         "sizes": ([good, example(png(random_pixels(5, 4)))], "record 0 has 4x4 pixels, .*record 1 5x4"),
         "depths": ([good, example(bytes(32), shape=[4, 4, 2])], "record 0 has 1, .*record 1 2. Only 1 and 3"),
         "none": ([], "hold no records"),
@@ -88,7 +88,7 @@ def test_tfrecords_name_the_damaged_record(tmp_path):
 
 
 def test_sharded_tfrecords_are_read_from_any_file_system_that_tensorflow_reaches():
-    """TensorFlow's file system in memory stands for a bucket: nothing but tf.io.gfile can open it."""
+    """TensorFlow's in-memory file system stands for a bucket: only tf.io.gfile can open it."""
     pixels = random_pixels(40, 4, 4, 1)
     for shard in range(4):
         with tf.io.TFRecordWriter(f"ram://bucket/part-{shard}.tfrecord") as writer:

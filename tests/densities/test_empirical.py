@@ -1,4 +1,4 @@
-"""The noised empirical density of images and of many points, against differences taken one by one in float64."""
+"""The noised empirical density of images and of many points, compared with explicit differences in float64."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def naive(points, x, alpha, sigma):
 
 
 def crowded_images():
-    """Images in clusters whose members lie 2 sigma apart, and perturbed ones: the posterior has to tell them apart."""
+    """Images in clusters whose members are 2 sigma apart, and perturbed ones: the posterior has to distinguish them."""
     generator, sigma = np.random.default_rng(5), 0.01
     centres = generator.uniform(size=(8, 1, 32, 32, 3))
     members = centres + sigma * 1.4 / np.sqrt(3072) * generator.normal(size=(8, 6, 32, 32, 3))
@@ -33,7 +33,7 @@ def test_squared_distances_do_not_cancel_at_3072_dimensions(jit_compile):
     density = Empirical(points)
     log_prob, mean = naive(points, x, alpha, sigma)
     weights = scipy.special.softmax(-((x[:1] - alpha * points) ** 2).sum((1, 2, 3), np.float64) / (2 * sigma**2))
-    assert weights.max() < 0.9, "one point has all the weight: the softmax is not seen"
+    assert weights.max() < 0.9, "one point has all the weight: the softmax is not tested"
 
     def all_three(x):
         return (
@@ -55,7 +55,7 @@ def test_squared_distances_do_not_cancel_at_3072_dimensions(jit_compile):
 
 @pytest.mark.parametrize("count", [1, 4095, 4096, 4097, 10_000])
 def test_chunks_count_every_point_once(count):
-    """Chunks of 4,096 points in the plane; the last one overlaps with its neighbour."""
+    """Chunks of 4,096 points in the plane; the last chunk overlaps with the one before."""
     points = np.random.default_rng(count).normal(size=(count, 2))
     x = np.array([[0.0, 0.0], [3.0, -3.0], [50.0, 1.0]])
     log_prob, mean = naive(points, x, 0.8, 0.5)

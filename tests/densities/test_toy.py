@@ -2,7 +2,7 @@
 
 Tolerances. The densities compute in float64, where sums of up to 1e4 terms in logarithms of size up to 1e4 keep 1e-10.
 A quadrature by equal steps is exact to rounding for smooth functions that have died out at the ends (and for periodic
-ones) once the step is below half the narrowest deviation. Sample means are held to 4 standard errors.
+ones) once the step is below half the narrowest deviation. Sample means must agree within 4 standard errors.
 """
 
 import functools
@@ -48,7 +48,7 @@ def rows(count=COUNT):
 
 
 def oracle(density, x, alpha, sigma):
-    """log p at x [B, 2] for scalar alpha and sigma, by the definition: no logarithm is taken before the end."""
+    """log p at x [B, 2] for scalar alpha and sigma, by the definition: the logarithm is taken only at the end."""
     if isinstance(density, toy.Mixture):
         deviations = np.broadcast_to(density.deviations, density.weights.shape)
         parts = zip(density.weights, density.means, deviations, strict=True)
@@ -71,7 +71,7 @@ def normal_pdf(x, mean, variance):
 
 
 def places(density, count=40):
-    """Points [count, 2], float64, in and about the density."""
+    """Points [count, 2], float64, in and around the density."""
     clean = density.sample(rows(count)).numpy().astype(np.float64)
     return clean + np.random.default_rng(1).normal(size=clean.shape)
 
@@ -89,7 +89,7 @@ def clean_grid(density):
 
 @each
 @pytest.mark.parametrize("alpha, sigma", [(1.0, 0.3), (0.6, 0.8), (0.05, 1.0), (1.0, 5.0)])
-def test_log_prob_is_the_definition(density, alpha, sigma):
+def test_log_prob_matches_the_definition(density, alpha, sigma):
     x = places(density)
     np.testing.assert_allclose(
         density.log_prob(x, alpha, sigma), oracle(density, x, alpha, sigma), rtol=1e-9, atol=1e-9
@@ -108,7 +108,7 @@ def test_coefficients_may_differ_by_example(density):
 def test_densities_integrate_to_one(density, sigma):
     """The cells' edges meet those of all boxes, so that a flat density is summed exactly too."""
     x, area = grid(8.5 if isinstance(density, toy.Boxes) else 12.0, 0.1)
-    # Beyond these, 5.7 deviations from the outermost mode or edge, there is 1e-8.
+    # The mass outside the grid, 5.7 deviations from the outermost mode or edge, is 1e-8.
     assert np.exp(density.log_prob(x, 1.0, sigma).numpy()).sum() * area == pytest.approx(1.0, abs=5e-8)
 
 
@@ -120,8 +120,8 @@ def test_noise_convolves_the_clean_density(density):
     x = places(density, 6)
     kernels = np.exp(-((x[:, None] - alpha * x0) ** 2).sum(-1) / (2 * sigma**2)) / (2 * np.pi * sigma**2)
     convolved = (kernels * clean).sum(1) * area
-    # Smooth densities: rounding. Flat ones: the midpoint rule leaves h^2/24 (alpha/sigma)^2 times a factor of order 1
-    # to each direction at their edges.
+    # Smooth densities: rounding. Flat ones: the midpoint rule leaves an error of h^2/24 (alpha/sigma)^2 times a factor
+    # of order 1 per direction at their edges.
     tolerance = 5 * 0.05**2 / 24 * (alpha / sigma) ** 2 * 2 if isinstance(density, toy.Boxes) else 1e-9
     np.testing.assert_allclose(np.exp(density.log_prob(x, alpha, sigma)), convolved, rtol=tolerance)
 
@@ -144,7 +144,7 @@ def test_score_is_the_gradient_of_log_prob(density, alpha, sigma):
 
 
 @each
-def test_tails_are_as_exact_in_float32(density):
+def test_tails_are_exact_in_float32(density):
     """Only x and the result are rounded to float32. A score is near (mean - x)/v there, so rounding x adds 6e-8 to it;
     log p is near -x^2/2v, and rounding adds twice that."""
     far = np.float32([[1e4, -2e4], [3e3, 3e3], [-900.0, 1.5], [0.0, 7e5]])
@@ -252,7 +252,7 @@ def test_checkerboard_is_a_checkerboard():
 
 def test_moons_are_two_half_circles_with_noise():
     x = toy.TwoMoons(1e-6).sample(rows()).numpy().astype(np.float64)
-    # The halves touch the other's circle nowhere: each point lies on exactly one of the two.
+    # Neither half touches the other's circle: each point is on exactly one of the two.
     upper, lower = np.hypot(*x.T), np.hypot(*(x - [1.0, 0.5]).T)
     on_upper = np.abs(upper - 1) < 2e-5
     on_lower = np.abs(lower - 1) < 2e-5
@@ -275,7 +275,7 @@ def test_empirical_samples_are_the_points_equally_often():
 
 
 @pytest.mark.parametrize("density", SAMPLERS.values(), ids=SAMPLERS.keys())
-def test_a_draw_depends_on_its_own_seed_alone_however_it_is_run(density):
+def test_a_draw_depends_on_its_own_seed_alone_eagerly_in_graphs_and_under_xla(density):
     batch = density.sample(rows(5)).numpy()
     assert batch.dtype == np.float32 and batch.shape == (5, 2)
     assert len(np.unique(batch[:, 0])) > 1
@@ -302,7 +302,7 @@ def test_eager_graph_and_xla_agree_in_float32(density):
             np.testing.assert_allclose(got, expected, rtol=3e-6, atol=3e-6)
 
 
-def test_functions_of_time_read_the_sdes_coefficients():
+def test_functions_of_time_use_the_sdes_coefficients():
     class Shrinking:
         def marginal(self, t):
             return 1.0 - 0.5 * t, 0.3 + t
@@ -314,7 +314,7 @@ def test_functions_of_time_read_the_sdes_coefficients():
         np.testing.assert_allclose(density.log_prob_fn(Shrinking())(x, t), density.log_prob(x, alpha, sigma), rtol=1e-6)
 
 
-def test_posterior_mean_is_tweedies():
+def test_posterior_mean_matches_tweedies_formula():
     density, x = DENSITIES["empirical"], places(DENSITIES["empirical"])
     tweedie = (x + 0.6**2 * density.score(x, 0.8, 0.6)) / 0.8
     np.testing.assert_allclose(density.posterior_mean(x, 0.8, sigma=0.6), tweedie, rtol=1e-10)
@@ -351,7 +351,7 @@ def mixture(weights=(0.5, 0.5), means=((0.0, 0.0), (1.0, 1.0)), deviations=1.0):
         (lambda: toy.Boxes.square(0.0), "lower < upper"),
         (lambda: toy.Boxes.checkerboard(1), "2 or more"),
         (lambda: toy.Boxes.checkerboard(4, -1.0), "lower < upper"),
-        (lambda: Empirical(np.zeros((0, 2))), "none of them 0"),
+        (lambda: Empirical(np.zeros((0, 2))), "no dimension 0"),
         (lambda: Empirical(np.zeros(3)), r"\[N, ...\]"),
         (lambda: Empirical(np.zeros((2, 2), np.uint8)), "divide bytes by 255"),
         (lambda: Empirical(np.array([[math.nan]])), "finite"),
@@ -390,7 +390,7 @@ def test_integers_are_refused():
         toy.Ring(3.0, 0.5).score(tf.constant([[1, 2]]))
 
 
-def test_what_needs_noise_is_refused_without_it():
+def test_functions_that_need_noise_refuse_sigma_zero():
     x = np.zeros((4, 2), np.float32)
     square, empirical = DENSITIES["square"], DENSITIES["empirical"]
     with_zero = tf.constant([1.0, 0.0, 1.0, 1.0])
