@@ -199,7 +199,7 @@ def _checked_labels(labels: np.ndarray | None, count: int) -> tf.Tensor | None:
         return None
     labels = np.asarray(labels)
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise ValueError(f"{count} images have integer labels [{count}]. Received: {labels.dtype} {labels.shape}.")
+        raise ValueError(f"{count} images need integer labels [{count}]. Received: {labels.dtype} {labels.shape}.")
     with tf.init_scope(), tf.device("CPU:0"):
         return tf.constant(labels, tf.int32)
 

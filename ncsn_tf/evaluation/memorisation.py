@@ -166,9 +166,9 @@ def save_neighbours(
     *,
     count: int = 16,
 ) -> None:
-    """Writes the samples nearest to training images as a PNG: a row is a sample and then its nearest training images.
+    """Writes the samples nearest to training images as a PNG; each row is a sample followed by its nearest images.
 
-    The samples of the smallest distance come first; among equals, the earlier one.
+    The samples with the smallest distance come first; among equals, the earlier one.
 
     Args:
       path: the file to write.

@@ -1,6 +1,6 @@
 """Weights of the official PyTorch checkpoints (github.com/ermongroup/ncsn) in our networks.
 
-torch is an optional extra: only reading a checkpoint needs it. Nothing but tensors is ever unpickled.
+torch is an optional extra: only reading a checkpoint needs it. Only tensors are ever unpickled.
 """
 
 import os
@@ -19,7 +19,7 @@ _REFINEMENTS = "refine"
 
 
 class CheckpointFormatError(ValueError):
-    """A file is not the checkpoint that it should be."""
+    """A file is not a valid checkpoint of the expected network."""
 
 
 def ncsn_from_torch(path: str | os.PathLike) -> NCSN:
@@ -30,11 +30,11 @@ def ncsn_from_torch(path: str | os.PathLike) -> NCSN:
 
     Returns:
       A built `NCSN` with these weights; its width, channels and level count are read from the tensors. It takes
-      images within [0, 1], and maps them to [-1, 1] itself, which the official program does outside its network.
+      images in [0, 1] and maps them to [-1, 1] itself, which the official program does outside its network.
 
     Raises:
       CheckpointFormatError: if the file cannot be read as tensors, or tensors are missing, superfluous or misshapen;
-        the first of them are named.
+        the message names the first of them.
       FileNotFoundError: if there is no such file.
       ImportError: if torch is not installed.
     """
@@ -42,7 +42,7 @@ def ncsn_from_torch(path: str | os.PathLike) -> NCSN:
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The tensors of a checkpoint as arrays, by their names without `module.`; raises as `ncsn_from_torch`."""
+    """Reads the tensors of a checkpoint as arrays, by name without `module.`; raises as `ncsn_from_torch` does."""
     try:
         import torch
     except ImportError as error:
@@ -55,7 +55,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - torch raises half a dozen kinds for a damaged or hostile file
-        # Without torch's own words, which advise to load what is not tensors all the same.
+        # Without torch's own message, which advises loading content other than tensors anyway.
         raise CheckpointFormatError(
             f"{path} cannot be read as a PyTorch file: damaged, or more than tensors ({type(error).__name__})."
         ) from error
@@ -70,14 +70,14 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def ncsn_from_state_dict(state: Mapping[str, np.ndarray]) -> NCSN:
-    """An `NCSN` with the weights of a `CondRefineNetDilated` state dict, names without `module.`.
+    """Builds an `NCSN` with the weights of a `CondRefineNetDilated` state dict, names without `module.`.
 
     Raises:
-      CheckpointFormatError: as `ncsn_from_torch`.
+      CheckpointFormatError: as `ncsn_from_torch` does.
     """
     for name, rank in (("begin_conv.weight", 4), ("normalizer.embed.weight", 2)):
         if name not in state or np.ndim(state[name]) != rank:
-            raise CheckpointFormatError(f"This is no NCSN checkpoint: it has no {name} of rank {rank}.")
+            raise CheckpointFormatError(f"This is not an NCSN checkpoint: it has no {name} of rank {rank}.")
     filters, channels = state["begin_conv.weight"].shape[:2]
     network = NCSN(channels=channels, num_levels=state["normalizer.embed.weight"].shape[0], filters=filters)
     network.build((None, None, None, channels), (None,))
@@ -111,7 +111,7 @@ def _to_keras(value: np.ndarray, variable: keras.Variable) -> np.ndarray:
 
 
 def _tensors(prefix: str, layer: keras.layers.Layer) -> Iterator[tuple[str, keras.Variable]]:
-    """The official names of a layer's tensors."""
+    """Yields the official names of a layer's tensors, with the variables."""
     if isinstance(layer, ConditionalInstanceNormPlusPlus):
         yield f"{prefix}.embed.weight", layer.table
         return
@@ -121,7 +121,7 @@ def _tensors(prefix: str, layer: keras.layers.Layer) -> Iterator[tuple[str, kera
 
 
 def _layers(network: NCSN) -> Iterator[tuple[str, keras.layers.Layer]]:
-    """Every convolution and normalisation of the network with its name in the official one."""
+    """Yields every convolution and normalisation of the network with its name in the official one."""
     yield "begin_conv", network.begin_conv
     for number, cascade in enumerate(network.cascades, start=1):
         for index, block in enumerate(cascade):

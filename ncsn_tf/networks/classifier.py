@@ -6,23 +6,23 @@ from keras import ops
 from ncsn_tf.networks.layers import LayerSeeds
 
 _SMALLEST_SIDE = 4
-"""Pixels that a side keeps at least when it is halved."""
+"""The smallest side, in pixels, that a halving may leave."""
 _WIDEST = 4
-"""The last stage's width is at most so many times the first one's."""
+"""The largest ratio of the last stage's width to the first one's."""
 
 
 @keras.saving.register_keras_serializable("ncsn_tf")
 class Classifier(keras.Model):
-    """Stages of convolutions that halve the image between them, a global average, and a linear layer on it.
+    """Stages of convolutions, between which the image is halved, a global average, and a linear layer.
 
-    One rule fits it to any image: it is halved, an odd side rounded up, for as long as its shorter side has 8 pixels or
-    more, and each halving doubles the width, to at most four times `filters`. So with 32 filters images of 8x8 have
-    features of length D = 64, those of 28x28 and 32x32 D = 128, and those of 5x7, which are never halved, D = 32. A
-    stage is a 3x3 convolution, batch normalisation and a rectifier, and the last stage, where they cost least, has them
-    twice.
+    One rule adapts it to any image size: the image is halved, with odd sides rounded up, while its shorter side has 8
+    pixels or more, and each halving doubles the width, to at most four times `filters`. So with 32 filters images of
+    8x8 have features of length D = 64, those of 28x28 and 32x32 D = 128, and those of 5x7, which are never halved,
+    D = 32. A stage is a 3x3 convolution, batch normalisation and a rectifier; the last stage, where they cost least,
+    has them twice.
 
-    Its statistics are frozen when it is called, as TF-GAN's Inception has them, so an image's features do not depend
-    on the batch that it comes in; `training=True` takes those of the batch and moves the frozen ones towards them.
+    A call normalises by frozen statistics, as in TF-GAN's Inception, so an image's features do not depend on its
+    batch; `training=True` uses the statistics of the batch and moves the frozen ones towards them.
 
     Args:
       num_classes: number of classes, K, at least 2.
@@ -31,8 +31,8 @@ class Classifier(keras.Model):
       **kwargs: `name` and `dtype` of `keras.Model`.
 
     Call arguments:
-      images: float [B, H, W, C] in [-1, 1], as TF-GAN's Inception takes them; of the size that it was built for.
-      training: whether it is being trained.
+      images: float [B, H, W, C] in [-1, 1], as TF-GAN's Inception takes them, of the size the network was built for.
+      training: whether the network is being trained.
 
     Returns:
       A dict: `logits`, float [B, K], and `pool_3`, float [B, D], named as Inception's global average pool.
@@ -68,7 +68,7 @@ class Classifier(keras.Model):
         widths = self._widths(min(height, width))
         widths.append(widths[-1])
         for size, filters in zip([channels, *widths], widths, strict=False):
-            # Without a bias, which the normalisation would take away again.
+            # Without a bias, which the normalisation would remove again.
             convolution = keras.layers.Conv2D(
                 filters,
                 3,

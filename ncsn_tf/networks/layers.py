@@ -25,7 +25,7 @@ class LayerSeeds:
         self._count = 0
 
     def __call__(self) -> int | None:
-        """The next seed, an integer in [0, 2^30) or None."""
+        """Returns the next seed, an integer in [0, 2^30) or None."""
         if self._seed is None:
             return None
         sequence = np.random.SeedSequence(self._seed, spawn_key=(self._count,))
@@ -53,7 +53,7 @@ def convolution(
     use_bias: bool = True,
     dtype=None,
 ) -> keras.layers.Conv2D:
-    """A size-preserving convolution initialised as PyTorch's default, which the paper's networks were trained from.
+    """A size-preserving convolution with PyTorch's default initialisation, as in the paper's networks.
 
     Kernel and bias are uniform on +-1/sqrt(fan_in): a third of the variance that Keras would give by default.
 
@@ -116,10 +116,10 @@ class ConditionalInstanceNormPlusPlus(keras.layers.Layer):
 
         y = gamma[level] * ((x - mu) / sqrt(s^2 + eps) + alpha[level] * (mu - m) / sqrt(v + eps)) + beta[level].
 
-    The alpha term gives back the mean intensity that instance normalisation removes. The paper's equation omits eps
-    and the unbiased v; the official code has both, and so has this layer (Song & Ermon 2019, appendix A).
+    The alpha term restores the mean intensity that instance normalisation removes. The paper's equation omits eps and
+    the unbiased v; the official code and this layer have both (Song & Ermon 2019, appendix A).
 
-    The arithmetic is folded into one multiply-add on the feature map, y = scale * x + shift, and s^2 is taken as
+    The arithmetic is folded into one multiply-add on the feature map, y = scale * x + shift, and s^2 is computed as
     E[x^2] - mu^2 in float32: half the time of the formula written op by op. Its rounding error is about 1e-7 mu^2,
     which matters only for maps whose mean exceeds their deviation a thousandfold.
 
@@ -176,7 +176,7 @@ class ConditionalInstanceNormPlusPlus(keras.layers.Layer):
 
 
 def interpolation_matrix(size: int, new_size: int) -> np.ndarray:
-    """Linear interpolation of a line of `size` points at `new_size` points whose ends coincide with its ends.
+    """Returns the matrix of linear interpolation from `size` points to `new_size` points with the same ends.
 
     Args:
       size: number of points, at least 1.
@@ -199,7 +199,7 @@ def resize_bilinear(x, height: int, width: int):
     """Bilinear resize with aligned corners, as two matrix products.
 
     The resize ops of TensorFlow and Keras have no second-order gradient (it is None, silently), so sliced and exact
-    score matching would train on a wrong one. A product with a constant matrix is sound at every order.
+    score matching would train on a wrong gradient. A product with a constant matrix is correct at every order.
 
     Args:
       x: [B, H, W, C] with static H, W, C.

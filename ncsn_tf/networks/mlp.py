@@ -16,8 +16,8 @@ class MLP(keras.Model):
       outputs: length of the output: D, the default, for a score; 1 for an energy.
       width: units of each hidden layer.
       depth: number of hidden layers.
-      activation: of the hidden layers. Objectives that differentiate the score, and energies the more, need a smooth
-        one: ReLU's second derivative is zero almost everywhere.
+      activation: activation of the hidden layers. Objectives that differentiate the score, and even more so energies,
+        need a smooth one: ReLU's second derivative is zero almost everywhere.
       seed: non-negative integer from which the initial weights are drawn; with None Keras chooses seeds.
       **kwargs: `name` and `dtype` of `keras.Model`.
 

@@ -17,8 +17,8 @@ from ncsn_tf.networks.refinenet import RefineBlock, ResidualBlock
 class NCSN(keras.Model):
     """NCSN: a four-cascade RefineNet with dilated residual blocks and conditional instance norm++.
 
-    The resolution is halved once, after the first cascade; the third and fourth widen their view by dilations 2 and 4
-    instead. Any height and width will do, odd ones too.
+    The resolution is halved once, after the first cascade; the third and fourth enlarge their receptive fields by
+    dilations 2 and 4 instead. Any height and width is allowed, including odd ones.
 
     The output is the score itself, not divided by sigma, as in the official network (later networks divide).
 
@@ -26,13 +26,13 @@ class NCSN(keras.Model):
       channels: image channels.
       num_levels: number of noise levels, L.
       filters: width of the first cascade (`ngf` in the official code): 64 for MNIST, 128 for CIFAR-10 and CelebA.
-      rematerialise: keep no activation inside a residual or refinement block for the backward pass but compute it again
-        there: memory for time. On a CPU, 64 images of 28x28 and 32 filters, a gradient step takes 0.6 of the memory and
-        1.2 of the time. Weights, their names and their order stay, so checkpoints fit both ways. Training by objectives
-        that hold derivatives of the score (exact and sliced) needs False.
-      centre_input: True if the input spans [0, 1]: it is mapped to [-1, 1] at the entry, as the official program does
-        outside its network. The output stays the gradient with respect to the image in [0, 1]; the network learns the
-        factor 2. False leaves the input as it is.
+      rematerialise: recompute activations inside residual and refinement blocks in the backward pass instead of keeping
+        them, which trades time for memory. On a CPU, for 64 images of 28x28 and 32 filters, a gradient step takes 0.6
+        of the memory and 1.2 of the time. Weights, their names and their order are the same, so checkpoints are
+        interchangeable. Training by objectives that contain derivatives of the score (exact and sliced) needs False.
+      centre_input: True if the input spans [0, 1]: it is mapped to [-1, 1] first, as the official program does outside
+        its network. The output remains the gradient with respect to the image in [0, 1]; the network learns the factor
+        2. False leaves the input as it is.
       seed: non-negative integer from which the initial weights are drawn; with None Keras chooses seeds.
       **kwargs: `name` and `dtype` of `keras.Model`. With `dtype="mixed_bfloat16"` all but the statistics of the
         normalisations and the last convolution runs in bfloat16.
@@ -47,9 +47,9 @@ class NCSN(keras.Model):
       float32 [B, H, W, channels], the score at each pixel.
 
     Raises:
-      ValueError: if a size is too small or no integer, or `seed` is invalid; when called with labels.
-      NotImplementedError: with `rematerialise`, where a gradient is differentiated again; TensorFlow's words are
-        "recompute_grad tried to transpose grad of rematerialised_block". Under `tf.vectorized_map` it is right instead.
+      ValueError: if a size is too small or not an integer, or `seed` is invalid; when called with labels.
+      NotImplementedError: with `rematerialise`, if a gradient is differentiated again; TensorFlow's message is
+        "recompute_grad tried to transpose grad of rematerialised_block". Under `tf.vectorized_map` it works, correctly.
 
     Reference:
       Song & Ermon, Generative modeling by estimating gradients of the data distribution, 2019, section 4 and
@@ -145,12 +145,12 @@ class NCSN(keras.Model):
         return self.end_conv(ops.elu(self.norm(h, encoding)))
 
     def _run(self, block, x, encoding):
-        """block(x, encoding), with `rematerialise` run again for its gradient."""
+        """Runs block(x, encoding); with `rematerialise`, it runs again for its gradient."""
         if not self.rematerialise:
             return block(x, encoding)
 
-        # A function, because TensorFlow's refusal needs its name. All of `__call__`, which sets the block's dtypes, the
-        # second time too. Tensors come as arguments: the gradient of a captured one would be lost without a word.
+        # A function, because TensorFlow's error message needs its name. It runs all of `__call__`, which sets the
+        # block's dtypes, both times. Tensors are arguments: the gradient of a captured tensor would be lost silently.
         def rematerialised_block(x, encoding):
             return block(x, encoding)
 

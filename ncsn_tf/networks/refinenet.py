@@ -102,12 +102,12 @@ class ResidualBlock(_Block):
 
 @keras.saving.register_keras_serializable("ncsn_tf")
 class ResidualConvolutionUnits(_Block):
-    """RefineNet's RCU: `num_units` residual units of two (norm, ELU, 3x3 convolution) each; the width stays.
+    """RefineNet's RCU: `num_units` residual units of two (norm, ELU, 3x3 convolution) each; the width does not change.
 
     Args:
       num_levels: number of noise levels.
       filters: channels of input and output.
-      num_units: how many residual units follow one another.
+      num_units: number of consecutive residual units.
       **kwargs: `seed` of the initial weights; `name`, `dtype`, ... of `keras.layers.Layer`.
     """
 

@@ -1,4 +1,4 @@
-"""What reproducing a figure of a paper gives: a picture, and the numbers that it stands for."""
+"""The result of reproducing a paper's figure: a picture, and the numbers that it shows."""
 
 import dataclasses
 import json
@@ -15,9 +15,9 @@ class Figure:
     """A reproduced figure.
 
     Attributes:
-      numbers: what was measured, JSON-able: numbers, strings, lists and dicts of these.
+      numbers: the measurements, JSON-able: numbers, strings, lists and dicts of these.
       picture: the drawing.
-      caption: one or two sentences that say what is to be seen.
+      caption: one or two sentences that describe the picture.
     """
 
     numbers: dict[str, Any]
@@ -25,7 +25,7 @@ class Figure:
     caption: str
 
     def save(self, directory: pathlib.Path, name: str) -> tuple[pathlib.Path, pathlib.Path]:
-        """Writes NAME.png and NAME.json into a directory, which is made if need be; returns both paths.
+        """Writes NAME.png and NAME.json into a directory, which is created if necessary; returns both paths.
 
         Raises:
           ValueError: if a number is not finite or not a plain value, which JSON cannot hold.

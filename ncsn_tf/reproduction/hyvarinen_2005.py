@@ -1,9 +1,9 @@
 """The four figures of Hyvarinen, Estimation of non-normalized statistical models by score matching, JMLR 6, 2005.
 
-Figures 1 and 2 compare score matching with maximum likelihood where both can be had; 3 and 4 show an overcomplete model
-of natural images, whose likelihood cannot. What differs from the paper: minima are found by L-BFGS rather than gradient
-descent, more runs are made, and the patches come from the photographs that scikit-learn embeds. The law of the mixing
-matrix and the wrong density of figure 2 are our choices.
+Figures 1 and 2 compare score matching with maximum likelihood where both are available; 3 and 4 show an overcomplete
+model of natural images, whose likelihood is unavailable. Differences from the paper: minima are found by L-BFGS rather
+than gradient descent, there are more runs, and the patches come from the photographs that scikit-learn embeds. The law
+of the mixing matrix and the wrong density of figure 2 are our choices.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ ORTHOGONAL, NORMAL = "orthogonal", "normal"
 
 
 def figure1(**options: Any) -> Figure:
-    """Figure 1: errors of both estimators of W over the sample size, the sources being logistic as the model says.
+    """Figure 1: errors of both estimators of W against the sample size, for logistic sources as the model assumes.
 
     Args:
       **options: those of `estimation_errors`: seed, runs, sizes, dimensions, mixing.
@@ -41,7 +41,7 @@ def figure1(**options: Any) -> Figure:
 
 
 def figure2(**options: Any) -> Figure:
-    """Figure 2: the same where the model's density is wrong: the sources are Laplacian and it takes them for logistic.
+    """Figure 2: the same for a wrong density: the sources are Laplacian, and the model assumes logistic ones.
 
     The paper calls its density slightly misspecified; Laplacian sources of unit variance are our choice.
 
@@ -49,7 +49,7 @@ def figure2(**options: Any) -> Figure:
       **options: those of `estimation_errors`: seed, runs, sizes, dimensions, mixing.
     """
     numbers = estimation_errors(LAPLACIAN, **options)
-    return Figure(numbers, draw_errors(numbers), _caption(numbers, "Laplacian sources, which it takes for logistic"))
+    return Figure(numbers, draw_errors(numbers), _caption(numbers, "Laplacian sources, assumed to be logistic"))
 
 
 def estimation_errors(
@@ -63,23 +63,23 @@ def estimation_errors(
 ) -> dict[str, Any]:
     """Estimates W from mixtures x = A s by score matching and by maximum likelihood, on the same data.
 
-    The space in which A mixes matters: score matching weighs errors by W W', maximum likelihood does not see it. With a
-    rotation A the data are white, as is usual before independent component analysis, and W W' = I. With normal entries
-    score matching loses precision, and if the density is wrong as well its estimate tends to something other than A^-1.
+    The choice of A matters: score matching weights errors by W W', maximum likelihood does not. With a rotation A the
+    data are white, as is usual before independent component analysis, and W W' = I. With normal entries, score matching
+    loses precision, and if the density is also wrong, its estimate does not converge to A^-1.
 
     Args:
       sources: "logistic" or "laplacian", of unit variance.
       seed: a non-negative integer.
-      runs: data sets for each size, each with sources, a matrix A and a start of the search of its own; the paper makes
-        11. A hundred took 4 to 5 minutes on 2 CPU cores shared with other work.
+      runs: data sets per size, each with its own sources, matrix A and search start; the paper uses 11. A hundred took
+        4 to 5 minutes on 2 CPU cores shared with other work.
       sizes: sample sizes, at least two.
-      dimensions: of s and x; the paper's 4 by default.
+      dimensions: the dimensions of s and x; the paper's 4 by default.
       mixing: "orthogonal", A a random rotation, or "normal", A with standard normal entries.
 
     Returns:
       JSON-able: the options; for each estimator the median, quartiles and mean of the error (see `unmixing_error`) for
       each size, the slope of the median on log-log axes, how many estimates give two rows to one source and how many
-      searches were cut short; and for each size the ratios, score matching by maximum likelihood, of medians and means.
+      searches were cut short; and for each size the ratios, score matching to maximum likelihood, of medians and means.
 
     Raises:
       ValueError: for unknown sources or mixing, no runs, or fewer than two different sizes.
@@ -91,7 +91,7 @@ def estimation_errors(
         )
     if runs < 1 or len(set(sizes)) < 2:
         raise ValueError(
-            f"A curve needs runs of at least 1 and two different sizes. Received: runs={runs}, sizes={list(sizes)}."
+            f"A curve needs at least 1 run and two different sizes. Received: runs={runs}, sizes={list(sizes)}."
         )
     found = {
         method: [[_one_error(method, sources, mixing, dimensions, size, [seed, size, run]) for run in range(runs)]
@@ -110,8 +110,8 @@ def estimation_errors(
 def _one_error(
     method: str, sources: str, mixing: str, dimensions: int, size: int, seed: list[int]
 ) -> tuple[float, bool, bool]:
-    """The error of one estimate, whether two of its rows have one source, and whether its search was cut short."""
-    generator = np.random.default_rng(seed)  # of this run alone, so both methods see the same data
+    """Returns one estimate's error, whether two of its rows have one source, and whether its search was cut short."""
+    generator = np.random.default_rng(seed)  # one per run, so both methods see the same data
     if sources == LOGISTIC:
         s = generator.logistic(scale=np.sqrt(3.0) / np.pi, size=(size, dimensions))
     else:
@@ -129,15 +129,15 @@ def _one_error(
 def unmixing_error(product: np.ndarray) -> float:
     """The paper's error of an estimate of W, from the matrix W A, [d, d] (section 3.2).
 
-    Each row is divided by its entry of largest magnitude; the error is the sum of squares less the d ones. It sees
-    neither the order nor the signs nor the norms of the rows of W, and is a squared error: it falls as 1 / n.
+    Each row is divided by its entry of largest magnitude; the error is the sum of squares minus d. It does not depend
+    on the order, the signs or the norms of the rows of W, and is a squared error: it falls as 1 / n.
     """
     rows = product / np.max(np.abs(product), axis=1, keepdims=True)
     return float(np.sum(rows**2) - len(rows))
 
 
 def _summary(results: np.ndarray, sizes: Sequence[int]) -> dict[str, Any]:
-    """Of (error, doubled, cut short) in an array [sizes, runs, 3]."""
+    """Summarises (error, doubled, cut short) in an array [sizes, runs, 3]."""
     errors = results[..., 0]
     lower, median, upper = np.quantile(errors, [0.25, 0.5, 0.75], axis=1)
     return {
@@ -152,7 +152,7 @@ def _summary(results: np.ndarray, sizes: Sequence[int]) -> dict[str, Any]:
 
 
 def draw_errors(numbers: dict[str, Any]) -> Picture:
-    """Draws what `estimation_errors` returns: medians as lines, the quartiles as bands, a guide of slope -1."""
+    """Draws the result of `estimation_errors`: medians as lines, quartiles as bands, and a guide of slope -1."""
     picture = Picture(figsize=(6.0, 4.5), layout="constrained")
     axes = picture.subplots()
     sizes = np.array(numbers["sizes"])
@@ -192,8 +192,8 @@ class Trained:
 
     Attributes:
       model: the fitted estimator.
-      whitening: from pixels to the space of the model.
-      options: what was asked for, JSON-able.
+      whitening: the map from pixels to the space of the model.
+      options: the options of the training, JSON-able.
     """
 
     model: OvercompleteICA
@@ -202,12 +202,12 @@ class Trained:
 
     @property
     def images(self) -> np.ndarray:
-        """The filters as the pixels see them, V' w_k, [m, size, size]."""
+        """The filters in pixel space, V' w_k, [m, size, size]."""
         return _as_images(self.model.filters_ @ self.whitening.matrix)
 
     @property
     def random_filters(self) -> np.ndarray:
-        """As many random unit vectors of the same space, for comparison, [m, d]."""
+        """The same number of random unit vectors of the same space, for comparison, [m, d]."""
         rows = np.random.default_rng([self.options["seed"], 1]).standard_normal(self.model.filters_.shape)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
@@ -223,9 +223,9 @@ def overcomplete(
     max_iter: int = 1000,
     seed: int = 0,
 ) -> Trained:
-    """Trains the model of figures 3 and 4; 200 iterations in 2.5 minutes on 2 CPU cores as it stands.
+    """Trains the model of figures 3 and 4; by default, 200 iterations take 2.5 minutes on 2 CPU cores.
 
-    As in section 3.3, patches are freed of their local mean and whitened without loss of dimensions.
+    As in section 3.3, the local mean of each patch is removed, and patches are whitened without loss of dimensions.
 
     Args:
       source: the images; scikit-learn's two photographs by default.
@@ -234,11 +234,11 @@ def overcomplete(
       filters: m, at least the whitened dimension.
       dimensions: principal components to keep; all, size^2 - 1, by default.
       tol: the largest component of the gradient at which training ends.
-      max_iter: the most iterations.
-      seed: a non-negative integer, of patches and filters.
+      max_iter: the maximum number of iterations.
+      seed: the seed of patches and filters, a non-negative integer.
 
     Raises:
-      ValueError: for sizes and counts that do not fit each other or the images.
+      ValueError: for sizes and counts that are incompatible with each other or with the images.
     """
     source = patch_data.sample_images() if source is None else source
     pixels = patch_data.remove_local_mean(patch_data.extract(source, size=size, count=patches, seed=seed))
@@ -249,11 +249,11 @@ def overcomplete(
 
 
 def figure3(trained: Trained | None = None, **options: Any) -> Figure:
-    """Figure 3: the filters of an overcomplete model of natural images, as the pixels see them.
+    """Figure 3: the filters of an overcomplete model of natural images, in pixel space.
 
     Args:
-      trained: what `overcomplete` returned, which figure 4 can share.
-      **options: without it, the options of `overcomplete`.
+      trained: the result of `overcomplete`, which figure 4 can share.
+      **options: the options of `overcomplete`, if `trained` is None.
     """
     trained = trained or overcomplete(**options)
     numbers = describe_filters(trained)
@@ -268,12 +268,12 @@ def figure3(trained: Trained | None = None, **options: Any) -> Figure:
 
 
 def describe_filters(trained: Trained) -> dict[str, Any]:
-    """What training did, and how localised and oriented the filters are beside random ones; JSON-able.
+    """Describes the training, and how localised and oriented the filters are compared with random ones; JSON-able.
 
-    Both measures are of a filter f as the pixels see it. Area: (sum f^2)^2 / (P sum f^4), the share of the P pixels
-    that an even filter of the same concentration would cover, 1 for an even one and about 1/3 for noise. Orientation:
+    Both measures are of a filter f in pixel space. Area: (sum f^2)^2 / (P sum f^4), the share of the P pixels that a
+    uniform filter of the same concentration would cover, 1 for a uniform one and about 1/3 for noise. Orientation:
     (a - b) / (a + b), a >= b being the moments of its power spectrum along its main axis of spatial frequency and
-    across: 1 for a grating, near 0 for no direction.
+    across it: 1 for a grating, near 0 for a filter without direction.
     """
     model = trained.model
     random = _as_images(trained.random_filters @ trained.whitening.matrix)
@@ -303,17 +303,17 @@ def draw_filters(images: np.ndarray, columns: int = 20) -> Picture:
 
 
 def figure4(trained: Trained | None = None, **options: Any) -> Figure:
-    """Figure 4: how near each filter comes to any other, in the whitened space.
+    """Figure 4: how near each filter is to any other, in the whitened space.
 
     Args:
-      trained: what `overcomplete` returned, which figure 3 can share.
-      **options: without it, the options of `overcomplete`.
+      trained: the result of `overcomplete`, which figure 3 can share.
+      **options: the options of `overcomplete`, if `trained` is None.
     """
     trained = trained or overcomplete(**options)
     learnt, random = (largest_products(rows) for rows in (trained.model.filters_, trained.random_filters))
     numbers = trained.options | {"learnt": _quantiles(learnt), "random": _quantiles(random)}
     caption = (
-        "Largest absolute dot product of each filter with the others in the whitened space, beside that of as many "
+        "Largest absolute dot product of each filter with the others in the whitened space, compared with as many "
         f"random unit vectors. The largest of all is {learnt.max():.2f}; 1 would be a filter learnt twice."
     )
     return Figure(numbers, draw_products(learnt, random), caption)
@@ -351,7 +351,7 @@ def _areas(images: np.ndarray) -> np.ndarray:
 
 
 def _orientations(images: np.ndarray) -> np.ndarray:
-    length = 4 * images.shape[1]  # zeros around the filter: the spectrum between its own frequencies
+    length = 4 * images.shape[1]  # zero padding gives the spectrum between the filter's own frequencies
     power = np.abs(np.fft.fft2(images, (length, length))) ** 2
     frequency = np.fft.fftfreq(length)
     vertical, horizontal = np.meshgrid(frequency, frequency, indexing="ij")

@@ -1,6 +1,6 @@
 """Figures 3 and 4 of Song & Ermon, Generative modeling by estimating gradients of the data distribution, 2019.
 
-Both are about Langevin dynamics: why it needs annealing, and what the annealed one passes through.
+Both show Langevin dynamics: why it needs annealing, and the intermediate samples of the annealed one.
 """
 
 from typing import Any
@@ -28,12 +28,12 @@ def figure3(*, num_samples: int = 10_000, seed: int = 0) -> Figure:
 
     All use the mixture's exact scores, so the errors are the sampler's own. As in appendix B.1, Langevin dynamics
     takes 1,000 steps of epsilon = 0.1, and the annealed one 100 steps of epsilon = 0.1 at each of 10 levels from 20 to
-    1. With more samples than the paper's 1,280 the bias of so short an annealing shows: the smaller mode
+    1. With more samples than the paper's 1,280, the bias of such a short annealing becomes visible: the smaller mode
     gets 0.218 +- 0.001 of 100,000 samples, and with 100 levels 0.201 +- 0.001. So the figure shows both.
 
     Args:
-      num_samples: of each sampler, at least 2; the paper shows 1,280.
-      seed: of the samples.
+      num_samples: samples per sampler, at least 2; the paper shows 1,280.
+      seed: the seed of the samples.
 
     Raises:
       ValueError: for fewer than 2 samples.
@@ -44,7 +44,7 @@ def figure3(*, num_samples: int = 10_000, seed: int = 0) -> Figure:
     rows = random.per_example(random.stream_seed(seed, random.Stream.SAMPLE), tf.range(num_samples))
     start = _SQUARE * (2.0 * random.uniform(random.fold_each(rows, random.Stream.PRIOR), (2,)) - 1.0)
     epsilon = 0.1
-    # A time of no meaning: this score ignores it.
+    # The time is arbitrary: this score ignores it.
     plain = driver.FixedSteps(
         sde, langevin.Langevin(langevin.constant(epsilon)), times.repeat_times(np.zeros(1), 1_000), jit_compile=True
     )
@@ -71,7 +71,7 @@ def figure3(*, num_samples: int = 10_000, seed: int = 0) -> Figure:
 
 
 def mode_weights(density: Mixture, x: tf.Tensor) -> dict[str, Any]:
-    """The share of samples that each component most likely made, and how far that is from its weight.
+    """Compares each component's weight with the share of samples of which it is the most probable component.
 
     Returns:
       `weights` and their `standard_errors`, sqrt(w (1 - w) / N) at the true w; `deviations`, in standard errors.
@@ -86,7 +86,7 @@ def mode_weights(density: Mixture, x: tf.Tensor) -> dict[str, Any]:
 
 
 def draw_samples(samples: dict[str, np.ndarray], weights: dict[str, dict[str, Any]], shown: int = 1_280) -> Picture:
-    """Draws the first samples of each sampler as a cloud, the weights above it."""
+    """Draws the first samples of each sampler as a scatter plot, with the weights above it."""
     picture = Picture(figsize=(3.5 * len(samples), 3.9), layout="constrained")
     panels: list[Axes] = list(np.atleast_1d(picture.subplots(1, len(samples), sharex=True, sharey=True)))
     for axes, (name, x) in zip(panels, samples.items(), strict=True):
@@ -106,10 +106,10 @@ def figure4(directory: RunDirectory, *, checkpoint: int | None = None, num_sampl
       directory: the run.
       checkpoint: the checkpoint's step; the newest by default.
       num_samples: the number of walks to show, one per row.
-      seed: of the samples; sample i is that of `launch.sample` with this seed.
+      seed: the seed of the samples; sample i is that of `launch.sample` with this seed.
 
     Raises:
-      ValueError: if there is no such run or checkpoint, or it was not sampled by annealed Langevin dynamics.
+      ValueError: if there is no such run or checkpoint, or its sampler is not annealed Langevin dynamics.
     """
     if num_samples < 1:
         raise ValueError(f"The figure needs 1 or more samples. Received: {num_samples}.")
@@ -118,7 +118,7 @@ def figure4(directory: RunDirectory, *, checkpoint: int | None = None, num_sampl
     name = builder.sampler_key["name"]
     if name != "annealed_langevin":
         raise ValueError(
-            f"Figure 4 shows annealed Langevin dynamics, and {directory.path} is sampled by another. Give a run whose "
+            f"Figure 4 shows annealed Langevin dynamics, and {directory.path} has another sampler. Give a run whose "
             f"sampler.name is annealed_langevin. Received: {name}."
         )
     run.load(checkpoint)
@@ -149,7 +149,7 @@ def figure4(directory: RunDirectory, *, checkpoint: int | None = None, num_sampl
 
 
 def draw_trajectory(frames: np.ndarray, sigmas: np.ndarray) -> Picture:
-    """Draws float images [levels, N, H, W, C] of range [0, 1]: rows are samples, columns levels."""
+    """Draws float images [levels, N, H, W, C] in [0, 1]: rows are samples, columns are levels."""
     by_sample = np.swapaxes(pipeline.to_uint8(frames), 0, 1)
     grid = pictures.tile(by_sample.reshape(-1, *frames.shape[2:]), columns=len(frames))
     height, width = grid.shape[:2]

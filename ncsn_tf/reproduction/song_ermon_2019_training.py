@@ -27,7 +27,7 @@ _ONE_TIME = np.zeros(1, np.float32)
 """The grid of a score that is not conditioned on noise: one time, whose index is the network's condition."""
 
 _UNUSED = VE(sigma_max=1.0, sigma_min=0.01)
-"""An SDE for adapters whose objective perturbs nothing by it."""
+"""An SDE for score models whose objective does not use it."""
 
 
 # Figure 1: sliced score matching on data with and without a little noise
@@ -42,18 +42,17 @@ def figure1(
     batch_size: int = 64,
     seed: int = 0,
 ) -> Figure:
-    """Figure 1: the loss of sliced score matching on images as they are, and blurred by N(0, 1e-4).
+    """Figure 1: the loss of sliced score matching on clean images, and on images with noise N(0, 1e-4).
 
-    The paper trains a ResNet on CIFAR-10; here it is NCSN with one level, on scikit-learn's digits unless told
-    otherwise.
+    The paper trains a ResNet on CIFAR-10; this is NCSN with one level, by default on scikit-learn's digits.
 
     Args:
       source: the images.
       steps: training steps of each curve, at least 40.
       sigmas: standard deviations of the noise, in units of the pixel range; 0 for none.
       filters: width of the network.
-      batch_size: images a step.
-      seed: of weights, order, noise and slices.
+      batch_size: images per step.
+      seed: the seed of weights, order, noise and slices.
 
     Raises:
       ValueError: for too few steps.
@@ -87,10 +86,10 @@ _STEPS_A_POINT = 10
 
 
 def fluctuation(losses: np.ndarray) -> float:
-    """How unsteady the second half of a curve is, free of units.
+    """The relative fluctuation of the second half of a curve, without units.
 
     The root mean square of the changes from point to point, divided by sqrt(2), so that independent errors give their
-    own standard deviation, and by the median size of the loss there.
+    own standard deviation, and by the median magnitude of the loss in that half.
     """
     half = np.asarray(losses)[len(losses) // 2 :]
     return float(np.sqrt(0.5 * np.mean(np.diff(half) ** 2)) / np.median(np.abs(half)))
@@ -99,7 +98,7 @@ def fluctuation(losses: np.ndarray) -> float:
 def _sliced_losses(
     source: images.ImageSource, sigma: float, points: int, filters: int, batch_size: int, seed: int
 ) -> np.ndarray:
-    """Mean losses of successive loops of training, [points]."""
+    """Trains, and returns the mean losses of successive training loops, [points]."""
     trainer = _trainer(
         lambda: _image_network(source.shape, filters, seed),
         lambda score_fn, x, t, z, v: objectives.sliced(score_fn, x + sigma * z, t, v),
@@ -123,7 +122,7 @@ def _image_network(shape: tuple[int, int, int], filters: int, seed: int) -> kera
 
 
 def draw_losses(numbers: dict[str, Any]) -> Picture:
-    """Draws the curves of `figure1`, a panel each, since their sizes differ."""
+    """Draws the curves of `figure1`, one panel per curve, since their scales differ."""
     picture = Picture(figsize=(10.0, 3.5), layout="constrained")
     for axes, curve in zip(np.atleast_1d(picture.subplots(1, len(numbers["curves"]))), numbers["curves"], strict=True):
         steps = numbers["steps_a_point"] * (1 + np.arange(len(curve["losses"])))
@@ -137,7 +136,7 @@ def draw_losses(numbers: dict[str, Any]) -> Picture:
 
 
 def _trainer(network: Callable[[], keras.Model], objective: Callable, *, batch_size: int, seed: int) -> Trainer:
-    """A trainer of one unconditional score by sliced score matching, Adam at the paper's 0.001."""
+    """A trainer of one unconditional score by sliced score matching, with Adam at the paper's 0.001."""
     condition = score.nearest_level(_ONE_TIME)
     models = [ScoreModel(network(), _UNUSED, condition=condition) for _ in range(2)]
     return Trainer(
@@ -164,8 +163,8 @@ def figure2(*, steps: int = 10_000, batch_size: int = 128, seed: int = 0) -> Fig
 
     Args:
       steps: training steps.
-      batch_size: fresh samples a step.
-      seed: of weights, samples and slices.
+      batch_size: fresh samples per step.
+      seed: the seed of weights, samples and slices.
 
     Raises:
       ValueError: for fewer than 1 step.
@@ -204,16 +203,16 @@ def figure2(*, steps: int = 10_000, batch_size: int = 128, seed: int = 0) -> Fig
 
 
 def score_errors(density: Mixture, score_fn: ScoreFunction, half: float = 8.0, points: int = 161):
-    """Holds a learnt score against the true one, by region of density.
+    """Compares a learnt score with the true one, by region of density.
 
     Args:
       density: the true density, in the plane.
       score_fn: the learnt score.
       half: the grid covers [-half, half]^2.
-      points: of the grid along a side.
+      points: grid points along a side.
 
     Returns:
-      (numbers, (axis, log_density, true, learnt)). The numbers: the error in the mean over the data, E |s - s*|^2; and
+      (numbers, (axis, log_density, true, learnt)). The numbers: the mean squared error over the data, E |s - s*|^2; and
       for regions of the grid by density relative to its peak, the root mean square of the error and of the true score.
     """
     axis = np.linspace(-half, half, points, dtype=np.float32)
@@ -245,7 +244,7 @@ def score_errors(density: Mixture, score_fn: ScoreFunction, half: float = 8.0, p
 
 
 def draw_scores(axis: np.ndarray, log_density: np.ndarray, true: np.ndarray, learnt: np.ndarray) -> Picture:
-    """Draws the true and the learnt field over the density, and the size of their difference."""
+    """Draws the true and the learnt field over the density, and the norm of their difference."""
     picture = Picture(figsize=(12.0, 4.2), layout="constrained")
     panels = picture.subplots(1, 3)
     every = max(1, len(axis) // 20)

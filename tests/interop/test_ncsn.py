@@ -56,7 +56,7 @@ def test_losses_and_the_gradients_norm_agree(official):
 
 
 def test_every_weight_is_taken_from_the_file():
-    """A weight left at its random start would pass unseen where its effect is small."""
+    """A weight left at its random start could go unnoticed if its effect is small."""
     state = ncsn.read_state_dict(SMALL)
     ours = ncsn.ncsn_from_state_dict(state).get_weights()
     assert sum(w.size for w in ours) == sum(w.size for w in state.values())
@@ -114,12 +114,12 @@ def damaged(tmp_path, kind):
         ("another network", r"begin_conv\.weight"),
     ],
 )
-def test_a_damaged_or_foreign_file_is_refused_by_name(tmp_path, kind, match):
+def test_a_damaged_or_foreign_file_is_refused(tmp_path, kind, match):
     with pytest.raises(ncsn.CheckpointFormatError, match=match):
         ncsn.ncsn_from_torch(damaged(tmp_path, kind))
 
 
-def test_a_missing_file_and_a_missing_torch_are_said(tmp_path, monkeypatch):
+def test_a_missing_file_and_a_missing_torch_are_reported(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="nothing.pth"):
         ncsn.ncsn_from_torch(tmp_path / "nothing.pth")
     monkeypatch.setitem(sys.modules, "torch", None)

@@ -1,4 +1,4 @@
-"""The classifier against a derivation of it in NumPy, its sizes, its frozen statistics, its file."""
+"""The classifier: comparison with a derivation in NumPy, sizes, frozen statistics, saving."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ from ncsn_tf.networks.classifier import Classifier
 
 
 def built(shape, num_classes=3, filters=4, seed=0):
-    """A classifier all of whose variables are random, those that start as 0 and 1 too."""
+    """A classifier whose variables are all random, including those that start as 0 and 1."""
     network = Classifier(num_classes, filters)
     network.build((None, *shape))
     rng = np.random.default_rng(seed)
@@ -54,7 +54,7 @@ def derived(network, x, halvings):
 @pytest.mark.parametrize(
     ("shape", "halvings"), [((8, 8, 1), 1), ((9, 11, 2), 1), ((5, 7, 1), 0), ((13, 30, 3), 1), ((17, 18, 3), 2)]
 )
-def test_outputs_are_those_of_a_derivation_in_numpy(shape, halvings):
+def test_outputs_match_a_derivation_in_numpy(shape, halvings):
     network, x = built(shape), pictures(3, *shape)
     outputs = network(x)
     pooled, logits = derived(network, x, halvings)
@@ -89,7 +89,7 @@ def test_training_normalises_by_the_batch_and_moves_the_statistics_a_tenth_of_th
     for row, moment in ((2, h.mean(axis=(0, 1, 2))), (3, h.var(axis=(0, 1, 2)))):
         expected = 0.9 * before[0][row] + 0.1 * moment
         np.testing.assert_allclose(network.norms[0].get_weights()[row], expected, rtol=1e-4)
-    # By the batch's own moments the first map has mean beta and deviation gamma; the frozen ones say otherwise.
+    # Normalised by the batch's own moments, the first map has mean beta and deviation gamma; with the frozen ones not.
     gamma, beta = before[0][:2]
     first = np.maximum(gamma * (h - h.mean(axis=(0, 1, 2))) / np.sqrt(h.var(axis=(0, 1, 2)) + 1e-5) + beta, 0)
     h = convolved(first, network.convolutions[1].get_weights()[0])

@@ -1,4 +1,4 @@
-"""Layers against their formulae, and the ordeal that every block must pass."""
+"""Layers against their formulae, and the checks that every block must pass."""
 
 import json
 
@@ -19,7 +19,7 @@ def encoding(batch):
 
 
 def test_layer_seeds_are_deterministic_and_distinct():
-    """Neither two seeds of one sequence nor two sequences share a seed; without a seed there is none to hand out."""
+    """No seed repeats within a sequence or between sequences; without a seed, the handed-out seeds are None."""
     sequences = [layers.LayerSeeds(seed) for seed in (0, 1, 2**40)]
     seeds = [sequence() for sequence in sequences for _ in range(100)]
     assert len(set(seeds)) == len(seeds) and all(type(seed) is int and 0 <= seed < 2**30 for seed in seeds)
@@ -34,8 +34,8 @@ def test_an_invalid_seed_is_refused(seed):
         layers.LayerSeeds(seed)
 
 
-def test_instance_norm_plus_plus_is_its_formula():
-    """Op by op in NumPy and float64, as the docstring writes it; the feature maps have means far from zero."""
+def test_instance_norm_plus_plus_matches_its_formula():
+    """The docstring's formula, op by op in NumPy and float64; the feature maps have means far from zero."""
     x = rng.normal(2.0, 1.5, (3, 5, 4, 6)) * rng.uniform(0.5, 2.0, 6)
     layer = layers.ConditionalInstanceNormPlusPlus(LEVELS, dtype="float64")
     layer.build(x.shape)
@@ -48,7 +48,7 @@ def test_instance_norm_plus_plus_is_its_formula():
 
 
 def test_instance_norm_plus_plus_survives_constant_maps():
-    """A flat map has variance zero; rounding in E[x^2] - mu^2 must not make a root of a negative number."""
+    """A flat map has variance zero; rounding in E[x^2] - mu^2 must not give the root of a negative number."""
     layer = layers.ConditionalInstanceNormPlusPlus(LEVELS)
     x = np.broadcast_to(np.float32([1000.3, 7.7]), (2, 9, 9, 2))
     assert np.isfinite(layer(x, encoding(2))).all()
@@ -59,7 +59,7 @@ def test_instance_norm_plus_plus_refuses_one_map():
         layers.ConditionalInstanceNormPlusPlus(LEVELS).build((None, 4, 4, 1))
 
 
-def test_the_table_starts_as_the_official_one():
+def test_the_table_is_initialised_as_the_official_one():
     table = layers.ScaleAndShiftInitializer(0)((200, 3, 50), dtype="float32")
     scales = np.asarray(table)[:, :2]
     assert abs(scales.mean() - 1.0) < 4 * 0.02 / np.sqrt(scales.size)
@@ -67,7 +67,7 @@ def test_the_table_starts_as_the_official_one():
     assert not np.asarray(table)[:, 2].any()
 
 
-def test_convolutions_start_with_the_variance_of_pytorch():
+def test_convolutions_are_initialised_with_the_variance_of_pytorch():
     layer = layers.convolution(64, 64, seeds=layers.LayerSeeds(0))
     layer.build((None, 8, 8, 64))
     bound = 1 / np.sqrt(64 * 9)
@@ -77,8 +77,8 @@ def test_convolutions_start_with_the_variance_of_pytorch():
 
 
 @pytest.mark.parametrize(("size", "new_size"), [(4, 7), (7, 13), (5, 5), (1, 3), (3, 1), (2, 9)])
-def test_resize_is_exact_on_what_is_linear(size, new_size):
-    """Bilinear interpolation with aligned corners reproduces an affine image; a line of points is its own oracle."""
+def test_resize_is_exact_for_affine_images(size, new_size):
+    """Bilinear interpolation with aligned corners reproduces an affine image."""
     ramp = np.linspace(0.0, 1.0, size) if size > 1 else np.ones(1)
     wanted = np.linspace(0.0, 1.0, new_size) if size > 1 and new_size > 1 else np.full(new_size, ramp[0])
     image = (ramp[:, None] + 2.0 * ramp[None, :])[None, :, :, None]
@@ -94,7 +94,7 @@ def test_resize_agrees_with_interpolation_point_by_point():
     np.testing.assert_allclose(resized, expected, atol=1e-12)
 
 
-def test_residual_block_averages_before_or_after_its_shortcut_alike():
+def test_averaging_before_the_shortcut_equals_averaging_after_it():
     """Averaging commutes with a 1x1 convolution, so our cheaper order must equal the official one."""
     block = refinenet.ResidualBlock(LEVELS, 4, 6, downsample=True, dtype="float64")
     x = ops.convert_to_tensor(rng.normal(size=(2, 6, 8, 4)))
@@ -105,7 +105,7 @@ def test_residual_block_averages_before_or_after_its_shortcut_alike():
 
 
 def test_chained_pooling_counts_the_padding():
-    """With the norm made an identity-free constant and the kernel a delta, a corner sees 9 of 25 cells."""
+    """With a norm that gives a constant and a delta kernel, a corner averages over 9 of 25 cells."""
     block = refinenet.ChainedResidualPooling(1, 2, dtype="float64")
     x = np.ones((1, 6, 6, 2))
     block.build(x.shape, (None, 1))
@@ -140,8 +140,8 @@ BLOCKS = {
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_ordeal(name):
-    """Every block: its configuration rebuilds it, weights fit, 16 bits run and stay near, each image is on its own."""
+def test_block_contract(name):
+    """Its configuration rebuilds it, weights load, bfloat16 stays near float32, and images do not affect each other."""
     cls, arguments, widths = BLOCKS[name]
     inputs = [rng.normal(size=(3, 7 - 3 * i, 6 - 3 * i, width)).astype("float32") for i, width in enumerate(widths)]
     x = inputs if len(widths) > 1 else inputs[0]

@@ -1,4 +1,4 @@
-"""The perceptron: its size, its levels, its file."""
+"""The perceptron: parameter count, noise levels, saving."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ def built(**options):
     return network
 
 
-def test_parameter_count_is_the_papers_layers_and_a_bias_for_each_level():
+def test_parameter_count_is_that_of_the_papers_layers_with_a_bias_per_level():
     network = MLP(2, 1)
     network.build((None, 2), (None,))
     assert network.count_params() == (2 + 1) * 128 + (128 + 1) * 128 + (128 + 1) * 2

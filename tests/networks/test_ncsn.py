@@ -57,7 +57,7 @@ def test_labels_are_refused_and_dropout_seeds_ignored(assert_call_contract):
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_the_input_is_centred_in_its_own_precision(dtype):
-    """In 16 bits too the map 2x - 1 is taken in float32: 0.5 + 2^-12 rounds to 0.5 in bfloat16, its image does not."""
+    """Even in bfloat16, 2x - 1 is computed in float32: 0.5 + 2^-12 rounds to 0.5 in bfloat16, 2x - 1 does not to 0."""
     centring, plain = built(1, dtype=dtype), built(1, dtype=dtype, centre_input=False)
     x, level = 0.5 + 2.0**-12 * images((2, 6, 5, 1)), np.array([0, 2])
     np.testing.assert_array_equal(centring(x, level), plain(2.0 * x - 1.0, level))
@@ -75,7 +75,7 @@ def test_bfloat16_stays_near_float32_and_ends_in_float32():
 
 
 def test_second_order_gradients_agree_with_finite_differences():
-    """grad_x <u, J(x) u> and its gradient in the weights: where a silent None second-order gradient would show."""
+    """grad_x <u, J(x) u> and its gradient in the weights: a silent None second-order gradient would fail here."""
     network = built(2, dtype="float64")
     x, u, d = (images((1, 9, 7, 2), seed, np.float64) for seed in (1, 2, 3))
     level = np.array([1])
@@ -114,7 +114,7 @@ def test_every_weight_receives_a_gradient():
 
 
 def twins(dtype="float32"):
-    """A network and its rematerialised twin, of the same weights."""
+    """A network and its rematerialised twin with the same weights."""
     plain, rematerialised = built(1, 2, dtype=dtype), built(1, 2, dtype=dtype, rematerialise=True)
     rematerialised.set_weights(plain.get_weights())
     return plain, rematerialised
@@ -157,7 +157,7 @@ def test_rematerialised_blocks_run_again_in_the_backward_pass(monkeypatch):
 
 
 def test_rematerialised_gradients_are_not_differentiated_again():
-    """Refused, in the input as in the weights, where a custom gradient might give None or zero without a word."""
+    """This raises, for the input and for weights; a custom gradient might silently give None or zero."""
     network, x = built(1, 2, rematerialise=True), tf.constant(images((1, 5, 4, 1)))
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(x)
@@ -168,7 +168,7 @@ def test_rematerialised_gradients_are_not_differentiated_again():
             tape.gradient(value, source)
 
 
-def test_rematerialisation_leaves_weights_and_checkpoints_as_they_are(tmp_path):
+def test_rematerialisation_leaves_weights_and_checkpoints_unchanged(tmp_path):
     plain, rematerialised = built(1, 2), built(1, 2, rematerialise=True)
     names = [[re.sub(r"_\d+", "", weight.path) for weight in network.weights] for network in (plain, rematerialised)]
     assert names[0] == names[1]

@@ -15,7 +15,7 @@ def test_a_figure_is_a_picture_and_its_numbers(tmp_path):
     Image.open(picture).verify()
 
 
-def test_numbers_that_are_none_are_not_written(tmp_path):
+def test_non_finite_numbers_are_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(ValueError):
         Figure({"a": float("nan")}, Picture(), "").save(tmp_path, "one")
     assert not list(tmp_path.iterdir())

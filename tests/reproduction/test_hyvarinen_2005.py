@@ -1,4 +1,4 @@
-"""Hyvarinen 2005: the error measure, the curves and the filters, on runs of seconds."""
+"""Hyvarinen 2005: the error measure, the curves and the filters, on short runs."""
 
 import json
 
@@ -27,7 +27,7 @@ def trained():
 
 
 def check_saved(figure, tmp_path):
-    """Its numbers are JSON, its picture is a picture that is not blank."""
+    """Checks that the saved numbers are JSON and that the picture is not blank."""
     picture, numbers = figure.save(tmp_path, "figure")
     assert json.loads(numbers.read_text()) == {"caption": figure.caption, **figure.numbers}
     assert np.ptp(np.asarray(Image.open(picture).convert("L"))) > 100
@@ -36,7 +36,7 @@ def check_saved(figure, tmp_path):
 # Figures 1 and 2
 
 
-def test_error_sees_neither_order_nor_signs_nor_norms():
+def test_error_ignores_order_signs_and_norms():
     signed = np.array([[0.0, -3.0], [0.2, 0.0]])
     assert paper.unmixing_error(signed) == 0.0
     assert paper.unmixing_error(signed + [[0.3, 0.0], [0.0, 0.02]]) == pytest.approx(2 * 0.1**2)
@@ -52,14 +52,14 @@ def test_errors_fall_as_one_over_the_sample_size(correct):
     assert correct.numbers["sizes"] == [250, 1000, 4000]
 
 
-def test_the_wrong_density_leaves_both_consistent_if_the_data_are_white():
+def test_the_wrong_density_leaves_both_estimators_consistent_if_the_data_are_white():
     numbers = paper.figure2(**SMALL).numbers
     assert numbers["sources"] == "laplacian"
     for method in METHODS:
         assert numbers[method]["slope"] == pytest.approx(-1.0, abs=0.5)
 
 
-def test_the_wrong_density_in_another_space_biases_score_matching_only():
+def test_the_wrong_density_with_normal_mixing_biases_score_matching_only():
     numbers = paper.figure2(**SMALL | {"sizes": (1000, 16000), "runs": 6, "mixing": "normal"}).numbers
     assert numbers["maximum_likelihood"]["slope"] < -0.7
     assert numbers["ratio_of_medians"][1] > 5
@@ -109,8 +109,8 @@ def test_filters_are_learnt_and_described(trained, tmp_path):
     check_saved(figure, tmp_path)
 
 
-def test_filters_are_shown_as_the_pixels_see_them(trained):
-    """The response to a patch is that of the whitened filter to the whitened patch."""
+def test_filters_are_shown_in_pixel_space(trained):
+    """The response to a patch equals that of the whitened filter to the whitened patch."""
     patch = np.random.default_rng(0).standard_normal((1, 16))
     whitened = trained.model.filters_ @ (trained.whitening.apply(patch) - trained.whitening.apply(np.zeros((1, 16))))[0]
     np.testing.assert_allclose(np.tensordot(trained.images, patch.reshape(4, 4)), whitened, rtol=1e-9)
@@ -125,7 +125,7 @@ def test_dot_products_are_compared_with_random_ones(trained, tmp_path):
     check_saved(figure, tmp_path)
 
 
-def test_area_and_orientation_measure_what_they_say():
+def test_area_and_orientation_of_known_patterns():
     even, point = np.ones((1, 8, 8)), np.zeros((1, 8, 8))
     point[0, 3, 4] = 2.0
     np.testing.assert_allclose(paper._areas(np.concatenate([even, point])), [1.0, 1 / 64])
@@ -139,7 +139,7 @@ def test_area_and_orientation_measure_what_they_say():
     assert np.mean(paper._areas(noise)) == pytest.approx(1 / 3, abs=0.05)
 
 
-def test_any_images_serve_and_training_depends_on_the_seed_alone():
+def test_any_images_can_be_used_and_training_depends_on_the_seed_alone():
     source = ImageSource("noise", random_pixels(20, 6, 6, 1))
     options = {"source": source, "patches": 150, "size": 3, "filters": 9, "dimensions": 5, "max_iter": 3}
     with pytest.warns(ConvergenceWarning):

@@ -11,8 +11,8 @@ from ncsn_tf.densities.toy import Mixture
 from ncsn_tf.reproduction import song_ermon_2019_sampling as paper
 
 
-def test_plain_langevin_is_wrong_and_annealing_is_right(tmp_path):
-    """At 2,000 samples the standard error is 0.009: plain dynamics is off by 30 of them, annealed within 3."""
+def test_plain_langevin_misses_the_weights_and_annealing_recovers_them(tmp_path):
+    """At 2,000 samples the standard error is 0.009: plain dynamics is off by 30 of them, annealed by less than 3."""
     figure = paper.figure3(num_samples=2_000)
     off = {name: abs(weights["deviations"][0]) for name, weights in figure.numbers["weights"].items()}
     assert off["exact sampling"] < 3.0 and off["annealed, 100 levels"] < 3.0

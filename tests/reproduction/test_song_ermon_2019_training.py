@@ -14,24 +14,24 @@ from tests.support.tiny import TinyNetwork, random_pixels
 
 
 def check_saved(figure, tmp_path):
-    """Its numbers are JSON, its picture is a picture that is not blank."""
+    """Checks that the saved numbers are JSON and that the picture is not blank."""
     picture, numbers = figure.save(tmp_path, "figure")
     assert json.loads(numbers.read_text()) == {"caption": figure.caption, **figure.numbers}
     assert np.ptp(np.asarray(Image.open(picture).convert("L"))) > 100
 
 
-def test_fluctuation_is_the_deviation_of_independent_errors_and_blind_to_units():
+def test_fluctuation_is_the_deviation_of_independent_errors_in_any_units():
     rng = np.random.default_rng(0)
     noise = rng.normal(size=20_000)
     # 10,000 points: the deviation of white noise is known to 1/sqrt(2 * 10,000), and somewhat less well by differences.
     assert paper.fluctuation(-100.0 + 3.0 * noise) == pytest.approx(0.03, rel=0.04)
     assert paper.fluctuation(1e6 * (-100.0 + 3.0 * noise)) == pytest.approx(0.03, rel=0.04)
-    assert paper.fluctuation(np.linspace(0.0, -1.0, 20_000)) < 1e-3, "a slope is no fluctuation"
+    assert paper.fluctuation(np.linspace(0.0, -1.0, 20_000)) < 1e-3, "a slope is not a fluctuation"
     assert paper.fluctuation(np.concatenate([1e3 * noise, np.ones(20_000)])) == 0.0, "only the second half counts"
 
 
 def test_figure1_trains_on_the_images_themselves(tmp_path, monkeypatch):
-    """Short curves of a tiny network, for tracing NCSN takes long; the loss must fall, as on every density."""
+    """Short curves of a tiny network, because tracing NCSN is slow; the loss must fall, as on any density."""
 
     def network(shape, filters, seed):
         network = TinyNetwork()
@@ -46,7 +46,7 @@ def test_figure1_trains_on_the_images_themselves(tmp_path, monkeypatch):
     check_saved(figure, tmp_path)
 
 
-def test_figure2_is_right_where_data_are_and_wrong_where_none_are(tmp_path):
+def test_figure2_error_is_small_where_data_are_and_large_where_none_are(tmp_path):
     figure = paper.figure2(steps=1_000)
     errors = [region["rms_error"] for region in figure.numbers["regions"]]
     assert errors[0] < 0.3 * errors[-1] and errors == sorted(errors)
@@ -56,7 +56,7 @@ def test_figure2_is_right_where_data_are_and_wrong_where_none_are(tmp_path):
     check_saved(figure, tmp_path)
 
 
-def test_a_true_score_has_no_error_and_a_score_of_zero_that_of_the_information():
+def test_the_true_score_has_no_error_and_the_zero_score_an_error_of_the_fisher_information():
     density = Mixture.two_modes()
     numbers, _ = paper.score_errors(density, lambda x, t: density.score(x))
     assert numbers["mean_squared_error_over_the_data"] == 0.0
