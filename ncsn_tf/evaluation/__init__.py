@@ -2,4 +2,4 @@
 
 
 class EvaluationError(ValueError):
-    """The images to evaluate, or what they are compared with, are not fit for it."""
+    """The images to evaluate, or what they are compared with, are unsuitable."""

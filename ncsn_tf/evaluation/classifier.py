@@ -106,7 +106,7 @@ def _checked(classes: np.ndarray, count: int, num_classes: int) -> np.ndarray:
     """The labels as an int32 array [N]; raises ValueError if they do not fit."""
     classes = np.asarray(classes)
     if classes.shape != (count,) or not np.issubdtype(classes.dtype, np.integer):
-        raise ValueError(f"{count} images have integer labels [{count}]. Received: {classes.dtype} {classes.shape}.")
+        raise ValueError(f"{count} images need integer labels [{count}]. Received: {classes.dtype} {classes.shape}.")
     if classes.min() < 0 or classes.max() >= num_classes:
         raise ValueError(
             f"Labels of {num_classes} classes must be in [0, {num_classes}). "
@@ -211,7 +211,7 @@ def check_free(path: str | os.PathLike) -> None:
     """Raises ValueError if `path` exists, unless it is an empty folder."""
     path = pathlib.Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ValueError(f"{path} exists and is not an empty folder. Give another, or remove it.")
+        raise ValueError(f"{path} exists and is not an empty folder. Give another path, or remove it.")
 
 
 def record(
@@ -223,7 +223,7 @@ def record(
     steps: int,
     batch_size: int,
 ) -> dict[str, Any]:
-    """The record of a training in `about.json`: its images, its result, and how to repeat it."""
+    """The record of a training run in `about.json`: its images, its result, and how to repeat it."""
     return {
         "dataset": source.describe(),
         "held_out_accuracy": held_out_accuracy,
@@ -261,5 +261,5 @@ def ensure_digits(path: str | os.PathLike) -> pathlib.Path:
 
 
 def _is_classifier(path: pathlib.Path) -> bool:
-    """Tells whether there is a complete classifier at `path`: the folder is renamed into place as a whole."""
+    """Returns whether there is a complete classifier at `path`: the folder is renamed into place as a whole."""
     return (path / "saved_model.pb").is_file() and (path / "about.json").is_file()

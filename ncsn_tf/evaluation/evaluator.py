@@ -24,7 +24,7 @@ _NEIGHBOURS = 5
 
 
 class Evaluator:
-    """Compares samples with a feature network, statistics of real images, and images in which copies are looked for.
+    """Evaluates samples by a feature network, statistics of real images, and images that are checked for copies.
 
     Args:
       network: the feature network.
@@ -93,7 +93,7 @@ class Evaluator:
           progress: called with each activity.
 
         Raises:
-          ImagesError: if no meaningful number follows from such images.
+          ImagesError: if no meaningful metric can be computed from such images.
         """
         noticed = image_files.check(samples)
         if samples.shape[1:] != self._shape:

@@ -1,4 +1,4 @@
-"""Feature networks, by whose activations images are compared.
+"""Feature networks, whose activations are used to compare images.
 
 TF-GAN's Inception network gives the numbers that papers report. A classifier of the dataset's own classes
 (`launch.train_classifier`) gives numbers of the same kind where Inception is unavailable, or where it is not

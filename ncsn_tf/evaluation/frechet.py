@@ -89,11 +89,11 @@ class Extrapolated:
 def extrapolated(features: np.ndarray, reference: Moments, groups: int = 8) -> Extrapolated | None:
     """The Frechet distance for infinitely many samples (Chong & Forsyth 2020, section 4), with a standard error.
 
-    A distance from n samples is too large by c / n to first order, and c depends on what is compared: two models can
-    change places as n grows. So the line through the distance at all n rows and the mean distance at two disjoint
-    halves is extrapolated to 1/n = 0. The rows are shuffled and divided into equal groups; a half is half of the
-    groups. The standard error is the jackknife's: the whole estimate is repeated, with its actual sizes, without each
-    group in turn.
+    A distance from n samples is too large by c / n to first order, and c depends on what is compared: the ranking of
+    two models can change as n grows. So the line through the distance at all n rows and the mean distance at two
+    disjoint halves is extrapolated to 1/n = 0. The rows are shuffled and divided into equal groups; a half is half of
+    the groups. The standard error is the jackknife's: the whole estimate is repeated, with its actual sizes, without
+    each group in turn.
 
     The paper fits a line to 15 sizes, from n / 10 up. Two sizes were better on Gaussian data of 32 dimensions whose
     true distance is known (flat spectra and spectra that fall as 1/i, 40 sets each). At n / D = 4 and 8, the bias

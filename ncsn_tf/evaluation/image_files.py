@@ -1,4 +1,4 @@
-"""Reads images of any program, and checks them before anything is measured."""
+"""Reads images written by any program, and checks them before anything is measured."""
 
 import pathlib
 import zlib
@@ -15,16 +15,16 @@ _ROUNDING = 1e-3
 
 
 class ImagesError(EvaluationError):
-    """Images from which no meaningful number follows."""
+    """Images from which no meaningful metric can be computed."""
 
 
 def read(path: str | pathlib.Path, fit: tuple[int, int, int] | None = None) -> np.ndarray:
-    """Reads images from a folder (every image file in it and below it), a picture, an `.npz` or an `.npy`.
+    """Reads images from a folder (every image file in it and its subfolders), a picture, an `.npz` or an `.npy`.
 
     Args:
       path: the folder or file. Arrays are [N, H, W, C], C 1 or 3, or grey [N, H, W]: bytes, or floats from 0 to 1.
-      fit: (H, W, C) to which the pictures of a folder or file are cropped, resized and converted; None takes them as
-        they are, all of one size. Arrays are always taken as they are.
+      fit: (H, W, C) to which the pictures of a folder or file are cropped, resized and converted; None leaves them
+        unchanged, and all must have one size. Arrays are always left unchanged.
 
     Returns:
       uint8 [N, H, W, C].
@@ -75,14 +75,14 @@ def as_bytes(images: np.ndarray) -> np.ndarray:
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.size == 0:
-        raise ImagesError(f"Images are [N, H, W, C], none of them 0. Received: {images.dtype} {images.shape}.")
+        raise ImagesError(f"Images must be [N, H, W, C], no dimension 0. Received: {images.dtype} {images.shape}.")
     if images.shape[-1] not in (1, 3):
         hint = " They look like [N, C, H, W]: transpose them." if images.shape[1] in (1, 3) else ""
-        raise ImagesError(f"Images have 1 or 3 channels, as the last axis. Received: {images.shape}.{hint}")
+        raise ImagesError(f"Images must have 1 or 3 channels, as the last axis. Received: {images.shape}.{hint}")
     if images.dtype.kind == "f":
         return _floats_as_bytes(images)
     if images.dtype.kind not in "iu":
-        raise ImagesError(f"Images are bytes, or floats from 0 to 1. Received: {images.dtype}.")
+        raise ImagesError(f"Images must be bytes, or floats from 0 to 1. Received: {images.dtype}.")
     low, high = int(images.min()), int(images.max())
     if low < 0 or high > 255:
         raise ImagesError(f"Whole numbers must be bytes, 0 to 255. Received: values from {low} to {high}.")
@@ -111,7 +111,7 @@ def check(images: np.ndarray) -> list[str]:
     """Checks images, uint8 [N, H, W, C], for faults that make every metric meaningless.
 
     Returns:
-      A line for each lesser fault, which only makes the metrics worse.
+      One line per lesser fault, which only makes the metrics worse.
 
     Raises:
       ImagesError: for a single image, for images that are all the same, and for images that are each of one colour.

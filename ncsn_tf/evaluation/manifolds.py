@@ -11,7 +11,7 @@ from ncsn_tf.evaluation import neighbours
 
 @dataclasses.dataclass(frozen=True)
 class PrecisionRecall:
-    """Two shares, each of the points of one set that are on the manifold of the other set.
+    """Two shares, each the share of one set's points that are on the manifold of the other set.
 
     The standard errors are binomial. Given the set that spans the manifold, the n points whose share p is taken are
     independent, and each is on the manifold with the same probability. For the error alone, two points on the manifold
@@ -79,7 +79,7 @@ def radii(points: np.ndarray, k: int) -> np.ndarray:
 
 
 def covered(queries: np.ndarray, points: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """Tells for each query whether it is in the ball of some point, including the boundary (equation 1).
+    """Returns for each query whether it is in the ball of some point, including the boundary (equation 1).
 
     The result is exact. Products in float32 decide pairs that are clearly inside or clearly outside. Pairs nearer to a
     boundary than the accuracy of float32 are compared by distances from differences in float64, as `radii` returns
@@ -121,7 +121,7 @@ def covered(queries: np.ndarray, points: np.ndarray, radius: np.ndarray) -> np.n
 def _margins(
     frame: neighbours.Frame, doubled: tf.Tensor, squares: np.ndarray, norms: np.ndarray, radius: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tells from 2 q.p which pairs are certainly within the radius and which possibly, bool [b, c] each.
+    """Decides from 2 q.p which pairs are certainly within the radius and which possibly are, bool [b, c] each.
 
     The condition is |q|^2 + |p|^2 - 2 q.p <= r^2, with every term but q.p changed by the factor 1 +- `slack`: r^2 too,
     because it is rounded together with |p|^2 and may be the larger one.

@@ -32,7 +32,7 @@ class Measurement:
       num_reference: the number of real images; None where none are needed or their number is unknown.
       deviation: the standard deviation of an Inception score over the parts; None for other metrics.
       standard_error: the standard error of the value; None where it is unknown.
-      caveats: what makes the value incomparable or weak.
+      caveats: the reasons why the value is weak or not comparable.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Measurement:
     caveats: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """One line for people."""
+        """Describes the measurement in one line of text."""
         text = f"{self.name} {self.value:.5g}"
         if self.deviation is not None:
             text += f" (deviation {self.deviation:.2g})"
@@ -91,7 +91,7 @@ def measure(
       on_metric: called with the metrics' names before they are measured.
 
     Returns:
-      The measurements, and a line for each metric that is unavailable, because samples or the reference's features are
+      The measurements, and one line per metric that is unavailable because samples or the reference's features are
       missing, with the reason.
 
     Raises:
@@ -162,7 +162,7 @@ def _kid(features: Features, reference: ReferenceStatistics) -> list[Measurement
     real = _reference_features(reference)
     counts = len(features), len(real)
     if min(counts) < 2 * _PARTS:
-        raise _Absent(f"{counts[0]} samples and {counts[1]} images do not give {_PARTS} blocks 2 of each")
+        raise _Absent(f"{counts[0]} samples and {counts[1]} images are fewer than 2 of each in each of {_PARTS} blocks")
     # Blocks of 1,000 as in the literature where there are enough rows, but always enough blocks for a standard error.
     # If a side has more rows than the blocks hold, a fixed random choice of them is used.
     blocks = max(_PARTS, math.ceil(min(counts) / _KERNEL_BLOCK))

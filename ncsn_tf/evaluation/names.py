@@ -1,7 +1,7 @@
 """The names of metrics and of feature networks; importing this module does not import TensorFlow."""
 
 METRICS = ("inception_score", "fid", "fid_infinity", "kid", "precision", "recall")
-"""By Inception. The names of a classifier's metrics begin with `classifier_`, so that the two are not confused."""
+"""The metrics by Inception; those by a classifier begin with `classifier_`, so that the two are not confused."""
 
 INCEPTION = "inception"
 CLASSIFIER = "classifier"

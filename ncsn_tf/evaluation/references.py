@@ -167,7 +167,7 @@ def cached_path(network: FeatureNetwork, source: ImageSource) -> pathlib.Path:
 
 
 def load(path: str | pathlib.Path) -> ReferenceStatistics:
-    """Reads statistics, those written here or another program's.
+    """Reads statistics written by this library or by another program.
 
     Raises:
       ReferenceStatisticsError: if there is no such file, if it lacks `mu` [D] or `sigma` [D, D], or if their values are
@@ -184,7 +184,7 @@ def load(path: str | pathlib.Path) -> ReferenceStatistics:
     except Exception as error:  # a damaged archive raises whatever zipfile, zlib or NumPy raise
         raise ReferenceStatisticsError(f"{path} cannot be read as .npz ({type(error).__name__}: {error}).") from error
     if not {"mu", "sigma"} <= arrays.keys():
-        raise ReferenceStatisticsError(f"Statistics hold `mu` and `sigma`. {path} holds {sorted(arrays)}.")
+        raise ReferenceStatisticsError(f"Statistics must hold `mu` and `sigma`. {path} holds {sorted(arrays)}.")
     try:
         about = json.loads(str(arrays["about"])) if "about" in arrays else None
         count = int(arrays.get("count", UNKNOWN))

@@ -28,7 +28,7 @@ class Report:
 
     Attributes:
       measurements: the metrics.
-      absent: a line for each metric that could not be measured, with the reason.
+      absent: one line per metric that could not be measured, with the reason.
       caveats: what weakens the results, noticed about the samples and the reference.
       copies: for each space, "pixels" and "features", how near samples and held-out images are to the training images;
         empty where there are no training images to compare with.
@@ -42,7 +42,7 @@ class Report:
     held_out: HeldOutLoss | None = None
 
     def lines(self) -> list[str]:
-        """The report for people: values first, caveats last, each of them once."""
+        """Returns the report as lines of text: values first, caveats last, each of them once."""
         found = [one.describe() for one in self.measurements]
         for space, comparison in self.copies.items():
             error = comparison.standard_error

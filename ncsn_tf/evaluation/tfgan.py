@@ -145,7 +145,7 @@ def _modules_of_tfgan() -> dict[str, types.ModuleType]:
 
 @contextlib.contextmanager
 def without_warnings() -> Iterator[None]:
-    """Suppresses TensorFlow's warnings about code that its user cannot change.
+    """Suppresses TensorFlow's warnings about code that the user cannot change.
 
     TF-GAN calls `tf.map_fn` with arguments that have been renamed since. An old SavedModel, such as its Inception, logs
     a line for each of its functions when it is loaded.

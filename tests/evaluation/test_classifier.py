@@ -22,7 +22,7 @@ ABOUT = {"dataset": {"name": "noise", "images": 12, "shape": [5, 7, 1], "checksu
 
 
 def of_one_class(winner, num_classes=3, shape=(5, 7, 1)):
-    """A classifier whose largest logit is that of `winner`, for any image."""
+    """A classifier whose largest logit is that of class `winner` for any image."""
     network = Classifier(num_classes, 4)
     network.build((None, *shape))
     kernel, bias = network.head.get_weights()
@@ -88,7 +88,7 @@ def test_shifts_are_whole_pixels_and_equally_frequent():
     assert np.abs(np.array(frequencies) - expected).max() < 4 * np.sqrt(expected * 8 / 9)
 
 
-def test_it_learns_arbitrary_labels_and_depends_on_its_seed_alone():
+def test_training_learns_arbitrary_labels_and_depends_on_the_seed_alone():
     pictures, targets = random_pixels(12, 5, 7, 1), np.array([0, 1, 2, 2, 1, 0, 0, 0, 1, 2, 1, 1])
     told = []
     options = {"steps": 80, "batch_size": 8}
@@ -105,7 +105,7 @@ def test_it_learns_arbitrary_labels_and_depends_on_its_seed_alone():
     assert not np.allclose(first.head.kernel, other.head.kernel)
 
 
-def test_gradients_repeat_while_it_trains():
+def test_gradients_are_repeatable_during_training():
     def option():
         return tf.config.optimizer.get_experimental_options().get("arithmetic_optimization")
 
@@ -124,7 +124,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(monkeypatch):
 @pytest.mark.parametrize(
     ("targets", "options", "message"),
     [
-        (np.array([0, 1, 2]), {}, r"4 images have integer labels \[4\]. Received: int64 \(3,\)"),
+        (np.array([0, 1, 2]), {}, r"4 images need integer labels \[4\]. Received: int64 \(3,\)"),
         (np.array([0.0, 1, 1, 1]), {}, "Received: float64"),
         (np.array([0, 1, 2, 3]), {}, r"Labels of 3 classes must be in \[0, 3\). Received: 0 to 3"),
         (np.array([0, 1, 2, -1]), {}, "Received: -1 to 2"),
@@ -143,7 +143,7 @@ def test_accuracy_is_the_share_of_images_whose_largest_logit_is_that_of_their_la
     pictures, targets = random_pixels(7, 5, 7, 1), np.array([0, 1, 2, 2, 1, 2, 2])
     for winner, share in enumerate((1 / 7, 2 / 7, 4 / 7)):
         assert classifier.accuracy(of_one_class(winner), pictures, targets, batch_size=3) == pytest.approx(share)
-    with pytest.raises(ValueError, match="7 images have integer labels"):
+    with pytest.raises(ValueError, match="7 images need integer labels"):
         classifier.accuracy(of_one_class(0), pictures, targets[:3])
 
 
@@ -151,7 +151,7 @@ def test_accuracy_is_the_share_of_images_whose_largest_logit_is_that_of_their_la
 
 
 @pytest.mark.parametrize("shape", [(5, 7, 1), (9, 8, 3)])
-def test_the_exported_function_is_the_same(tmp_path, shape):
+def test_the_exported_function_gives_the_same_outputs(tmp_path, shape):
     network, path = network_of(shape), tmp_path / "made" / "classifier"
     classifier.export(network, path, ABOUT)
     assert [other.name for other in path.parent.iterdir()] == ["classifier"]
@@ -173,7 +173,7 @@ def test_the_exported_function_is_the_same(tmp_path, shape):
     }
 
 
-def test_the_export_needs_nothing_of_keras(tmp_path):
+def test_the_export_does_not_need_keras(tmp_path):
     classifier.export(network_of(), tmp_path / "classifier", ABOUT)
     model = saved_model_pb2.SavedModel.FromString((tmp_path / "classifier" / "saved_model.pb").read_bytes())
     nodes = model.meta_graphs[0].object_graph_def.nodes
@@ -211,7 +211,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
 # Digits
 
 
-def test_the_digits_are_learnt_once(tmp_path, monkeypatch):
+def test_the_digits_classifier_is_trained_once(tmp_path, monkeypatch):
     monkeypatch.setitem(classifier._TRAINING, "digits", {"steps": 50, "batch_size": 64})
     path = classifier.ensure_digits(tmp_path / "cache" / "digits")
     about = json.loads((path / "about.json").read_text())
@@ -228,7 +228,7 @@ def test_the_digits_are_learnt_once(tmp_path, monkeypatch):
             classifier.ensure_digits(other)
 
 
-def test_if_two_processes_learn_the_digits_at_once_the_first_result_stays(tmp_path, monkeypatch):
+def test_if_two_processes_train_the_digits_classifier_at_once_the_first_result_is_kept(tmp_path, monkeypatch):
     path, save = tmp_path / "digits", tf.saved_model.save
     monkeypatch.setattr(classifier, "train", lambda *_, **__: of_one_class(0, 10, (8, 8, 1)))
 

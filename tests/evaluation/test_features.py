@@ -84,7 +84,7 @@ def no_network(monkeypatch, tmp_path):
 def triangle(old, new):
     """Bilinear resizing with half-pixel centres as a matrix [new, old].
 
-    Where the image becomes smaller, the triangle is as wide as a step. Weights beyond the border are left out, and the
+    If the image becomes smaller, the triangle widens to the step. Weights beyond the border are left out, and the
     others are normalised to the sum 1.
     """
     scale = old / new

@@ -21,7 +21,7 @@ def correlated(rows, width, seed):
     return generator.standard_normal((rows, width)) @ generator.standard_normal((width, width))
 
 
-def test_the_distance_in_one_dimension_is_that_of_means_and_deviations():
+def test_the_distance_in_one_dimension_has_its_closed_form():
     a, b = Moments(9, np.array([1.0]), np.array([[4.0]])), Moments(9, np.array([4.0]), np.array([[49.0]]))
     np.testing.assert_allclose(distance(a, b), 3.0**2 + 5.0**2, rtol=1e-14)
 
@@ -48,7 +48,7 @@ def test_the_distance_of_a_set_from_itself_is_zero(rows, width):
 
 
 @pytest.mark.parametrize("rows", [200, 12])
-def test_the_distance_is_that_of_scipy_and_tfgan(rows):
+def test_the_distance_matches_scipy_and_tfgan(rows):
     # 12 rows of 20 features have a singular covariance.
     x, y = correlated(rows, 20, 1), correlated(100, 20, 2)
     a, b = Moments.of(x), Moments.of(y)

@@ -161,7 +161,7 @@ def test_grey_images_need_no_channel_axis():
         (np.moveaxis(BYTES, -1, 1), r"as the last axis. Received: \(6, 3, 4, 5\). They look like \[N, C, H, W\]"),
         (np.moveaxis(GREY, -1, 1), "They look like"),
         (BYTES[..., :2], r"1 or 3 channels, as the last axis. Received: \(6, 4, 5, 2\).$"),
-        (BYTES[0, 0], r"\[N, H, W, C\], none of them 0. Received: uint8 \(5, 3\)"),
+        (BYTES[0, 0], r"\[N, H, W, C\], no dimension 0. Received: uint8 \(5, 3\)"),
         (BYTES[None], r"Received: uint8 \(1, 6, 4, 5, 3\)"),
         (BYTES[:0], r"Received: uint8 \(0, 4, 5, 3\)"),
     ],

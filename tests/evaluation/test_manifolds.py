@@ -94,7 +94,7 @@ def test_two_draws_of_one_density_on_a_line_cover_three_quarters_of_each_other()
 
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize(("width", "offset"), [(1, 0.0), (2, 1e4), (8, 0.0), (300, 1e4)])
-def test_shares_are_those_of_brute_force(k, width, offset):
+def test_shares_match_brute_force(k, width, offset):
     features, reference = normal(60, width, 0) + np.float32(offset), 1.2 * normal(80, width, 1) + np.float32(offset)
     assert shares(manifolds.precision_recall(features, reference, k)) == brute_force(features, reference, k)
 
@@ -121,7 +121,7 @@ def test_a_ball_includes_its_boundary_to_the_last_bit(offset):
         assert not manifolds.covered(neighbour, point, np.array([np.nextafter(radius, 0)])).any()
 
 
-def test_one_ball_that_covers_is_found_among_many_that_just_do_not():
+def test_one_covering_ball_is_found_among_many_that_narrowly_miss():
     query, point = normal(1, 20, 0), normal(1, 20, 1)
     row = np.zeros(1, np.int64)
     length = neighbours.distances(query, point, row, row)[0]

@@ -202,7 +202,7 @@ def test_unavailable_metrics_are_named_with_the_reason():
     measurements, absent = measure(features_of(20), reference_of(3), "classifier", metrics=["kid", "precision"])
     assert measurements == []
     assert absent == [
-        "classifier_kid: 20 samples and 3 images do not give 10 blocks 2 of each",
+        "classifier_kid: 20 samples and 3 images are fewer than 2 of each in each of 10 blocks",
         "classifier_precision: 3 images on one side have no 3 neighbours",
     ]
 

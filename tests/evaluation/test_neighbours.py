@@ -41,7 +41,7 @@ def small_blocks(monkeypatch, rows):
 
 @pytest.mark.parametrize("k", [1, 3, 40])
 @pytest.mark.parametrize("width", [1, 7, 300])
-def test_neighbours_are_those_of_brute_force(k, width):
+def test_neighbours_match_brute_force(k, width):
     assert_as_brute_force(normal(30, width, 0), normal(40, width, 1), k)
 
 
