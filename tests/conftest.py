@@ -3,6 +3,8 @@
 import os
 import pathlib
 
+import pytest
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf  # noqa: E402 - the log level is read at import
@@ -10,6 +12,15 @@ import tensorflow as tf  # noqa: E402 - the log level is read at import
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+
+@pytest.fixture
+def unoptimized_graphs():
+    """Graphs run as they were traced: optimizing that of NCSN takes longer than the few steps of a test."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+
 
 # Two processes that share the files end together only if the longest begin first.
 _LONGEST = (

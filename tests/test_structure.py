@@ -20,7 +20,8 @@ MAX_BUILD_LINES = 400
 # From the foundations up. A room, which is a module or a folder, may import itself and the rooms of the lines above its
 # own, but not those on its own line. A module belongs to the room with the longest name that fits.
 LAYERS = (
-    ("ncsn_tf/random", "ncsn_tf/files", "ncsn_tf/pictures", "ncsn_tf/determinism"),
+    ("ncsn_tf/random", "ncsn_tf/files", "ncsn_tf/determinism"),
+    ("ncsn_tf/pictures",),
     ("ncsn_tf/sde", "ncsn_tf/times"),
     ("ncsn_tf/score", "ncsn_tf/config"),
     ("ncsn_tf/objectives", "ncsn_tf/networks", "ncsn_tf/data", "ncsn_tf/densities", "ncsn_tf/ode"),
@@ -118,7 +119,7 @@ class Target:
     attributes: dict[str, Any]
 
     def labels(self, key: str) -> set[str]:
-        """What an attribute lists, as full labels: "//ncsn_tf/data:data"."""
+        """The labels in an attribute, in full: "//ncsn_tf/data:data"."""
         return {full_label(name, self.folder) for name in self.attributes.get(key, [])}
 
     @property
@@ -211,10 +212,10 @@ def reached(label: str, *keys: str) -> frozenset[str]:
 
 
 def expected_deps(label: str) -> set[str]:
-    """What a target must depend on.
+    """The labels that a target must depend on.
 
-    A library depends on what its modules import and on the package above it, which Python loads first. Test files
-    that share a row of tests/BUILD depend together on what they import, without what one of these brings along.
+    A library depends on the modules that it imports and on the package above it, which Python loads first. Test files
+    that share a row of tests/BUILD depend together on their imports, without those that another import provides.
     """
     target = targets()[label]
     if target.rule == "py_binary":
@@ -298,7 +299,7 @@ def room(module: str) -> str | None:
 
 
 def allowed(start: str, end: str) -> bool:
-    """Whether modules of the room `start` may import those of the room `end`."""
+    """Returns whether modules of the room `start` may import those of the room `end`."""
     if start == end:
         return True
     if start in INDEPENDENT:

@@ -1,4 +1,4 @@
-"""The description of a cluster: equal on every machine but for the index, and every mistake is named in time."""
+"""The description of a cluster: equal on all machines except for the index; every mistake is reported in time."""
 
 import json
 import os

@@ -1,31 +1,20 @@
 """Creating a strategy: each in a process of its own, because it must be created before TensorFlow starts."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from ncsn_tf.cluster import strategies
-from tests.support.processes import ROOT, free_ports
+from tests.support import processes
 
 
 def in_a_process(expression, prepare=""):
     """The value of an expression of `create` and `describe`, in a new process."""
     imports = "import json; from ncsn_tf.cluster.strategies import create, describe"
     program = f"{imports}\n{prepare}\nprint(json.dumps({expression}))"
-    clean = {key: value for key, value in os.environ.items() if key != "TF_CONFIG" and not key.startswith("SLURM")}
-    ended = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env={**clean, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    ended = processes.run_program(program)
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout.splitlines()[-1])
 
@@ -89,7 +78,7 @@ def refusal(mistake):
 
 def test_a_tpu_that_does_not_answer_ends_the_process_in_time():
     program = "from ncsn_tf.cluster import strategies; strategies.create(tpu='grpc://127.0.0.1:1', timeout=3)"
-    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    ended = processes.run_program(program)
     assert ended.returncode == 1 and "error: after 3 s the TPU grpc://127.0.0.1:1 has not answered" in ended.stderr
 
 
@@ -107,10 +96,9 @@ def slurm(task):
 @pytest.mark.parametrize("source", ["tf_config", "slurm"])
 def test_two_workers_exchange_numbers_bit_for_bit(source):
     """Two workers, from the two sources that need no service: their messages arrive bit for bit."""
-    ports = free_ports(2)
+    ports = processes.free_ports(2)
     program = """
 import json, os, sys
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import numpy as np
 from ncsn_tf.cluster import sources, strategies
 sources._SLURM_PORT = int(sys.argv[1])
@@ -131,31 +119,16 @@ print(json.dumps([task, workers, strategies.describe(strategy), [a.tobytes() == 
       and a.dtype == b.dtype for a, b in zip(arrays, got)], refused]))
 """
     base = ports[0] if ports[0] % 2 == 0 else ports[0] + 1
-    processes = []
+    environments = []
     for task in (0, 1):
-        environment = {k: v for k, v in os.environ.items() if k != "TF_CONFIG" and not k.startswith("SLURM")}
-        if source == "slurm":
-            environment |= slurm(task)
-        else:
-            cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
-            environment["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": task}})
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-c", program, str(base)],
-                cwd=ROOT,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    for task, process in enumerate(processes):
-        try:
-            said, errors = process.communicate(timeout=100)
-        finally:
-            process.kill()
-        assert process.returncode == 0, errors
-        number, workers, described, same, refused = json.loads(said.splitlines()[-1])
+        cluster = {
+            "cluster": {"worker": [f"127.0.0.1:{port}" for port in ports]},
+            "task": {"type": "worker", "index": task},
+        }
+        environments.append(slurm(task) if source == "slurm" else {"TF_CONFIG": json.dumps(cluster)})
+    for task, ended in enumerate(processes.finish([(processes.execute, program, base)] * 2, environments)):
+        assert ended.returncode == 0, ended.stderr
+        number, workers, described, same, refused = json.loads(ended.stdout.splitlines()[-1])
         assert (number, workers) == (task, 2)
         assert described == f"MultiWorkerMirroredStrategy, 2 replicas on CPU, worker {task} of 2"
         assert same == [True, True, True]

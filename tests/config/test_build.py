@@ -1,4 +1,4 @@
-"""Configurations: every key is read, every mistake is named, and the objects are the configured ones."""
+"""Configurations: every key is read, every mistake is reported, and the objects are as configured."""
 
 import copy
 import json
@@ -94,13 +94,13 @@ def test_every_variant_is_a_configuration(path, variant):
         ({"seed": -1}, r"\[0, 2\^31\)"),
     ],
 )
-def test_mistakes_are_named(changes, match):
+def test_invalid_keys_and_values_are_refused(changes, match):
     with pytest.raises(ValueError, match=match):
         build.Builder(config(**changes))
 
 
 @pytest.mark.parametrize("section", ["data", "sde", "training", "sampler", "network"])
-def test_a_missing_section_or_key_is_named(section):
+def test_a_missing_section_or_key_is_reported(section):
     values = config()
     key = next(iter(values[section]))
     del values[section][key]
@@ -167,7 +167,7 @@ def test_images_of_both_splits_are_loaded():
     assert batch["image"].shape == (128, 8, 8, 1)
 
 
-def test_the_levers_reach_the_trainer():
+def test_memory_and_speed_options_reach_the_trainer():
     values = config(network__dtype="mixed_float16", network__rematerialise=True, training__accumulation=4)
     values["optim"] |= {"clip_norm": 2.0, "warmup_steps": 10, "decay": "linear", "decay_steps": 90}
     builder = build.Builder(values)
@@ -179,13 +179,13 @@ def test_the_levers_reach_the_trainer():
     assert trainer.state["loss_scale"][0].numpy() == 2.0**15 and trainer._accumulation == 4
     plain = build.Builder(config()).trainer(tf.distribute.get_strategy(), (8, 8, 1))
     assert plain.loss_scale is None and plain.optimizer.global_clipnorm is None
-    with pytest.raises(ValueError, match="batch of 7 does not divide by 2 replicas"):
+    with pytest.raises(ValueError, match="batch of 7 cannot be divided among 2 replicas"):
         two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
         build.Builder(config(training__batch_size=7)).check_devices(two)
 
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
-def test_what_is_built_learns_the_digits(dtype):
+def test_a_built_trainer_learns_the_digits(dtype, unoptimized_graphs):
     """From half the number of pixels, the loss of a score of zero, well down within forty steps."""
     values = config(network__dtype=dtype, training__batch_size=32, ema__decay=0.5, optim__learning_rate=5e-3)
     builder = build.Builder(values)
@@ -221,7 +221,7 @@ def test_a_configuration_of_release_0_1_is_read():
         upgrade.upgraded({**OLDER, "sampler": 5})
 
 
-def test_a_section_has_the_keys_of_what_it_chose_and_no_others():
+def test_a_section_has_only_the_keys_of_its_choice():
     for name, choices in schema.CHOICES.items():
         for choice in choices:
             content = sections.section(name, choice)

@@ -1,8 +1,7 @@
 """Training, testing and exporting a dataset's classifier; the export is read back with TensorFlow alone."""
 
+import functools
 import json
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -15,7 +14,7 @@ from ncsn_tf.data import images
 from ncsn_tf.evaluation import classifier
 from ncsn_tf.networks.classifier import Classifier
 from ncsn_tf.objectives import NonFiniteLossError
-from tests.support.processes import ROOT
+from tests.support import processes
 from tests.support.tiny import random_pixels
 
 ABOUT = {"dataset": {"name": "noise", "images": 12, "shape": [5, 7, 1], "checksum": 1}, "seed": 3}
@@ -247,9 +246,7 @@ def test_if_two_processes_train_the_digits_classifier_at_once_the_first_result_i
 # The launcher
 
 
-def launch(*arguments):
-    command = [sys.executable, "-m", "launch.train_classifier", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+launch = functools.partial(processes.launch, "train_classifier")
 
 
 def test_the_launcher_writes_a_classifier(tmp_path):

@@ -1,8 +1,8 @@
 """The launchers of evaluation as a person runs them: processes, exit codes, files; a kill, two devices, mistakes."""
 
+import functools
 import json
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -11,19 +11,9 @@ import pytest
 from ncsn_tf.config import build
 from ncsn_tf.data import images
 from ncsn_tf.evaluation import classifier
-from tests.support import tiny
-from tests.support.processes import ROOT, outcomes
+from tests.support import processes, tiny
 
-# NCSN takes a quarter of a minute to trace, several times over; what a command does around it is the same.
-STAND_IN = "from tests.support import tiny; from ncsn_tf.config import build; build._NETWORKS['ncsn'] = tiny.StandIn; "
-
-
-def command(verb, *arguments):
-    return [sys.executable, "-c", f"{STAND_IN}from launch import {verb}; {verb}.entry_point()", *map(str, arguments)]
-
-
-def launch(verb, *arguments):
-    return subprocess.run(command(verb, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=300)
+launch = functools.partial(processes.launch, stand_in=True)
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +36,13 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_a_killed_evaluation_goes_on_with_other_devices_and_loses_a_batch_at_most(folder):
+def test_a_killed_evaluation_resumes_on_other_devices_and_loses_a_batch_at_most(folder):
     common = [f"--workdir={folder / 'run'}", f"--classifier_path={folder / 'classifier'}"]
     output = folder / "run" / "evaluation" / "step_00000004_seed_0"
-    # The second command draws 20 samples in blocks of 4; the first would draw so many that it is met at its work.
+    # The second command draws 20 samples in blocks of 4; the first has so much to draw that it is killed at work.
     first = subprocess.Popen(
-        command("evaluate", *common, "--num_samples=1000000"),
-        cwd=ROOT,
+        processes.command("evaluate", *common, "--num_samples=1000000", stand_in=True),
+        cwd=processes.ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -81,7 +71,7 @@ def test_a_killed_evaluation_goes_on_with_other_devices_and_loses_a_batch_at_mos
     assert list((folder / "run" / "tensorboard").glob("events*")), "no scalars"
 
 
-def test_images_of_any_program_are_judged_and_copies_found(folder, tmp_path):
+def test_images_of_any_program_are_evaluated_and_copies_found(folder, tmp_path):
     statistics = tmp_path / "digits.npz"
     network = f"--classifier_path={folder / 'classifier'}"
     made = launch("reference_statistics", "--data_name=digits", network, f"--output={statistics}")
@@ -147,20 +137,13 @@ MISTAKES = {
 }
 
 
-@pytest.fixture(scope="module")
-def said(folder, tmp_path_factory):
-    place = tmp_path_factory.mktemp("mistakes")
-    cases = {}
-    for name, (verb, arguments, _) in MISTAKES.items():
-        filled = [argument.replace("FOLDER", str(folder)).replace("DIR", str(place)) for argument in arguments]
-        cases[name] = verb, filled
-    # The way out is turned to an address where nobody listens, whatever the machine's network.
-    return outcomes(place, cases, {"NCSN_TF_CACHE": str(place / "cache"), "https_proxy": "http://127.0.0.1:9"})
-
-
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_ends_with_code_2_and_one_line(name, said):
-    code, errors = said[name]
-    lines = [line for line in errors.strip().splitlines() if not line.startswith("warning: ")]
-    assert code == 2, errors
-    assert len(lines) == 1 and lines[0].startswith("error: ") and MISTAKES[name][2] in lines[0], errors
+def test_a_usage_error_exits_with_code_2_and_one_line(name, folder, tmp_path):
+    verb, arguments, expected = MISTAKES[name]
+    arguments = [argument.replace("FOLDER", str(folder)).replace("DIR", str(tmp_path)) for argument in arguments]
+    # Downloads go to an address where nobody listens, whatever the machine's network.
+    environment = {"NCSN_TF_CACHE": str(tmp_path / "cache"), "https_proxy": "http://127.0.0.1:9"}
+    ended = processes.launch(verb, *arguments, environment=environment)
+    lines = [line for line in ended.stderr.strip().splitlines() if not line.startswith("warning: ")]
+    assert ended.returncode == 2, ended.stderr
+    assert len(lines) == 1 and lines[0].startswith("error: ") and expected in lines[0], ended.stderr

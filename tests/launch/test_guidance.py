@@ -1,24 +1,16 @@
 """Inpainting, interpolation and denoising as a person runs them: files, exit codes, mistakes."""
 
+import functools
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ncsn_tf.config import build
-from tests.support import tiny
-from tests.support.processes import ROOT, outcomes
+from tests.support import processes, tiny
 
-# NCSN takes a quarter of a minute to trace, several times over; what a command does around it is the same.
-STAND_IN = "from tests.support import tiny; from ncsn_tf.config import build; build._NETWORKS['ncsn'] = tiny.StandIn; "
-
-
-def launch(verb, *arguments):
-    command = [sys.executable, "-c", f"{STAND_IN}from launch import {verb}; {verb}.entry_point()", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+launch = functools.partial(processes.launch, stand_in=True)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +58,7 @@ def test_interpolation_ends_in_the_samples_of_launch_sample(run, tmp_path):
     assert (tmp_path / "paths" / "interpolation.png").exists()
 
 
-def test_denoising_says_how_well_by_level(run, tmp_path):
+def test_denoising_reports_its_quality_by_level(run, tmp_path):
     result = launch("denoise", f"--workdir={run}", "--num_images=5", f"--output={tmp_path}")
     assert result.returncode == 0, result.stderr
     about = json.loads((tmp_path / "about.json").read_text())
@@ -90,24 +82,21 @@ MISTAKES = {
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory):
-    """Of a run of the real network, which the launchers open; nothing of it is traced before a mistake is seen."""
+def folder(tmp_path_factory):
+    """A run of the real network, which the launchers open; nothing of it is traced before a mistake is seen."""
     folder = tmp_path_factory.mktemp("mistakes")
     tiny.save_run(folder / "run", steps=(2,))
     Image.fromarray(tiny.random_pixels(30, 40, 3)).save(folder / "photograph.png")
     Image.fromarray(tiny.random_pixels(8, 8, 3)).save(folder / "noise.png")
-    cases = {
-        name: (verb, [f"--workdir={folder / 'run'}", *(argument.replace("FOLDER", str(folder)) for argument in rest)])
-        for name, (verb, rest, _) in MISTAKES.items()
-    }
-    found = outcomes(folder, cases)
-    assert not list((folder / "run").glob("inpainting")), "a mistake leaves nothing"
-    return found
+    return folder
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_ends_with_code_2_and_one_line(name, said):
-    code, errors = said[name]
-    lines = errors.strip().splitlines()
-    assert code == 2, errors
-    assert len(lines) == 1 and lines[0].startswith("error: ") and MISTAKES[name][2] in lines[0], errors
+def test_a_usage_error_exits_with_code_2_and_one_line(name, folder):
+    verb, arguments, expected = MISTAKES[name]
+    arguments = [argument.replace("FOLDER", str(folder)) for argument in arguments]
+    ended = processes.launch(verb, f"--workdir={folder / 'run'}", *arguments)
+    lines = ended.stderr.strip().splitlines()
+    assert ended.returncode == 2, ended.stderr
+    assert len(lines) == 1 and lines[0].startswith("error: ") and expected in lines[0], ended.stderr
+    assert not list((folder / "run").glob("inpainting")), "a mistake leaves nothing"

@@ -1,11 +1,11 @@
-"""The launchers as a person runs them: processes, exit codes, files; a run that is killed and goes on."""
+"""The launchers as a person runs them: processes, exit codes, files; a run that is killed and resumes."""
 
+import functools
 import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.processes import ROOT, free_ports, outcomes
+from tests.support import processes
 
 TINY = [
     "--config=configs/digits.py",
@@ -29,12 +29,7 @@ TINY = [
 ]
 
 
-def command(verb, *arguments):
-    return [sys.executable, "-m", f"launch.{verb}", *map(str, arguments)]
-
-
-def launch(verb, *arguments):
-    return subprocess.run(command(verb, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=300)
+launch = functools.partial(processes.launch, stand_in=True)
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +38,8 @@ def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "digits"
     arguments = [*TINY, f"--workdir={workdir}"]
     first = subprocess.Popen(
-        command("train", *arguments, "--config.training.steps=100000"),
-        cwd=ROOT,
+        processes.command("train", *arguments, "--config.training.steps=100000", stand_in=True),
+        cwd=processes.ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -69,7 +64,7 @@ def run(tmp_path_factory):
     )
 
 
-def test_sigterm_saves_the_running_step_and_the_code_says_so(run):
+def test_sigterm_saves_the_running_step_and_exits_with_its_code(run):
     assert run.code == 75
     assert f"error: Stopped at step {run.reached}, which is saved: received SIGTERM." in run.errors
     assert "Traceback" not in run.errors
@@ -80,7 +75,7 @@ def test_a_second_job_in_the_directory_is_refused(run):
     assert "(process " in run.intruder.stderr and len(run.intruder.stderr.strip().splitlines()) == 1
 
 
-def test_a_stopped_run_goes_on_and_says_where_things_are(run):
+def test_a_stopped_run_resumes_and_prints_its_paths(run):
     assert (run.workdir / "checkpoints" / f"checkpoint-{run.steps}.index").exists()
     assert list((run.workdir / "tensorboard").iterdir())
     starts = json.loads((run.workdir / "environment.json").read_text())
@@ -88,7 +83,7 @@ def test_a_stopped_run_goes_on_and_says_where_things_are(run):
     assert json.loads((run.workdir / "config.json").read_text())["network"]["filters"] == 2
 
 
-def test_a_run_of_an_older_release_lacks_keys_and_is_read_all_the_same(run, tmp_path):
+def test_a_run_of_an_older_release_without_newer_keys_is_read(run, tmp_path):
     older = tmp_path / "older"
     shutil.copytree(run.workdir, older)
     config = json.loads((older / "config.json").read_text())
@@ -173,6 +168,7 @@ def test_an_official_checkpoint_becomes_a_run(tmp_path):
         "--torch_checkpoint=tests/official/ncsn_28x28x1.pth",
         "--image_size=8",
     ]
+    launch = processes.launch  # the real network
     imported = launch("import_checkpoint", *arguments, f"--workdir={tmp_path / 'run'}")
     assert imported.returncode == 0, imported.stderr
     sampled = launch("sample", f"--workdir={tmp_path / 'run'}", "--num_samples=1", "--steps_per_level=1")
@@ -191,24 +187,24 @@ DIFFERENCES = {
 
 
 @pytest.mark.parametrize("difference", DIFFERENCES)
-def test_a_mistake_on_one_worker_ends_both_with_code_2(difference, tmp_path):
+def test_a_usage_error_on_one_worker_ends_both_with_code_2(difference, tmp_path):
     """Code 75 on the other would have an orchestrator start both again, for ever."""
     flag, *expected = DIFFERENCES[difference]
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    processes = []
+    addresses = [f"127.0.0.1:{port}" for port in processes.free_ports(2)]
+    workers = []
     for index in (0, 1):
         cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         arguments = [*TINY, f"--workdir={tmp_path / str(index)}"] + [flag.replace("DIR", str(tmp_path))] * index
-        processes.append(
+        workers.append(
             subprocess.Popen(
-                command("train", *arguments),
-                cwd=ROOT,
+                processes.command("train", *arguments, stand_in=True),
+                cwd=processes.ROOT,
                 env={**os.environ, "TF_CONFIG": json.dumps(cluster)},
                 stderr=subprocess.PIPE,
                 text=True,
             )
         )
-    for process, words in zip(processes, expected, strict=True):
+    for process, words in zip(workers, expected, strict=True):
         try:
             _, errors = process.communicate(timeout=100)
         finally:
@@ -227,7 +223,7 @@ MISTAKES = {
     "a batch for no number of replicas": (
         "train",
         ["--config=configs/digits.py", "--logical_devices=3"],
-        "batch of 64 does not divide by 3 replicas",
+        "batch of 64 cannot be divided among 3 replicas",
     ),
     "parts that do not divide": (
         "train",
@@ -271,26 +267,21 @@ MISTAKES = {
 }
 
 
-@pytest.fixture(scope="module")
-def said(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("mistakes")
-    cases = {}
-    for name, (verb, arguments, _) in MISTAKES.items():
-        arguments = [argument.replace("DIR", str(folder)) for argument in arguments]
-        common = "output" if verb == "reproduce" else "workdir"
-        cases[name] = verb, [*arguments, f"--{common}={folder / 'run'}"]
-    return outcomes(folder, cases)
-
-
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_ends_with_code_2_and_one_line(name, said):
-    code, errors = said[name]
-    lines = errors.strip().splitlines()
-    assert code == 2, errors
-    assert len(lines) == 1 and lines[0].startswith("error: ") and MISTAKES[name][2] in lines[0], errors
+def test_a_usage_error_exits_with_code_2_and_one_line(name, tmp_path):
+    verb, arguments, expected = MISTAKES[name]
+    output = f"--{'output' if verb == 'reproduce' else 'workdir'}={tmp_path / 'run'}"
+    ended = launch(verb, *(argument.replace("DIR", str(tmp_path)) for argument in arguments), output)
+    lines = ended.stderr.strip().splitlines()
+    assert ended.returncode == 2, ended.stderr
+    assert len(lines) == 1 and lines[0].startswith("error: ") and expected in lines[0], ended.stderr
 
 
-def test_a_program_that_ends_in_a_mistake_says_that_alone(tmp_path):
-    result = launch("train", "--config=configs/digits.py", "--config.optim.lerning_rate=1", f"--workdir={tmp_path}")
-    assert result.returncode == 2
-    assert len(result.stderr.strip().splitlines()) == 1 and "learning_rate" in result.stderr
+def test_a_program_with_a_usage_error_prints_only_that(tmp_path):
+    """As a process of its own, which imports TensorFlow and silences it."""
+    arguments = ["--config=configs/digits.py", "--config.optim.lerning_rate=1", f"--workdir={tmp_path}"]
+    ended = subprocess.run(
+        processes.command("train", *arguments), cwd=processes.ROOT, capture_output=True, text=True, timeout=100
+    )
+    assert ended.returncode == 2
+    assert len(ended.stderr.strip().splitlines()) == 1 and "learning_rate" in ended.stderr

@@ -1,9 +1,6 @@
 """Blocks: the same bits on any number of replicas and workers."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,8 +8,7 @@ import tensorflow as tf
 
 from ncsn_tf import random
 from ncsn_tf.samplers.blocks import BlockSampler
-from tests.support import rows
-from tests.support.processes import ROOT, free_ports
+from tests.support import processes, rows
 
 SHAPE = (3, 2)
 
@@ -40,7 +36,7 @@ def test_a_block_holds_the_rows_of_its_numbers():
     assert (drawn["x"].dtype, drawn["evaluations"].dtype) == (np.float32, np.int32)
 
 
-def test_rows_are_cut_to_the_number_that_is_wanted(two):
+def test_rows_are_cut_to_the_requested_number(two):
     whole = np.concatenate([two.draw(0)["x"], two.draw(2)["x"]])
     for count in (1, 8, 11):
         for drawn_by in (two, blocks()):
@@ -56,7 +52,7 @@ def test_frames_hold_the_rows_of_all_replicas(two):
     np.testing.assert_array_equal(x, drawn["x"])
 
 
-def test_arguments_reach_the_start_and_the_end_what_is_given():
+def test_arguments_reach_the_start_and_given_tensors_reach_the_end():
     drawn_by = BlockSampler(
         rows.Still(),
         None,
@@ -68,7 +64,7 @@ def test_arguments_reach_the_start_and_the_end_what_is_given():
     np.testing.assert_array_equal(drawn_by.draw(1, tf.constant(0.5))["x"], [27.0, 38.0])
 
 
-def test_two_replicas_draw_the_bits_of_one(two):
+def test_two_replicas_draw_the_same_bits_as_one(two):
     one = blocks()
     assert (one.replicas, two.replicas) == (1, 2)
     together, apart = two.draw(2), [one.draw(2), one.draw(3)]
@@ -90,17 +86,14 @@ strategies.wait_for_everyone(strategy)
 
 
 def test_each_of_two_workers_has_the_rows_of_both(two, tmp_path):
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
-    processes = []
+    addresses = [f"127.0.0.1:{port}" for port in processes.free_ports(2)]
+    calls, environments = [], []
     for index in range(2):
         config = json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
-        command = [sys.executable, "-c", WORKER, str(tmp_path / f"{index}.npz")]
-        environment = {**clean, "TF_CONFIG": config}
-        processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+        calls.append((processes.execute, WORKER, tmp_path / f"{index}.npz"))
+        environments.append({"TF_CONFIG": config})
+    for ended in processes.finish(calls, environments):
+        assert ended.returncode == 0, ended.stderr
     expected = two.draw(2)
     for index in range(2):
         with np.load(tmp_path / f"{index}.npz") as found:
@@ -108,7 +101,7 @@ def test_each_of_two_workers_has_the_rows_of_both(two, tmp_path):
                 np.testing.assert_array_equal(found[name], values, err_msg=name)
 
 
-def test_a_block_has_a_row_and_a_strategy_a_worker():
+def test_blocks_without_rows_and_strategies_without_workers_are_refused():
     with pytest.raises(ValueError, match="Received: block=0, workers=1"):
         blocks(block=0)
     with pytest.raises(ValueError, match="Received: block=4, workers=0"):

@@ -19,7 +19,7 @@ from ncsn_tf.score import denoise
 from ncsn_tf.serving import export
 from ncsn_tf.serving.export import ExportError
 from ncsn_tf.training.run_directory import RunDirectory
-from tests.support import tiny
+from tests.support import processes, tiny
 from tests.support.processes import ROOT
 
 SHAPE = (8, 8, 1)
@@ -65,7 +65,7 @@ KNOWN = masks.make("left", SHAPE, 3)
 SIGMA = tf.constant([1.0, 0.1, 0.3])
 
 
-def test_score_and_denoised_are_the_librarys(run, signatures):
+def test_score_and_denoised_equal_the_librarys(run, signatures):
     t = run.builder.sde.time(SIGMA)
     np.testing.assert_allclose(
         signatures["score"](x=IMAGES, sigma=SIGMA)["score"], run.score_fn(tf.constant(IMAGES), t), rtol=1e-5, atol=1e-5
@@ -87,7 +87,7 @@ def test_samples_are_those_of_the_library_and_rows_are_independent(run, signatur
     np.testing.assert_allclose(alone["samples_float"][0], found["samples_float"][1], atol=1e-6)
 
 
-def test_inpainting_is_the_librarys_and_keeps_known_pixels(run, signatures):
+def test_inpainting_equals_the_librarys_and_keeps_known_pixels(run, signatures):
     found = signatures["inpaint"](image=IMAGES, mask=KNOWN, seed=seeds(5, 5, 6))
     for row, seed in ((0, 5), (2, 6)):
         part = IMAGES[row : row + 1], KNOWN[row : row + 1]
@@ -132,9 +132,9 @@ REFUSED = {
     "x is NaN": ("score", {"x": np.full_like(IMAGES, np.nan), "sigma": SIGMA}, "x must be finite"),
     "sigma beyond the levels": ("score", {"x": IMAGES, "sigma": 3 * SIGMA}, "sigma must be within"),
     "sigma is negative": ("denoise", {"x": IMAGES, "sigma": -SIGMA}, "sigma must be within"),
-    "fewer sigmas": ("denoise", {"x": IMAGES, "sigma": SIGMA[:2]}, "equally many rows"),
-    "no rows to score": ("score", {"x": IMAGES[:0], "sigma": SIGMA[:0]}, "there must be a row"),
-    "no seeds": ("sample", {"seed": seeds()}, "there must be a row"),
+    "fewer sigmas": ("denoise", {"x": IMAGES, "sigma": SIGMA[:2]}, "the same number of rows"),
+    "no rows to score": ("score", {"x": IMAGES[:0], "sigma": SIGMA[:0]}, "there must be at least one row"),
+    "no seeds": ("sample", {"seed": seeds()}, "there must be at least one row"),
     "a negative seed": ("sample", {"seed": seeds(1, -1)}, "a seed must be within"),
     "a seed beyond": ("sample", {"seed": seeds(2**31)}, "a seed must be within"),
     "no steps": (
@@ -162,7 +162,7 @@ REFUSED = {
     "known NaN": ("inpaint", {"image": IMAGES * np.nan, "mask": KNOWN, "seed": seeds(1, 2, 3)}, "within 0 and 1"),
     "nothing known": ("inpaint", {"image": IMAGES, "mask": NOTHING, "seed": seeds(1, 2, 3)}, "must have a known pixel"),
     "all known": ("inpaint", {"image": IMAGES, "mask": ~NOTHING, "seed": seeds(1, 2, 3)}, "leave a pixel"),
-    "fewer masks": ("inpaint", {"image": IMAGES, "mask": KNOWN[:1], "seed": seeds(1, 2, 3)}, "equally many rows"),
+    "fewer masks": ("inpaint", {"image": IMAGES, "mask": KNOWN[:1], "seed": seeds(1, 2, 3)}, "the same number of rows"),
 }
 
 
@@ -183,7 +183,7 @@ def test_pixels_under_the_mask_are_not_read(signatures):
     )
 
 
-def test_no_function_of_the_graph_asks_for_a_compiler(path):
+def test_no_function_of_the_graph_needs_xla(path):
     """TF Serving has none: a function that must be compiled by XLA does not run there."""
     content = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
     graph = content.meta_graphs[0].graph_def
@@ -198,7 +198,7 @@ def test_no_function_of_the_graph_asks_for_a_compiler(path):
 # Called from outside
 
 
-def test_a_process_without_this_library_gets_the_same(path, signatures, tmp_path):
+def test_a_process_without_this_library_gets_the_same_results(path, signatures, tmp_path):
     program = f"""
 import importlib.util, numpy as np, tensorflow as tf
 assert importlib.util.find_spec("ncsn_tf") is None
@@ -226,7 +226,7 @@ def test_saved_model_cli_runs_it(path, signatures, tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no C compiler")
-def test_a_program_in_c_gets_the_same(path, signatures, tmp_path):
+def test_a_program_in_c_gets_the_same_samples(path, signatures, tmp_path):
     package = pathlib.Path(tf.__file__).parent
     libraries = sorted(package.glob("libtensorflow_*.so.2"))
     command = ["gcc", "-Wall", "-Werror", "-o", tmp_path / "client", CLIENT, f"-I{package / 'include'}"]
@@ -254,11 +254,11 @@ def test_a_program_in_c_gets_the_same(path, signatures, tmp_path):
 # Files
 
 
-def test_versions_are_numbered_and_never_half_there(run, path, monkeypatch):
+def test_versions_are_numbered_and_never_incomplete(run, path, monkeypatch):
     folder = path.parent
     assert [child.name for child in folder.iterdir()] == ["1"] and path.name == "1"
     assert os.stat(path).st_mode & 0o055 == 0o055, "a server is another user"
-    with pytest.raises(ExportError, match="not there yet. Received: 1"):
+    with pytest.raises(ExportError, match="a new number, at least 1. Received: 1"):
         export.save(run.served_model(), folder, {}, version=1)
 
     def fail(*_, **__):
@@ -272,7 +272,7 @@ def test_versions_are_numbered_and_never_half_there(run, path, monkeypatch):
         assert [child.name for child in folder.iterdir()] == ["1"]
 
 
-def test_what_was_exported_is_checked_on_load(path, tmp_path):
+def test_exported_files_are_checked_on_load(path, tmp_path):
     _, about = export.load(path.parent)
     assert about["dataset"] == "digits" and about["format"] == 1
     copy = tmp_path / "7"
@@ -305,11 +305,8 @@ def test_weights_in_bfloat16_take_half_the_bytes(run, signatures, tmp_path):
 
 
 def test_the_launcher_exports_the_newest_weights(run, signatures, tmp_path):
-    program = "from tests.support import tiny; from ncsn_tf.config import build; "
-    program += "build._NETWORKS['ncsn'] = tiny.StandIn; "
-    command = [sys.executable, "-c", f"{program}from launch import export; export.entry_point()"]
-    command += [f"--workdir={run.directory.path}", f"--output={tmp_path}"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    arguments = [f"--workdir={run.directory.path}", f"--output={tmp_path}"]
+    result = processes.launch("export", *arguments, stand_in=True)
     assert result.returncode == 0, result.stderr
     assert f"SavedModel: {tmp_path / '1'}" in result.stdout
     loaded, about = export.load(tmp_path)
@@ -318,5 +315,5 @@ def test_the_launcher_exports_the_newest_weights(run, signatures, tmp_path):
     )
     assert about["dataset"] == "digits" and about["step"] == 2 and about["image"]["shape"] == [8, 8, 1]
     assert len(about["sigmas"]) == 2 and {"config", "versions", "commit", "weights"} <= about.keys()
-    again = subprocess.run([*command, "--version=1"], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    again = processes.launch("export", *arguments, "--version=1", stand_in=True)
     assert again.returncode == 2 and "Received: 1" in again.stderr

@@ -1,4 +1,4 @@
-"""Blocks of rows that need no score: the sampler hands its start on."""
+"""Blocks of rows that need no score: the sampler returns its start."""
 
 from ncsn_tf.samplers import store
 from ncsn_tf.samplers.blocks import BlockSampler

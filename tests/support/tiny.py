@@ -1,4 +1,4 @@
-"""A network, a trainer and images so small that a test traces and trains them in a blink."""
+"""A network, a trainer and images that are small enough for a test to trace and train in seconds."""
 
 import keras
 import numpy as np

@@ -1,4 +1,7 @@
-"""Bit for bit, with NCSN itself at its default width and threads: small networks do not show what is lost."""
+"""Bit for bit, with NCSN at its default width and threads, since small networks do not show what is lost.
+
+Each process traces and optimizes the whole network, so these are soak tests.
+"""
 
 import json
 import subprocess
@@ -7,7 +10,10 @@ import time
 
 import pytest
 
+from tests.support import processes
 from tests.support.processes import ROOT
+
+pytestmark = pytest.mark.soak
 
 PROGRAM = """
 import json, sys, zlib
@@ -18,7 +24,7 @@ from ncsn_tf.training.checkpoints import Checkpoints
 import pathlib
 
 folder, steps, replicas = pathlib.Path(sys.argv[1]), [int(step) for step in sys.argv[2].split(",")], int(sys.argv[3])
-strategy = strategies.create(logical_devices=replicas)
+strategy = strategies.create(logical_devices=replicas or None)
 config = sections.ncsn().to_dict()
 config["data"]["name"], config["network"]["filters"], config["training"]["batch_size"] = "digits", 32, 16
 builder = build.Builder(config)
@@ -40,7 +46,7 @@ print(json.dumps({"start": start, "crc": value, "losses": losses}))
 
 
 def train(folder, steps, replicas=1, kill_after=None):
-    """What a process prints that trains to each of some steps; nothing if it is killed after its first checkpoint."""
+    """The output of a process that trains to each of some steps; nothing if it is killed after its first checkpoint."""
     command = [sys.executable, "-c", PROGRAM, str(folder), ",".join(map(str, steps)), str(replicas)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -58,17 +64,30 @@ def train(folder, steps, replicas=1, kill_after=None):
     return json.loads(output.splitlines()[-1])
 
 
-def test_two_processes_and_one_that_was_killed_end_with_the_same_bits(tmp_path):
-    """30 steps of NCSN: twice, and once more with a SIGKILL after step 10."""
-    first = train(tmp_path / "first", [30])
-    assert first["losses"][0] < 0.9 * 32, "half the number of pixels is the loss of a score of zero"
-    assert train(tmp_path / "second", [30]) == first
+def test_a_killed_and_resumed_run_is_bit_for_bit_identical_to_an_uninterrupted_one(tmp_path):
+    """30 steps of NCSN in one process; in two others 10 steps and a SIGKILL, then the other 20."""
+    whole = train(tmp_path / "whole", [30])
+    assert whole["losses"][0] < 0.9 * 32, "half the number of pixels is the loss of a score of zero"
     train(tmp_path / "killed", [10, 100_000], kill_after=10)
     resumed = train(tmp_path / "killed", [30])
-    assert resumed["start"] == 10 and resumed["crc"] == first["crc"]
+    assert resumed["start"] == 10 and resumed["crc"] == whole["crc"]
 
 
-@pytest.mark.soak
-def test_two_replicas_repeat_themselves(tmp_path):
+def test_training_on_two_replicas_is_repeatable(tmp_path):
     first = train(tmp_path / "first", [30], replicas=2)
     assert train(tmp_path / "second", [30], replicas=2) == first
+
+
+def test_training_on_two_workers_is_repeatable(tmp_path):
+    ends = []
+    for name in ("first", "second"):
+        addresses = [f"127.0.0.1:{port}" for port in processes.free_ports(2)]
+        cluster = {"cluster": {"worker": addresses}}
+        environments = [
+            {"TF_CONFIG": json.dumps(cluster | {"task": {"type": "worker", "index": index}})} for index in (0, 1)
+        ]
+        calls = [(processes.execute, PROGRAM, tmp_path / name / str(index), 30, 0) for index in (0, 1)]
+        workers = processes.finish(calls, environments, 300.0)
+        assert [worker.returncode for worker in workers] == [0, 0], workers[0].stderr[-2000:]
+        ends.append([json.loads(worker.stdout.splitlines()[-1])["crc"] for worker in workers])
+    assert ends[0] == ends[1] and ends[0][0] == ends[0][1]

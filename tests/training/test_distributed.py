@@ -1,8 +1,10 @@
-"""Training as processes: on one device, on two, by two workers over loopback; killed, and going on.
+"""Training as processes: on one device, on two, by two workers over loopback; killed and resumed.
 
-What they train is tiny (`tests/train_tiny.py`), so that a start costs seconds; `test_launch.py` has the launcher.
+They train a tiny network (`tests/support/train_tiny.py`), so that a start costs seconds. `tests/launch` tests the
+launcher, `test_determinism.py` the real network.
 """
 
+import os
 import random
 import signal
 import time
@@ -73,9 +75,9 @@ def test_a_run_that_is_killed_at_random_instants_ends_with_the_same_bits(uninter
         number = rng.choice([signal.SIGKILL, signal.SIGTERM])
         if rng.random() < 0.8:
             before = checkpoints(tmp_path)
-            processes.wait_for(lambda p=processes, b=before: checkpoints(tmp_path) != b or p.processes[0].poll() == 0)
+            processes.wait_for(lambda p=processes, b=before: checkpoints(tmp_path) != b or p.processes[0].exitcode == 0)
         time.sleep(rng.uniform(0.0, 0.3))
-        processes.processes[0].send_signal(number)
+        os.kill(processes.processes[0].pid, number)
         code = processes.wait()[0]
         assert code in (0, 75, -number), processes.everything()
         reached.append(max(checkpoints(tmp_path), default=0))
@@ -100,7 +102,7 @@ def test_workers_that_are_killed_asked_to_stop_and_started_again_end_with_the_sa
     second = Processes(tmp_path, 2, *arguments)
     before = checkpoints(tmp_path)
     second.wait_for(lambda: checkpoints(tmp_path) != before)
-    second.processes[1].send_signal(signal.SIGTERM)
+    os.kill(second.processes[1].pid, signal.SIGTERM)
     assert second.wait(60) == [75, 75], second.everything()
     assert "received SIGTERM" in second.said(1) and "another worker was asked to" in second.said(0)
     stopped = max(checkpoints(tmp_path))
