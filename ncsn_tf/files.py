@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the whole of one or nothing."""
+"""Functions that write files atomically: a reader sees the complete new file or the old one."""
 
 import contextlib
 import datetime
@@ -15,13 +15,27 @@ from typing import Any
 import numpy as np
 
 
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields the path of a new file beside `path`, which replaces `path` when the block ends.
+
+    If the block raises, `path` stays as it was and the new file is removed. The new file is on the disk before it is
+    renamed, and its name belongs to this thread: two processes may write one file at the same time.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}_{threading.get_ident()}.partial")
+    try:
+        yield partial
+        to_disk(partial)
+        os.replace(partial, path)
+        to_disk(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a UTF-8 text file atomically: to a neighbour first, brought to the disk, then renamed into place."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    to_disk(partial)
-    os.replace(partial, path)
-    to_disk(path.parent)
+    """Writes a UTF-8 text file atomically."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
@@ -40,14 +54,14 @@ def to_disk(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: pathlib.Path, refusal: Callable[[str], Exception]) -> Iterator[None]:
-    """Holds a file for this process, as a sign that it alone writes into the folder.
+    """Locks a file for this process, as a sign that only this process writes into the folder.
 
-    The operating system holds the lock and drops it when the process ends, however it ends. On a network file system
-    that does not pass locks on, it keeps out the processes of the same machine only.
+    The operating system holds the lock and releases it when the process ends, however it ends. On a network file system
+    without support for locks, it only keeps out processes of the same machine.
 
     Args:
-      path: the file, made if need be; it says who holds it.
-      refusal: makes the exception to raise if another holds it, from what the file says of the holder.
+      path: the file, created if it does not exist; its text names the holder.
+      refusal: makes the exception to raise if another process holds the lock, from the text of the file.
     """
     with open(path, "a+", encoding="utf-8") as lock:
         try:
@@ -63,31 +77,23 @@ def locked(path: pathlib.Path, refusal: Callable[[str], Exception]) -> Iterator[
 
 
 def write_npz_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays to one `.npz`, atomically and brought to the disk."""
+    """Writes arrays to one `.npz`, atomically."""
     named: dict[str, Any] = dict(arrays)  # NumPy's annotations take any keyword for `allow_pickle` otherwise
-    # Of a name of its own: two processes may fill one cache at the same time.
-    partial = path.with_name(f"{path.name}.{os.getpid()}_{threading.get_ident()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            np.savez(file, **named)
-        to_disk(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial, open(partial, "wb") as file:
+        np.savez(file, **named)
 
 
 def write_npz(path: pathlib.Path, num_rows: int, batches: Iterable[dict[str, np.ndarray]]) -> None:
-    """Writes arrays that arrive batch by batch to one `.npz`, in memory for one batch, atomically.
+    """Writes arrays that arrive batch by batch to one `.npz`, atomically, with the memory of one batch.
 
     Args:
       path: the file to write.
-      num_rows: rows of every array in the end.
+      num_rows: the final number of rows of every array.
       batches: dicts with the same names each time, of arrays [b, ...] whose b add up to `num_rows`.
 
     Raises:
       ValueError: if the batches do not add up to `num_rows`.
     """
-    partial = path.with_name(path.name + ".partial")
     columns: dict[str, np.memmap] = {}
     spare = {}
     try:
@@ -103,12 +109,13 @@ def write_npz(path: pathlib.Path, num_rows: int, batches: Iterable[dict[str, np.
             filled += rows
         if filled != num_rows:
             raise ValueError(f"Expected {num_rows} rows in all. Received: {filled}.")
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        with (
+            replacing(path) as partial,
+            zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
+        ):
             for name, column in columns.items():
                 column.flush()
                 archive.write(spare[name], f"{name}.npy")
-        to_disk(partial)
-        os.replace(partial, path)
     finally:
-        for leftover in (*spare.values(), partial):
+        for leftover in spare.values():
             leftover.unlink(missing_ok=True)

@@ -2,9 +2,15 @@
 
 import math
 import pathlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+
+from ncsn_tf import files
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SMALLEST_TILE = 32
 """Images smaller than this are enlarged by a whole factor, so that a person sees their pixels."""
@@ -15,7 +21,7 @@ def tile(images: np.ndarray, columns: int | None = None, border: int = 1) -> np.
 
     Args:
       images: uint8 [N, H, W, C]. One channel is grey, three are RGB; any other number is shown side by side in grey.
-      columns: images in a row; by default the smallest square that holds all.
+      columns: images per row; by default those of the smallest square that holds all images.
       border: width of the white lines between images, in pixels.
 
     Returns:
@@ -44,12 +50,19 @@ def tile(images: np.ndarray, columns: int | None = None, border: int = 1) -> np.
 
 
 def save_grid(path: pathlib.Path, images: np.ndarray, columns: int | None = None) -> None:
-    """Writes `tile(images, columns)` as a PNG."""
-    Image.fromarray(tile(images, columns)).save(path, format="PNG")
+    """Writes `tile(images, columns)` as a PNG, atomically."""
+    with files.replacing(path) as partial:
+        Image.fromarray(tile(images, columns)).save(partial, format="PNG")
+
+
+def save_figure(path: pathlib.Path, figure: "Figure") -> None:
+    """Writes a figure of Matplotlib as a PNG, atomically."""
+    with files.replacing(path) as partial:
+        figure.savefig(partial, dpi=120, bbox_inches="tight", format="png")
 
 
 def save_trajectory(path: pathlib.Path, frames: np.ndarray) -> None:
-    """Writes a sampler's course as a PNG: rows are samples, columns levels (Song & Ermon 2019, Figure 4).
+    """Writes a sampler's trajectory as a PNG: rows are samples, columns levels (Song & Ermon 2019, Figure 4).
 
     Args:
       path: the file to write.
@@ -60,13 +73,14 @@ def save_trajectory(path: pathlib.Path, frames: np.ndarray) -> None:
 
 
 def save_animation(path: pathlib.Path, frames: np.ndarray, milliseconds: int = 250) -> None:
-    """Writes a sampler's course as an endless GIF of grids whose last frame stays a while.
+    """Writes a sampler's trajectory as a looping GIF of grids, whose last frame is shown longer.
 
     Args:
       path: the file to write.
       frames: uint8 [levels, N, H, W, C].
-      milliseconds: how long each frame stays; the last stays eight times as long.
+      milliseconds: the duration of each frame; the last is shown eight times as long.
     """
     grids = [Image.fromarray(tile(frame)) for frame in frames]
     durations = [milliseconds] * (len(grids) - 1) + [8 * milliseconds]
-    grids[0].save(path, format="GIF", save_all=True, append_images=grids[1:], duration=durations, loop=0)
+    with files.replacing(path) as partial:
+        grids[0].save(partial, format="GIF", save_all=True, append_images=grids[1:], duration=durations, loop=0)

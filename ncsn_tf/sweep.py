@@ -3,7 +3,7 @@
 OUTPUT/NAME/       samples and results of one combination, see `evaluation.report`
 OUTPUT/sweep.csv   one row per combination
 OUTPUT/sweep.json  the same, and everything that is needed to repeat it
-OUTPUT/sweep.png   the metric over epsilon, a line for each number of steps and levels
+OUTPUT/sweep.png   the metric over epsilon, one line per number of steps and levels
 """
 
 import csv
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ncsn_tf import files, jobs
+from ncsn_tf import files, jobs, pictures
 from ncsn_tf.cluster import strategies
 from ncsn_tf.evaluation import EvaluationError, measure, report
 from ncsn_tf.evaluation.evaluator import Evaluator, Progress
@@ -64,10 +64,10 @@ class Row:
 
     Attributes:
       setting: the combination.
-      evaluations: of the score that a sample took; None if the samples diverged.
+      evaluations: the evaluations of the score per sample; None if the samples diverged.
       value: the metric's value; None if the samples diverged or cannot be measured.
-      standard_error: of the value, where one is known.
-      remark: why there is no value, or what was noticed about the samples; "" if nothing was.
+      standard_error: the standard error of the value; None if it is not known.
+      remark: the reason why there is no value, or a warning about the samples; "" for none.
     """
 
     setting: Setting
@@ -95,18 +95,18 @@ def sweep(
     progress: Progress = lambda what, rows: None,
     log: Callable[[str], object] = print,
 ) -> list[Row]:
-    """Evaluates samples of the loaded checkpoint under every combination; those that are done are not done again.
+    """Evaluates samples of the loaded checkpoint under every combination; finished combinations are skipped.
 
     Args:
       run: the run, its checkpoint loaded.
       evaluator: measures the samples; None on the workers of a cluster other than the chief.
       settings: the combinations.
       output: the folder.
-      metric: which one decides, of `names.METRICS`.
+      metric: the metric to compare by, one of `names.METRICS`.
       num_samples: the number of samples of each combination.
       batch_size: the number of samples that a replica draws at a time.
       seed: the same for all, so that combinations differ by their settings and not by their noise.
-      progress: told what is done.
+      progress: called with an activity and the number of images just done.
       log: takes one line per combination.
 
     Returns:
@@ -153,7 +153,7 @@ def _evaluated(run, evaluator, folder, wanted, metric, progress) -> dict[str, An
     except (DivergedError, ImagesError) as error:
         content = {_FAILED: str(error), **wanted}
         if evaluator is not None:
-            files.write_text(folder / report.RESULTS, json.dumps(content, indent=2) + "\n")
+            files.write_json(folder / report.RESULTS, content)
         return content
     return json.loads((folder / report.RESULTS).read_text(encoding="utf-8")) if evaluator is not None else None
 
@@ -203,12 +203,12 @@ def _write(output: pathlib.Path, rows: Sequence[Row], metric: str, wanted: dict[
     writer.writerows(table)
     files.write_text(output / "sweep.csv", text.getvalue())
     common = {key: value for key, value in wanted.items() if key != "sampler"}
-    files.write_text(output / "sweep.json", json.dumps({"metric": metric, **common, "rows": table}, indent=2) + "\n")
-    draw(rows, metric).savefig(output / "sweep.png", dpi=120, bbox_inches="tight")
+    files.write_json(output / "sweep.json", {"metric": metric, **common, "rows": table})
+    pictures.save_figure(output / "sweep.png", draw(rows, metric))
 
 
 def draw(rows: Sequence[Row], metric: str) -> Figure:
-    """The metric over epsilon, a line for each number of steps and levels, with two standard errors."""
+    """Draws the metric over epsilon, one line per number of steps and levels, with bars of two standard errors."""
     picture = Figure(figsize=(6.0, 4.0), layout="constrained")
     axes = picture.subplots()
     lines: dict[tuple[int, int | None], list[Row]] = {}

@@ -1,4 +1,7 @@
-"""Files appear whole or not at all."""
+"""Files appear completely or not at all."""
+
+import json
+import threading
 
 import numpy as np
 import pytest
@@ -51,3 +54,33 @@ def test_text_is_replaced(tmp_path):
         files.write_text(tmp_path / "t", text)
         assert (tmp_path / "t").read_text(encoding="utf-8") == text
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def test_plain_values_are_json(tmp_path):
+    content = {"a": [1, 2.5, None], "b": {"c": "ü"}}
+    files.write_json(tmp_path / "x.json", content)
+    assert json.loads((tmp_path / "x.json").read_text()) == content
+    with pytest.raises(TypeError):
+        files.write_json(tmp_path / "x.json", {"a": np.zeros(2)})
+    assert json.loads((tmp_path / "x.json").read_text()) == content
+
+
+def test_a_block_that_raises_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), files.replacing(path) as partial:
+        partial.write_text("half of the ne")
+        assert path.read_text() == "old"
+        raise RuntimeError
+    assert path.read_text() == "old" and [file.name for file in tmp_path.iterdir()] == ["x"]
+
+
+def test_two_writers_of_one_file_do_not_share_a_partial_file(tmp_path):
+    path = tmp_path / "x"
+    with files.replacing(path) as mine:
+        mine.write_text("mine")
+        other = threading.Thread(target=files.write_text, args=(path, "other"))
+        other.start()
+        other.join()
+        assert path.read_text() == "other"
+    assert path.read_text() == "mine" and [file.name for file in tmp_path.iterdir()] == ["x"]

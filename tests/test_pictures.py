@@ -1,10 +1,11 @@
-"""Where each image goes in a grid, a trajectory and an animation."""
+"""The place of each image in a grid, a trajectory and an animation."""
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from ncsn_tf import pictures
+from ncsn_tf import files, pictures
 
 
 def constant_images(values, shape):
@@ -26,7 +27,7 @@ def test_small_images_are_enlarged_by_a_whole_factor():
     np.testing.assert_array_equal(grid[::4, ::4, 0], image[0, :, :, 0])
 
 
-def test_colours_stay_and_other_channels_stand_side_by_side():
+def test_colours_are_kept_and_other_channels_are_shown_side_by_side():
     colour = np.zeros((1, 32, 32, 3), np.uint8)
     colour[..., 1] = 200
     assert pictures.tile(colour)[5, 5].tolist() == [0, 200, 0]
@@ -38,12 +39,12 @@ def test_colours_stay_and_other_channels_stand_side_by_side():
 @pytest.mark.parametrize(
     "images", [np.zeros((0, 8, 8, 1), np.uint8), np.zeros((1, 8, 8, 1)), np.zeros((8, 8), np.uint8)]
 )
-def test_what_is_no_batch_of_images_is_refused(images):
+def test_an_array_that_is_not_a_batch_of_images_is_refused(images):
     with pytest.raises(ValueError, match="Received"):
         pictures.tile(images)
 
 
-def test_trajectory_has_a_row_a_sample_and_a_column_a_level(tmp_path):
+def test_a_trajectory_has_one_row_per_sample_and_one_column_per_level(tmp_path):
     frames = np.stack([constant_images([10 * level, 10 * level + 1], (32, 32, 1)) for level in range(4)])
     pictures.save_trajectory(tmp_path / "t.png", frames)
     grid = np.asarray(Image.open(tmp_path / "t.png"))
@@ -54,7 +55,7 @@ def test_trajectory_has_a_row_a_sample_and_a_column_a_level(tmp_path):
     ]
 
 
-def test_animation_shows_every_level_and_rests_on_the_last(tmp_path):
+def test_an_animation_shows_every_level_and_holds_the_last(tmp_path):
     frames = np.stack([constant_images([40 * level], (32, 32, 1)) for level in range(3)])
     pictures.save_animation(tmp_path / "t.gif", frames, milliseconds=100)
     with Image.open(tmp_path / "t.gif") as animation:
@@ -64,3 +65,25 @@ def test_animation_shows_every_level_and_rests_on_the_last(tmp_path):
             animation.seek(frame)
             durations.append(animation.info["duration"])
     assert durations == [100, 100, 800]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: pictures.save_grid(path, constant_images([1, 2], (5, 5, 1))),
+        lambda path: pictures.save_animation(path, constant_images([1, 2], (5, 5, 1))[None]),
+        lambda path: pictures.save_figure(path, Figure()),
+    ],
+)
+def test_an_interrupted_write_leaves_the_old_picture(tmp_path, monkeypatch, write):
+    write(tmp_path / "x")
+    before = (tmp_path / "x").read_bytes()
+    Image.open(tmp_path / "x").verify()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "to_disk", full)
+    with pytest.raises(OSError, match="No space"):
+        write(tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["x"]

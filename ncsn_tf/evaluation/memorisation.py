@@ -205,7 +205,7 @@ def save_distances(path: pathlib.Path, comparisons: Mapping[str, Comparison]) ->
     Raises:
       ValueError: if there is no comparison.
     """
-    draw_distances(comparisons).savefig(path, dpi=120, bbox_inches="tight", format="png")
+    pictures.save_figure(path, draw_distances(comparisons))
 
 
 def draw_distances(comparisons: Mapping[str, Comparison]) -> Figure:

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure as Picture
 
-from ncsn_tf import files
+from ncsn_tf import files, pictures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,6 @@ class Figure:
         directory.mkdir(parents=True, exist_ok=True)
         picture, numbers = directory / f"{name}.png", directory / f"{name}.json"
         text = json.dumps({"caption": self.caption, **self.numbers}, indent=2, allow_nan=False) + "\n"
-        self.picture.savefig(picture, dpi=120, bbox_inches="tight", format="png")
+        pictures.save_figure(picture, self.picture)
         files.write_text(numbers, text)
         return picture, numbers

@@ -26,7 +26,7 @@ import numpy as np
 from ncsn_tf import files
 
 _OUT_OF_RANGE = 0.01
-"""The share of values far outside their range from which on a caveat is reported."""
+"""The largest share of values far outside their range for which no caveat is reported."""
 SAMPLES = "samples"
 SAMPLES_FLOAT = "samples_float"
 
@@ -56,7 +56,7 @@ class Drawn:
     out_of_range: float
 
     def caveats(self) -> list[str]:
-        """A line if so many values are out of range that the step size is probably too large."""
+        """One line if the share of values out of range suggests that the step size is too large; otherwise empty."""
         if self.out_of_range <= _OUT_OF_RANGE:
             return []
         return [f"{self.out_of_range:.1%} of the samples' values are outside [-1, 2]: is the step size too large?"]
@@ -70,12 +70,12 @@ class SampleStore:
       sampling_key: plain values that determine the rows. Their number is not among them: row i does not depend on it.
       shape: the shape of one row, such as (H, W, C).
       floats: whether the rows are also kept as float32, as the sampler left them.
-      replace: whether complete rows of another key are removed, for a store that begins anew. Incomplete ones are
+      replace: whether complete rows of another key are removed, to start again. Incomplete rows of another key are
         always refused: a killed job may still resume.
 
     Attributes:
-      path: where the rows are once they are complete, `samples.npz`.
-      done: how many rows are done.
+      path: the path of the complete rows, `samples.npz`.
+      done: the number of rows that are done.
       total_evaluations: evaluations of the score function, summed over these rows.
       out_of_range: the number of values far outside their range among these rows, before they became bytes.
 
@@ -120,7 +120,7 @@ class SampleStore:
         self._checksums = dict.fromkeys(self._dtypes, 0)
 
     def _resume(self) -> None:
-        """Reads the journal, and cuts off what a kill has left half-written."""
+        """Reads the journal, and removes rows that a kill has left incomplete."""
         journal = _read_json(self._journal)
         if journal is None and self._journal.exists():
             raise SamplingKeyError(
@@ -194,7 +194,7 @@ class SampleStore:
             return {name: np.zeros((0, *self._shape), dtype) for name, dtype in self._dtypes.items()}
 
     def _whole(self, arrays: Mapping[str, np.ndarray]) -> bool:
-        """Whether arrays are the rows that the journal records, bit for bit."""
+        """Returns whether arrays are bit-for-bit the rows that the journal records."""
         return all(
             len(array) == self.done and zlib.crc32(np.ascontiguousarray(array).data) == self._checksums[name]
             for name, array in arrays.items()
@@ -237,13 +237,13 @@ class SampleStore:
             "total_evaluations": self.total_evaluations,
             "out_of_range": self.out_of_range,
         }
-        files.write_text(self._journal, json.dumps(state, indent=2) + "\n")
+        files.write_json(self._journal, state)
 
     def _unpack(self) -> None:
         """Copies the rows of samples.npz into the raw files, so that more can follow.
 
-        Each copy is written aside and renamed: a kill must not leave half a copy in the place of rows that are whole
-        elsewhere. While a raw file is missing, `_resume` reads samples.npz.
+        Each copy is written under a temporary name and renamed: a kill must not leave half a copy in the place of rows
+        that are complete elsewhere. While a raw file is missing, `_resume` reads samples.npz.
         """
         for name, rows in self._in_npz().items():
             partial = _partial(self._raw[name])
@@ -288,9 +288,9 @@ def fill(
 
     Args:
       draw: draws the blocks from a number on, one per replica, as `blocks.BlockSampler.draw` does.
-      store: where the rows go; None on a worker that only computes.
-      done: how many rows are done, the same on every worker. Whole blocks are kept, a part of a block is drawn again.
-      num_rows: how many rows there will be.
+      store: the store of the rows; None on a worker that only computes.
+      done: the number of rows that are done, the same on every worker. A partly done block is drawn again.
+      num_rows: the number of rows in the end.
       block: the number of rows per block.
       replicas: the number of blocks per call of `draw`.
       quantise: turns float32 rows into uint8, and counts the values that are far outside their range.
@@ -303,7 +303,7 @@ def fill(
         return
     for first in range(done // block, -(-num_rows // block), replicas):
         drawn = draw(first)
-        # Left out: the rows of the first block that are done, and what the last round draws beyond the request.
+        # Omit the rows of the first block that are done, and those that the last round draws beyond the request.
         start, stop = max(done - first * block, 0), num_rows - first * block
         x, evaluations = drawn["x"][start:stop], drawn["evaluations"][start:stop]
         if not (finite := np.isfinite(x).reshape(len(x), -1).all(axis=1)).all():
@@ -316,7 +316,7 @@ def fill(
 
 
 def _current_form(journal: dict[str, Any]) -> dict[str, Any]:
-    """A journal in today's form.
+    """A journal in the current form.
 
     Journals used to have the keys "plan", "checksum" (of samples.raw, the only array), "evaluations" (per sample) and
     "wild"; a folder with such a journal still resumes.

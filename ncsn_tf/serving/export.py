@@ -1,4 +1,4 @@
-"""A trained model as a SavedModel that answers without this library.
+"""Exports a trained model as a SavedModel that runs without this library.
 
     score(x, sigma) -> score                    the gradient of log p_sigma at x
     denoise(x, sigma) -> denoised               the mean of the clean image given the noisy one
@@ -7,9 +7,9 @@
     sample_tuned, inpaint_tuned                 the same with steps_per_level and epsilon, scalars with defaults
 
 Every input of the first four has one row per example, so a server may batch requests; the rows of a batch are
-independent of each other. Images are within [0, 1], whatever the range of the SDE's data, and `sigma` is in that unit.
-A request that cannot be answered - images out of range, a mask without a known pixel, no rows, a seed out of range - is
-an InvalidArgument error with the reason.
+independent of each other. Images are in [0, 1], whatever the range of the SDE's data, and `sigma` has the same unit. An
+invalid request (images out of range, a mask without a known pixel, no rows, a seed out of range) returns an
+InvalidArgument error with the reason.
 """
 
 import hashlib
@@ -40,19 +40,19 @@ _MOST_STEPS = 100_000
 
 
 class ExportError(ValueError):
-    """An export is missing, incomplete, or not of this kind."""
+    """An export is missing, incomplete, or of another format."""
 
 
 class ServedModel(tf.Module):
-    """A network with its SDE and sampler, as functions of tensors alone.
+    """A network with its SDE and sampler, as functions of tensors.
 
     Args:
       network: the network, built; its weights are copied.
-      adapter: makes a score model of a function in the network's place.
+      adapter: makes a score model from a function that replaces the network.
       sampler: makes the sampler for (epsilon, steps_per_level), scalars of a graph.
       epsilon: the default step size.
       steps_per_level: the default number of steps per level.
-      prior: draws where samples start.
+      prior: draws the start of samples.
       sde: the SDE.
       sigmas: float32 [L], the noise levels of training, decreasing.
       value_range: the range of the SDE's data.
@@ -160,7 +160,7 @@ class ServedModel(tf.Module):
         return tf.TensorSpec([None, *self._shape[:2], 1], tf.bool, name="mask")
 
     def _time(self, x: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
-        """The times of noise levels; refuses what is out of the range of training."""
+        """The times of noise levels; an error if a level is outside the range of training."""
         low, high = (float(self._sigmas[end]) / self._scale for end in (-1, 0))
         with tf.control_dependencies(
             [
@@ -235,12 +235,12 @@ def _require(condition: tf.Tensor, what: str) -> tf.Operation:
 
 
 def _rows(**inputs: tf.Tensor) -> list[tf.Operation]:
-    """All inputs have as many rows, and one at least."""
+    """Checks that all inputs have the same number of rows, at least one."""
     counts = tf.stack([tf.shape(value)[0] for value in inputs.values()])
     names = ", ".join(inputs)
     return [
-        _require(counts > 0, f"there must be a row; {names} has none"),
-        _require(tf.equal(counts, counts[0]), f"{names} must have equally many rows"),
+        _require(counts > 0, f"there must be at least one row; {names} has none"),
+        _require(tf.equal(counts, counts[0]), f"{names} must have the same number of rows"),
     ]
 
 
@@ -255,36 +255,36 @@ def _numbers(seed: tf.Tensor, steps: tf.Tensor, epsilon: tf.Tensor) -> list[tf.O
 def save(
     model: ServedModel, folder: pathlib.Path, about: Mapping[str, Any], version: int | None = None
 ) -> pathlib.Path:
-    """Writes a model into a folder of numbered versions, as TF Serving looks for them; a version appears whole or not.
+    """Writes a model into a folder of numbered versions, as TF Serving expects them; a version appears complete.
 
     Args:
       model: the model.
-      folder: where the versions lie; made if need be.
-      about: plain values that say where it comes from; written to `assets.extra/about.json` with a checksum.
-      version: its number, at least 1; by default one more than the largest that is there.
+      folder: the folder of the versions; created if it does not exist.
+      about: plain values that record the origin; written to `assets.extra/about.json` with a checksum.
+      version: the version's number, at least 1; by default one more than the largest in the folder.
 
     Returns:
       The version's folder.
 
     Raises:
-      ExportError: if the version is there already.
+      ExportError: if the version exists already.
     """
     folder.mkdir(parents=True, exist_ok=True)
     there = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
     version = max(there, default=0) + 1 if version is None else version
     final = folder / str(version)
     if version < 1 or final.exists():
-        raise ExportError(f"Versions are numbers from 1 on that are not there yet. Received: {version}, in {folder}.")
+        raise ExportError(f"A version must be a new number, at least 1. Received: {version}, in {folder}.")
     partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{version}.", dir=folder))
     try:
         tf.saved_model.save(model, str(partial), signatures=model.signatures())
         extra = partial / "assets.extra"
         extra.mkdir()
         content = {"format": FORMAT, "sha256": _fingerprint(partial), **about}
-        files.write_text(extra / _ABOUT, json.dumps(content, indent=2) + "\n")
+        files.write_json(extra / _ABOUT, content)
         for path in partial.rglob("*"):
             files.to_disk(path)
-        partial.chmod(0o755)  # a temporary folder is its maker's alone, and a server is somebody else
+        partial.chmod(0o755)  # only its owner can read a temporary folder, and a server runs as another user
         os.rename(partial, final)
         files.to_disk(folder)
     finally:
@@ -296,10 +296,10 @@ def load(path: str | pathlib.Path) -> tuple[Any, dict[str, Any]]:
     """Loads an export: one version, or the newest of a folder of them.
 
     Returns:
-      The loaded SavedModel, whose `signatures` answer, and what is known of it.
+      The loaded SavedModel, with its `signatures`, and the content of its `about.json`.
 
     Raises:
-      ExportError: if there is none, or its files are not those that were written.
+      ExportError: if there is no export, or if its files differ from those that were written.
     """
     path = pathlib.Path(path).expanduser()
     versions = [child for child in path.iterdir() if child.name.isdecimal()] if path.is_dir() else []
@@ -308,11 +308,11 @@ def load(path: str | pathlib.Path) -> tuple[Any, dict[str, Any]]:
     try:
         about = json.loads((path / "assets.extra" / _ABOUT).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ExportError(f"{path} is no export of launch.export: it has no readable assets.extra/{_ABOUT}.") from error
+        raise ExportError(f"{path} is not written by launch.export: no readable assets.extra/{_ABOUT}.") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise ExportError(f"{path} is an export of another release. Export the run again.")
     if about.get("sha256") != _fingerprint(path):
-        raise ExportError(f"{path} is damaged: its files are not those that were written. Export the run again.")
+        raise ExportError(f"{path} is damaged: its files differ from those that were written. Export the run again.")
     return tf.saved_model.load(str(path)), about
 
 

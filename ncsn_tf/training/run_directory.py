@@ -1,4 +1,4 @@
-"""A run's directory, which explains itself: the resolved configuration, the versions, the commit.
+"""A run's directory, which documents itself: the resolved configuration, the versions, the commit.
 
 DIR/config.json        the configuration, every default resolved
 DIR/dataset.json       the images: name, number, shape, checksum
@@ -32,7 +32,7 @@ class RunDirectoryError(ValueError):
 
 
 class RunDirectory:
-    """Paths of a run and the files that explain it.
+    """The paths of a run and the files that document it.
 
     Args:
       path: the run's directory.
@@ -49,7 +49,7 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Makes the directory and holds it for this process, which may then write into it; see `files.locked`.
+        """Creates the directory and locks it for this process, which may then write into it; see `files.locked`.
 
         Raises:
           RunDirectoryError: if another process holds it, or it cannot be made.
@@ -59,20 +59,20 @@ class RunDirectory:
 
         def refusal(holder: str) -> RunDirectoryError:
             return RunDirectoryError(
-                f"Another job trains in {self.path} ({holder}). Wait for its end, or give another --workdir."
+                f"Another job trains in {self.path} ({holder}). Wait until it ends, or give another --workdir."
             )
 
         with files.locked(self.path / "lock", refusal):
             yield
 
     def check_images(self, found: Mapping[str, Any]) -> None:
-        """Refuses training images other than those that the run was trained on, where it is known which they were.
+        """Checks that training images are those that the run was trained on, as far as their checksum is known.
 
         Args:
-          found: the images that are there now, as `ImageSource.describe` says.
+          found: the present images, as `ImageSource.describe` returns them.
 
         Raises:
-          RunDirectoryError: naming what differs.
+          RunDirectoryError: if they differ; the message says how.
         """
         trained_on = self._read(self._dataset)
         if trained_on.get("checksum") not in (None, found["checksum"]):
@@ -87,17 +87,16 @@ class RunDirectory:
             raise RunDirectoryError(f"{self.path} is a file. Give another --workdir.")
 
     def check(self, config: dict, dataset: Mapping[str, Any]) -> None:
-        """Refuses a configuration or images other than those that were trained on here; a directory without
-        checkpoints holds nothing that they could spoil.
+        """Checks that a configuration and images are those of the run; a directory without checkpoints accepts any.
 
         Args:
           config: the resolved configuration, plain values in nested dicts.
-          dataset: `name`, `images`, `shape` and `checksum` of the training images, as `ImageSource.describe` says.
+          dataset: `name`, `images`, `shape` and `checksum` of the training images, as `ImageSource.describe` returns.
 
         Raises:
-          RunDirectoryError: if the directory holds another run; the first differences are named. What has no bearing
-            on the weights at a step, or on their rounding alone, may change: the number of steps, how often things are
-            done, where the data lie, the sampler, how a step is cut up and compiled.
+          RunDirectoryError: if the directory holds another run; the message gives the first differences. Keys that do
+            not affect the weights at a step, or only their rounding, may change: the number of steps, intervals, the
+            place of the data, the sampler, the accumulation and compilation of a step; see `schema.MAY_CHANGE`.
         """
         self._refuse_file()
         if not any(self.checkpoints.glob("*.index")):
@@ -121,15 +120,15 @@ class RunDirectory:
         self.check_images(dataset)
 
     def open(self, config: dict, dataset: Mapping[str, Any], devices: str) -> None:
-        """Makes the directory, or goes on with it, after `check`.
+        """Creates the directory, or continues in an existing one, after `check`.
 
         Args:
           config: the resolved configuration, plain values in nested dicts.
-          dataset: as `check`; a sampler needs its shape.
-          devices: what it runs on, for the record.
+          dataset: as for `check`; a sampler needs its shape.
+          devices: a description of the devices, for the record.
 
         Raises:
-          RunDirectoryError: as `check`.
+          RunDirectoryError: as `check` does.
         """
         self.check(config, dataset)
         for directory in (self.path, self.samples):
@@ -141,11 +140,11 @@ class RunDirectory:
         try:
             starts = list(json.loads(self._environment.read_text()))
         except (OSError, ValueError, TypeError):
-            starts = []  # a record that is lost or damaged is begun anew; it must not stop the run
-        files.write_text(self._environment, json.dumps([*starts, environment(devices)], indent=2) + "\n")
+            starts = []  # a lost or damaged record is started again; it must not stop the run
+        files.write_json(self._environment, [*starts, environment(devices)])
 
     def config(self) -> dict:
-        """The resolved configuration of the run; keys that are younger than it have their defaults.
+        """The resolved configuration of the run; keys that were added later have their defaults.
 
         Raises:
           RunDirectoryError: if there is no run here, or the file cannot be read.
@@ -162,7 +161,7 @@ class RunDirectory:
 
     def _read(self, path: pathlib.Path) -> dict:
         if not path.exists():
-            raise RunDirectoryError(f"{self.path} is no run directory: it has no {path.name}. Train into it first.")
+            raise RunDirectoryError(f"{self.path} is not a run directory: it has no {path.name}. Train into it first.")
         try:
             content = json.loads(path.read_text())
         except ValueError as error:
@@ -192,7 +191,7 @@ def _now() -> str:
 
 
 def _version(package: str) -> str | None:
-    """The installed version; None where it goes by another name, as `tensorflow-cpu` does."""
+    """The installed version; None if the package has another name, such as `tensorflow-cpu`."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
