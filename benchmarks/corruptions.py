@@ -1,21 +1,22 @@
-"""Do the metrics order images as a person would?
+"""Checks whether the metrics order images as a person would.
 
 python -m benchmarks.corruptions --data_name=digits --picture=docs/evaluation_digits.png
 
-Takes the training images of a dataset as the reference, and as samples its held-out images and what becomes of them:
-blurred more and more, with more and more noise, with fewer and fewer classes; also images of uniform noise, and images
-of the training set itself, which no distance of distributions tells from a perfect model. Prints a Markdown table with
-a row a set, says for each series whether FID and KID grow from step to step, and ends with code 1 if one does not.
+The reference is the training images of a dataset. The samples are its held-out images and corrupted versions of them:
+with increasing blur, with increasing noise, with fewer and fewer classes; also images of uniform noise, and images of
+the training set itself, which no distance of distributions distinguishes from a perfect model. Prints a Markdown
+table with one row per set, reports for each series whether FID and KID grow from step to step, and exits with code 1
+if one does not.
 
-FID is biased upwards by few samples, so only sets of equal size compare. All but the last series have as many images as
-are held out (at most --num_samples); of that one each set, the one with all classes too, has as many images as the
-smallest of its sets has.
+FID is biased upwards for few samples, so only sets of equal size are comparable. In all series but the last, the sets
+have as many images as are held out (at most --num_samples). In the last, all sets, including that of all classes,
+have as many images as the smallest of them.
 
-The images' nearness to the training set is measured in pixels, on the first 1,000 of each set: the probability that one
-lies nearer to it than a held-out image does. Sampling noise and choices of images come from fixed seeds.
+The nearness of images to the training set is measured in pixels, on the first 1,000 of each set: the probability that
+an image is nearer to it than a held-out image is. Noise and choices of images come from fixed seeds.
 
-Most of the time goes into KID and into the nearest neighbours, and grows with the reference: with --num_reference=10000
-it takes minutes on a busy machine, with all of CIFAR-10 several times as long.
+KID and the nearest neighbours take most of the time, which grows with the reference: with --num_reference=10000 it
+takes minutes on a busy machine, with all of CIFAR-10 several times as long.
 """
 
 import dataclasses
@@ -30,14 +31,14 @@ from launch.flags import cli, data, evaluator
 _IMAGES = data.define()
 _EVALUATOR = evaluator.define()
 _METRICS = flags.DEFINE_list("metrics", None, "Some of inception_score, fid, fid_infinity, kid, precision, recall.")
-_NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "At most so many held-out images; by default all.", 2)
-_NUM_REFERENCE = flags.DEFINE_integer("num_reference", None, "At most so many training images; by default all.", 20)
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "Largest number of held-out images; by default all.", 2)
+_NUM_REFERENCE = flags.DEFINE_integer("num_reference", None, "Largest number of training images; by default all.", 20)
 _BLURS = flags.DEFINE_list("blurs", ["0.5", "1", "1.5", "2"], "Standard deviations of Gaussian blurs, in pixels.")
 _NOISES = flags.DEFINE_list("noises", ["0.05", "0.1", "0.2", "0.4"], "Deviations of the noise; images span [0, 1].")
 _PICTURE = flags.DEFINE_string("picture", None, "A PNG to write, one row per set, of some of its images.")
 
 _KEPT = (9, 7, 5, 3, 1)
-"""How many classes are kept where classes are dropped, the first ones."""
+"""The numbers of classes to keep, the first ones, where classes are dropped."""
 _SEED = 0
 _NEIGHBOURS_OF = 1000
 _SHOWN = 12
@@ -49,7 +50,7 @@ class Corrupted(NamedTuple):
     """A set of images to be measured.
 
     Attributes:
-      series: what the set is a step of; "" for a set by itself. The first step of a series is the undamaged set.
+      series: the series of which the set is a step; "" for none. The first step of a series is the undamaged set.
       name: the row's name.
       images: uint8 [N, H, W, C].
     """
@@ -113,7 +114,7 @@ def corrupted(held_out: np.ndarray, labels: np.ndarray, num_classes: int, train:
 
 
 def grows(values: list[float]) -> bool:
-    """Whether each value is larger than the one before."""
+    """Returns whether each value is larger than the one before."""
     return all(before < after for before, after in zip(values, values[1:], strict=False))
 
 
@@ -177,7 +178,7 @@ def main() -> None:
 
 
 def _verdict(sets: list[Corrupted], found: list[dict], names: list[str]) -> bool:
-    """Says for each series whether the metrics grow; returns whether all do."""
+    """Prints for each series whether the metrics grow; returns whether all do."""
     every = True
     for series, rows in _series(sets).items():
         for name in names:
@@ -200,7 +201,7 @@ def _series(sets: list[Corrupted]) -> dict[str, list[int]]:
 
 
 class Nearness:
-    """How near sets of images are to the training images, held against the held-out images.
+    """The nearness of sets of images to the training images, compared with that of the held-out images.
 
     Args:
       train: uint8 [N, H, W, C].
@@ -219,7 +220,7 @@ class Nearness:
         return distances[:, 0], rows
 
     def of(self, images: np.ndarray) -> float:
-        """The probability that one of the images lies nearer to the training images than a held-out image does."""
+        """The probability that one of the images is nearer to the training images than a held-out image is."""
         from ncsn_tf.evaluation import memorisation
 
         distances, rows = self._nearest(images)
@@ -242,7 +243,7 @@ def _line(cells: list[str]) -> str:
 
 
 def save_picture(path: pathlib.Path, sets: list[Corrupted]) -> None:
-    """Writes a PNG with a row a set: its name, and images of it spread evenly over the set."""
+    """Writes a PNG with one row per set: its name, and images spread evenly over the set."""
     from matplotlib.figure import Figure
 
     from ncsn_tf import pictures

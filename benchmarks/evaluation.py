@@ -1,23 +1,23 @@
-"""What do features and metrics cost at their full size, against the same in plain Keras, NumPy and SciPy?
+"""Measures features and metrics at their full size, compared with plain Keras, NumPy and SciPy.
 
 python -m benchmarks.evaluation --rows=50000 --width=2048
 
-First the images/s of feature extraction, from bytes of 32x32x3 to features, and those of the bare network on one batch
-of floats that lies ready, in turns: by a dataset's classifier, and by a network of Inception's layers (Keras's
-InceptionV3) at 299x299. Their weights are random, which the cost does not depend on.
+First measures, in turns, the images/s of feature extraction, from bytes of 32x32x3 to features, and those of the
+network alone on one batch of floats in memory: for a dataset's classifier, and for a network with Inception's layers
+(Keras's InceptionV3) at 299x299. Their weights are random, which does not affect the cost.
 
 Then writes random features and logits to files, and prints for each metric the seconds of one call, the value, and the
 peak of resident memory, once for the library and once for NumPy and SciPy:
 
   moments             mean and covariance of the features; np.cov takes both too
   frechet distance    from two pairs of moments; scipy.linalg.sqrtm
-  another distance    to the same reference, whose root is known by then; SciPy's would cost what the first did
+  another distance    to the same reference, whose root is then known; SciPy's would cost as much as the first
   extrapolated        the distance at infinitely many samples with its standard error; NumPy has no counterpart
   kernel distance     over blocks of 1,000 rows
   inception score     over ten parts
 
-Each runs in a process of its own, which maps the files: the pages that it has read count as its memory. `--threads`
-holds both sides to as many threads.
+Each runs in its own process, which maps the files: the pages that it has read count as its memory. `--threads` limits
+both sides to the same number of threads.
 """
 
 import json
@@ -36,11 +36,11 @@ from absl import flags
 from launch.flags import cli
 
 _ROWS = flags.DEFINE_integer("rows", 50_000, "Rows of features and of logits on either side.", 20)
-_WIDTH = flags.DEFINE_integer("width", 2048, "Features a row.", 2)
-_CLASSES = flags.DEFINE_integer("classes", 1008, "Logits a row.", 2)
+_WIDTH = flags.DEFINE_integer("width", 2048, "Features per row.", 2)
+_CLASSES = flags.DEFINE_integer("classes", 1008, "Logits per row.", 2)
 _THREADS = flags.DEFINE_integer("threads", 0, "Threads of either side's matrix products; 0 leaves the choice to them.")
 _ONLY = flags.DEFINE_list("only", [], "What to measure, by name; all by default.")
-_IMAGES = flags.DEFINE_integer("images", 100, "Images a batch of feature extraction.", 1)
+_IMAGES = flags.DEFINE_integer("images", 100, "Images per batch of feature extraction.", 1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Batches of feature extraction, of which the fastest counts.", 1)
 
 _BLOCK = 1000
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def _images_per_second(kind: str, path: pathlib.Path) -> tuple[float, float]:
-    """The rates of the bare network and of extraction by it, the best of several batches each."""
+    """The rates of the network alone and of extraction with it, the best of several batches each."""
     import keras
     import tensorflow as tf
 
@@ -114,7 +114,7 @@ def _images_per_second(kind: str, path: pathlib.Path) -> tuple[float, float]:
 
 
 def _write(folder: pathlib.Path) -> None:
-    """Features like a network's: not negative, of unequal spread, the reference's a little off the samples'."""
+    """Features like a network's: not negative, of unequal spread, and slightly different for the reference."""
     generator = np.random.default_rng(0)
     spread = np.linspace(0.1, 1.0, _WIDTH.value, dtype=np.float32)
     moments = {}
@@ -184,7 +184,7 @@ def _moments(folder: pathlib.Path) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _library(folder: pathlib.Path, metric: str) -> Callable[[], float]:
-    """The library's metric. What a process does once, imports and TF-GAN's own, is done by the time it returns."""
+    """The library's metric, a function that is returned after the one-time work of a process, such as imports."""
     from ncsn_tf.evaluation import frechet, scores, tfgan
     from ncsn_tf.evaluation.moments import Moments
 

@@ -1,4 +1,4 @@
-"""Is an exported model as fast as the one in the training process, and what does exporting cost?
+"""Compares the speed of an exported model with that of the one in the training process, and times the export.
 
 python -m benchmarks.export --config=configs/digits.py --image_shape=8,8,1 --batch_size=64
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing, counting the convolutions' arithmetic, and the machine's own ceiling."""
+"""Functions that the benchmarks share: timing, counting the FLOP of convolutions, and the machine's peak rate."""
 
 import contextlib
 import resource
@@ -35,7 +35,7 @@ def seconds(function: Callable[[], object], repeats: int = 5) -> float:
 
 
 def matrix_product_rate(dtype: str, size: int = 2048) -> float:
-    """FLOP/s of a square matrix product, the ceiling that convolutions are held against."""
+    """FLOP/s of a square matrix product, the peak rate that convolutions are compared with."""
     a = tf.cast(tf.random.stateless_normal((size, size), (0, 0)), dtype)
     multiply = tf.function(lambda a: tf.reduce_sum(tf.cast(a @ a, tf.float32)))
     return 2.0 * size**3 / seconds(lambda: multiply(a).numpy())
@@ -61,7 +61,7 @@ def convolution_flops(function: Callable, *specs: tf.TensorSpec) -> int:
 
 @contextlib.contextmanager
 def normalisation_op_by_op() -> Iterator[None]:
-    """Within it, instance norm++ is traced as its formula is written, to show what folding its arithmetic is worth."""
+    """Traces instance norm++ in this context as its formula is written, to measure the gain of folding it."""
 
     def call(self, x, encoding):
         gamma, alpha, beta = (ops.matmul(encoding, self.table[:, part])[:, None, None, :] for part in range(3))
@@ -89,6 +89,6 @@ def peak_memory_gib() -> float:
 
 
 def report(**figures: float) -> None:
-    """Prints a line a figure."""
+    """Prints one line per figure."""
     for name, value in figures.items():
         print(f"{name.replace('_', ' '):48s} {value:12.4g}")

@@ -1,4 +1,4 @@
-"""What does a gradient step of each objective cost, in time, in memory, and in noise of the gradient?
+"""Measures the cost of a gradient step of each objective: time, memory, and variance of the gradient.
 
 python -m benchmarks.objectives --objectives=sliced_1,sliced_1_reduced,sliced_1_forward_mode,sliced_4,sliced_4_apart
 python -m benchmarks.objectives --model=mlp --dimensions=2,8,64,512,4096
@@ -6,19 +6,20 @@ python -m benchmarks.objectives --model=mlp --ways --directions=32
 python -m benchmarks.objectives --what=memory
 python -m benchmarks.objectives --what=variance --dimensions=2,64
 
-time: seconds of the loss and of its gradient in all weights, noise and slices given, relative to denoising. The
-objectives take turns, so that a ratio is of neighbours in time; printed are the median, least and greatest over the
-rounds. Exact score matching in more than 64 dimensions is timed on --directions of them and extrapolated.
-With --ways the table compares what the library chooses between: slices and directions together or in a loop.
+time: seconds of the loss and of its gradient with respect to all weights, for given noise and slices, relative to
+denoising. The objectives take turns, so that both sides of a ratio are measured close in time; the table has the
+median, least and greatest over the rounds. Exact score matching in more than 64 dimensions is timed on --directions
+of them and extrapolated. With --ways the table compares the alternatives of the library: slices and directions
+together or in a loop.
 
-memory: by how much the peak resident set grows when a process that has taken a step with one example takes one with
-the whole batch. Each objective has a process of its own, for the peak never falls.
+memory: the growth of the peak resident set when a process that has taken a step with one example takes one with the
+whole batch. Each objective has its own process, because the peak never falls.
 
-variance: on a network fitted to a mixture of two Gaussians, at one sigma. The examples stay, z and the slices are drawn
-again and again; v(g) is the sum over all weights of the variance of the gradient, an example. Given the examples, all
-objectives have the same mean gradient (by Stein's lemma the cross term of denoising is the trace of exact), so v(g)
-times the time of a step says how much time the same precision takes. What the slices add to it is measured as the mean
-square distance to the gradient of `exact` at the same z; the rest is what z gives to `exact`.
+variance: on a network fitted to a mixture of two Gaussians, at one sigma. The examples stay the same, while z and the
+slices are redrawn; v(g) is the sum over all weights of the variance of the gradient, per example. Given the examples,
+all objectives have the same mean gradient (by Stein's lemma the cross term of denoising is the trace of exact), so
+v(g) times the time of a step is the time for equal precision. The part of the slices is measured as the mean square
+distance to the gradient of `exact` at the same z; the rest is due to z, as for `exact`.
 """
 
 import functools
@@ -41,11 +42,11 @@ _MODEL = flags.DEFINE_enum("model", "ncsn", ["ncsn", "mlp"], "The score network;
 _SHAPE = flags.DEFINE_list("image_shape", ["28", "28", "1"], "Height, width and channels of NCSN's images.")
 _FILTERS = flags.DEFINE_integer("filters", 64, "NCSN's width.", 2)
 _DIMENSIONS = flags.DEFINE_list("dimensions", ["2", "8", "64", "512", "4096"], "Lengths of the MLP's vectors.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Examples a step: 32 by default for NCSN, 128 for the MLP.", 1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Examples per step; by default 32 for NCSN, 128 for the MLP.", 1)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Rounds in which each objective is timed once.", 1)
 _JIT = flags.DEFINE_bool("jit_compile", False, "Whether XLA compiles the steps.")
-_DIRECTIONS = flags.DEFINE_integer("directions", 4, "How many directions of `exact` are timed where D is above 64.", 2)
-_WAYS = flags.DEFINE_bool("ways", False, "Whether to compare the ways in which the library might go about it.")
+_DIRECTIONS = flags.DEFINE_integer("directions", 4, "Number of directions of `exact` to time if D is above 64.", 2)
+_WAYS = flags.DEFINE_bool("ways", False, "Whether to compare alternative implementations in the library.")
 _OBJECTIVES = flags.DEFINE_list("objectives", [], "Time and memory of these beside denoising; by default of all.")
 _ONLY = flags.DEFINE_string("only", None, "The one objective whose memory this process is to print, as JSON.")
 _SIGMAS = flags.DEFINE_list("sigmas", ["0.1", "1", "3"], "Noise levels at which to measure the variance.")
@@ -57,7 +58,7 @@ _TIMEOUT = 450  # seconds that a process may take to measure its memory
 
 
 def measured(dimensions: int) -> int:
-    """How many of `exact`'s directions are measured."""
+    """The number of directions of `exact` that are measured."""
     return dimensions if dimensions <= 64 else min(dimensions, _DIRECTIONS.value)
 
 
@@ -117,7 +118,7 @@ def candidates(dimensions: int) -> dict[str, Callable]:
 
 
 def chosen(name: str) -> bool:
-    """Whether an objective is to be measured."""
+    """Returns whether an objective is to be measured."""
     return not _OBJECTIVES.value or name == "denoising" or name in _OBJECTIVES.value
 
 
@@ -157,7 +158,7 @@ def batch_of(shape: tuple[int, ...], batch: int):
 
 
 def compiled_step(shape: tuple[int, ...], batch: int | None, loss: Callable) -> Callable:
-    """step(x, t, z, v) -> [2], the loss and its gradient's norm, so that whoever waits for it waits for all."""
+    """step(x, t, z, v) -> [2], the loss and its gradient's norm, so that waiting for it waits for everything."""
     import tensorflow as tf
 
     from ncsn_tf import sde, times
@@ -220,7 +221,7 @@ def added_memory(shape: tuple[int, ...], batch: int, name: str) -> float:
 
 
 def report_memory(shape: tuple[int, ...], batch: int) -> None:
-    """Prints the table of one network, each objective measured in a process of its own."""
+    """Prints the table of one network; each objective is measured in its own process."""
     unit = None
     print(f"{'objective':24s} {'MiB':>10s} {'ratio':>9s}")
     for name in filter(chosen, candidates(math.prod(shape))):
@@ -257,7 +258,7 @@ def fitted(mixture, ve, grid):
 
 
 def report_variance(shape: tuple[int, ...], batch: int) -> None:
-    """Prints a table for each sigma."""
+    """Prints one table per sigma."""
     import numpy as np
     import tensorflow as tf
 
@@ -325,7 +326,7 @@ def redrawn(compiled, draw, t) -> dict:
 
 
 def print_variances(figures: dict, batch: int) -> None:
-    """Prints a line an objective; the standard error is that of v(g)."""
+    """Prints one line per objective; the standard error is that of v(g)."""
     unit = figures["sliced_1_normal"]
     variance = unit[:, 0].mean()
     print(f"one normal slice: v(g) = {batch * variance:.4g} an example, {1e3 * statistics.median(unit[:, 2]):.3g} ms")

@@ -1,4 +1,4 @@
-"""How fast is a step of the sampler, and how near does it come to what the machine can multiply?
+"""Measures the speed of a sampler step, also relative to the machine's rate of matrix products.
 
 python -m benchmarks.sample_step --config=configs/digits.py --image_shape=8,8,1 --batch_size=64
 

@@ -1,16 +1,16 @@
-"""What do two replicas and two workers cost against one process on the same two cores, and what does a checkpoint cost?
+"""Compares two replicas and two workers with one process on the same two cores, and measures a checkpoint.
 
 python -m benchmarks.scaling --config=configs/mnist.py --image_shape=28,28,1
 
-Trains the same global batch, on random images, in these layouts, one after the other and `--rounds` times over:
+Trains the same global batch, on random images, in these layouts, in turn and `--rounds` times:
 
-  one core           one process on one core, for the best that a second core could bring
+  one core           one process on one core, an upper bound for the gain from a second core
   one process        one process on two cores, the reference
   two replicas       the same under MirroredStrategy on two logical devices
   two workers        two processes of one core each under MultiWorkerMirroredStrategy over loopback
 
-and prints images/s, their ratio to the reference, the milliseconds a step of a network of two filters on two images,
-which is the fixed cost, and, for the reference, seconds and bytes of a checkpoint. Needs Linux, for its affinities.
+and prints images/s, their ratio to the reference, the milliseconds per step of a network of two filters on two images,
+which is the fixed cost, and, for the reference, seconds and bytes of a checkpoint. Needs Linux, for CPU affinities.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ _CONFIG = config.define("The configuration to measure.", required=True)
 _DEVICES = devices.define()
 _SHAPE = flags.DEFINE_list("image_shape", ["28", "28", "1"], "Height, width and channels of the random images.")
 _STEPS = flags.DEFINE_integer("steps", 10, "Steps in each of the five timed loops.", 1)
-_ROUNDS = flags.DEFINE_integer("rounds", 2, "How often each layout is started.", 1)
-_MEASURE = flags.DEFINE_bool("measure", False, "Measure in this process and print JSON: what each layout runs.")
+_ROUNDS = flags.DEFINE_integer("rounds", 2, "Number of times that each layout is started.", 1)
+_MEASURE = flags.DEFINE_bool("measure", False, "Measure in this process and print JSON; each layout runs this.")
 
 # Layout -> (cores of each process, further flags). The first two cores that this process may use.
 _LAYOUTS = {

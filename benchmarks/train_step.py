@@ -1,4 +1,4 @@
-"""How fast is a training step, and how near does it come to what the machine can multiply?
+"""Measures the speed of a training step, also relative to the machine's rate of matrix products.
 
 python -m benchmarks.train_step --config=configs/mnist.py --image_shape=28,28,1 --config.network.filters=64
 

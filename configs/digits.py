@@ -1,9 +1,9 @@
-"""NCSN on scikit-learn's 8x8 digits: the default that needs no network and no accelerator.
+"""NCSN on scikit-learn's 8x8 digits: the default, which needs no download and no accelerator.
 
 Command:  python -m launch.train --config=configs/digits.py --workdir=runs/digits
 Hardware: 2 CPU cores.
-Time:     4.6 minutes with the sample grids made on the way; another 50 seconds for launch.sample's 100 samples.
-Result:   held-out loss of the averaged weights 13.4, 11.6, 10.7, 10.2 an image after 500, 1,000, 1,500, 2,000 steps.
+Time:     4.6 minutes, including the sample grids; another 50 seconds for launch.sample's 100 samples.
+Result:   held-out loss of the averaged weights 13.4, 11.6, 10.7, 10.2 per image after 500, 1,000, 1,500, 2,000 steps.
           Among 100 samples (launch.sample, seed 0) a support vector classifier trained on the real digits counts
           8 16 10 9 7 7 18 9 2 14 of the digits 0 to 9; docs/digits_grid.png shows them.
           launch.evaluate (1,000 samples, seed 0, against the 1,501 training images, by the digits' own classifier):
@@ -18,7 +18,7 @@ from ncsn_tf.config import sections
 
 
 def _ncsn(config):
-    """The paper's configuration, narrower and shorter for small images and little patience."""
+    """The paper's configuration, narrower and shorter, for small images and a short run."""
     config.data.name = "digits"
     config.network.filters = 32
     config.training.batch_size = 64
@@ -30,7 +30,7 @@ def _ncsn(config):
     config.evaluation.features = "classifier"
     config.evaluation.num_samples = 1_000
     config.evaluation.held_out_examples = 296
-    config.sampler.jit_compile = True  # at this size the overhead of ops rules, and XLA has less of it
+    config.sampler.jit_compile = True  # at this size the overhead of ops dominates, and XLA reduces it
 
 
 def _sliced(config):
