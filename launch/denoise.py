@@ -1,4 +1,4 @@
-"""Takes known noise away from held-out images: python -m launch.denoise --workdir=runs/digits
+"""Removes known noise from held-out images: python -m launch.denoise --workdir=runs/digits
 
 At each noise level that the sampler visits, images under its noise are denoised by one step (Tweedie's formula) and by
 annealing from that level on. Writes into --output, by default a folder under the run's denoising/:
@@ -40,7 +40,7 @@ def main() -> None:
             if original.shape[1:] != opened.shape:
                 raise ValueError(f"The run is on images {opened.shape}, the held-out ones are {original.shape[1:]}.")
             output = _FLAGS.folder(opened, "denoising")
-            print(f"{len(original)} held-out images {opened.shape} at {len(opened.builder.sampler_grid)} levels")
+            print(f"{len(original)} held-out images {opened.shape}, {len(opened.builder.sampler_grid)} levels")
             if not _FLAGS.prepare(opened, output):
                 return
         begun = time.perf_counter()

@@ -14,7 +14,7 @@ from .flags import cli, config
 _CONFIG = config.define("The configuration that the checkpoint was trained with.", required=True)
 _CHECKPOINT = flags.DEFINE_string("torch_checkpoint", None, "The .pth file that ermongroup/ncsn wrote.", required=True)
 _IMAGE_SIZE = flags.DEFINE_list("image_size", None, "Side of the images, or HEIGHT,WIDTH.", required=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory, to be made.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory, which is created.", required=True)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Read and check everything, write nothing.")
 
 

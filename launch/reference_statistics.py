@@ -15,7 +15,7 @@ from .flags import cli, data, evaluator
 
 _IMAGES = data.define()
 _EVALUATOR = evaluator.define()
-_WORKDIR = flags.DEFINE_string("workdir", None, "A run whose training images are meant, in place of --data_name.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "A run whose training images are used, in place of --data_name.")
 _SPLIT = flags.DEFINE_string("split", "train", "train, held_out, or a part of one: train[:10000].")
 _OUTPUT = flags.DEFINE_string("output", None, "The .npz to write; by default into the cache.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "Images at a time; bounds the memory.", 1)
@@ -35,7 +35,7 @@ def main() -> None:
         if not _KEEP.value and _OUTPUT.value is None:
             raise ValueError("Statistics without features go into a file of their own: give --output.")
         if (_WORKDIR.value is None) == (_IMAGES.name.value is None):
-            raise ValueError("Give either --data_name or --workdir, which say which images are meant.")
+            raise ValueError("Give either --data_name or --workdir, to say which images to use.")
         if _WORKDIR.value is not None:
             directory = RunDirectory(_WORKDIR.value)
             builder = build.Builder(directory.config())

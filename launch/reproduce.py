@@ -1,6 +1,6 @@
 """Reproduces a figure of a paper: python -m launch.reproduce --paper=song_ermon_2019 --figure=3
 
-Writes PAPER_figure_N.png, the picture, and PAPER_figure_N.json, its numbers, into --output. What there is:
+Writes PAPER_figure_N.png, the picture, and PAPER_figure_N.json, its numbers, into --output. Figures and flags:
 
   song_ermon_2019  1  sliced score matching on images with and without a little noise   --data_name --steps
                    2  a learnt score beside the data's, error by density region         --steps
@@ -26,7 +26,7 @@ from .flags import cli
 _PAPERS = ("song_ermon_2019", "hyvarinen_2005")
 _PAPER = flags.DEFINE_enum("paper", _PAPERS[0], _PAPERS, "The paper.")
 _FIGURE = flags.DEFINE_integer("figure", None, "The figure's number, 1 to 4.", 1, 4, required=True)
-_OUTPUT = flags.DEFINE_string("output", "figures", "The folder to write into; made if need be.")
+_OUTPUT = flags.DEFINE_string("output", "figures", "The folder to write into; created if it does not exist.")
 _SEED = flags.DEFINE_integer("seed", 0, "The seed of everything random.", 0, 2**31 - 1)
 _DATA_NAME = flags.DEFINE_string("data_name", None, "'digits', a TFDS dataset, a folder of images, or TFRecords.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS datasets are prepared.")
@@ -110,7 +110,7 @@ def _options(which: tuple[str, int]) -> dict:
     for name in given:
         if name not in _READ[which]:
             readers = ", ".join(f"{paper} {number}" for (paper, number), read in _READ.items() if name in read)
-            raise ValueError(f"--{name} means nothing for figure {which[1]} of {which[0]}; it belongs to {readers}.")
+            raise ValueError(f"--{name} has no effect on figure {which[1]} of {which[0]}; it belongs to {readers}.")
     options: dict[str, Any] = {
         "seed": _SEED.value,
         **{name: value for name, value in given.items() if name not in _IMAGES},

@@ -32,7 +32,7 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "How many a device draws a
 _FRAMES = "trajectory.npz"
 _GRID = 100
 _TRAJECTORY = 10
-"""How many samples the grid and the trajectory show."""
+"""The numbers of samples that the grid and the trajectory show."""
 
 
 def main() -> None:
@@ -88,7 +88,7 @@ def _draw(opened: "TrainedRun", output: pathlib.Path) -> "Drawn | None":
         )
         whole = len(frames) == levels and sum(map(len, frames[levels])) == shown
         if not whole and (opened.workers > 1 or not (output / _FRAMES).exists()):
-            # The first samples were there already. In a cluster all workers draw them, whether or not they write.
+            # The first samples existed already. In a cluster all workers draw them again, whether or not they write.
             frames.clear()
             opened.block_sampler(opened.start_samples(_FLAGS.seed.value), batch_size).draw_rows(shown, on_frame=look)
             whole = True

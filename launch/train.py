@@ -41,7 +41,7 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Build everything, take no step, 
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """What is trained, and where."""
+    """A training job: the configuration, the run's directory and the images."""
 
     config: dict[str, Any]
     directory: "RunDirectory"
@@ -105,9 +105,9 @@ def _train(strategy: "tf.distribute.Strategy") -> None:
 
 
 def _end_together(strategy: "tf.distribute.Strategy", code: int) -> None:
-    """Tells the other workers the code that this one is about to end with, 0 to go on; ends with theirs if one failed.
+    """Tells the other workers this one's exit code, 0 to continue; ends with the code of another one if it failed.
 
-    A worker that merely left would be taken for lost, and an orchestrator would restart what fails again.
+    A worker that just exits would count as lost, and an orchestrator would restart a job that fails again.
     """
     from ncsn_tf.cluster import strategies
 
@@ -118,7 +118,7 @@ def _end_together(strategy: "tf.distribute.Strategy", code: int) -> None:
 
 
 def _read(strategy: "tf.distribute.Strategy", held: contextlib.ExitStack) -> _Job:
-    """What is trained and where, checked before anything is written; the chief holds the directory from here on."""
+    """Reads and checks the job before anything is written; the chief holds the directory's lock from here on."""
     from ncsn_tf.cluster import strategies
     from ncsn_tf.config import build
     from ncsn_tf.training import preemption

@@ -2,9 +2,9 @@
 
 Grappler, TensorFlow's graph optimizer, rewrites the sum of the gradients that reach one tensor from several ops, so
 that they are added in order of arrival. Two calls of the same graph on the same values then differ in their last bits,
-and two trainings of NCSN end with other weights. The rewrite belongs to Grappler's `arithmetic_optimization`; without
-it, three runs of 60 steps gave equal weights on a CPU (TensorFlow 2.21). Neither a single thread nor
-`tf.config.experimental.enable_op_determinism` cures it. Small networks do not show it.
+and two trainings of NCSN end with different weights. The rewrite is part of Grappler's `arithmetic_optimization`;
+without it, three runs of 60 steps gave equal weights on a CPU (TensorFlow 2.21). Neither a single thread nor
+`tf.config.experimental.enable_op_determinism` prevents it. Small networks are not affected.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ DESCRIPTION = f"Grappler's {_OPTION} is off"
 
 @contextlib.contextmanager
 def repeatable_gradients() -> Iterator[None]:
-    """Within it, graphs that hold gradients are optimized so that their sums have one order.
+    """Makes the gradients of compiled functions that are called in this context sum in a fixed order.
 
     TensorFlow reads the option at each call of a compiled function, so the call must be inside, not only the tracing.
-    The option is global: it is restored on leaving, and until then it holds for all threads of the process.
+    The option is global: until it is restored at the end of the context, it applies to all threads of the process.
     """
     before = tf.config.optimizer.get_experimental_options()
     if before.get(_OPTION) is False:

@@ -1,4 +1,4 @@
-"""Jobs on runs: evaluating one, and watching one that is being trained."""
+"""Jobs on runs: evaluating a trained run, and measuring a run while it is trained."""
 
 import pathlib
 import time
@@ -21,7 +21,7 @@ from ncsn_tf.training.trainer import Trainer
 
 
 def held_out_measure(builder: Builder, trainer: Trainer, shape: tuple[int, int, int]) -> MeasureHeldOut | None:
-    """Measures the held-out loss while training, over all replicas; None where the configuration asks for none.
+    """A function that measures the held-out loss, over all replicas; None if the configuration asks for none.
 
     Raises:
       ValueError: if the held-out images have another shape than the training images, `shape`.
@@ -42,7 +42,7 @@ def sample_drawer(builder: Builder, trainer: Trainer, shape: tuple[int, int, int
     """A function that draws `training.sample_count` samples of the averaged weights, the same ones each time.
 
     They are drawn by this process alone, on the first device. The function calls its argument after each noise level,
-    and returns uint8 [N, H, W, C], or None where the samples are not finite, as an early score's may be.
+    and returns uint8 [N, H, W, C], or None if the samples are not finite, which may happen early in training.
     """
     count, score_fn = builder.training.sample_count, trainer.average_model.score
     sampler = builder.sampler()
@@ -78,17 +78,17 @@ def evaluate(
       num_samples: the number of samples.
       batch_size: the number of samples that a replica draws at a time.
       seed: sample i depends on (seed, i) alone.
-      metrics: which to measure.
-      held_out_images: on which the loss by level is measured; None for none.
-      held_out_examples: the number of them that are used; 0 for none.
-      progress: told what is done.
+      metrics: the metrics to measure.
+      held_out_images: the images on which the loss by level is measured; None to skip it.
+      held_out_examples: the number of held-out images to use; 0 to skip the loss.
+      progress: called with an activity and the number of images just done.
 
     Returns:
       The report; None without an evaluator.
 
     Raises:
       SamplingKeyError: if the folder holds other samples.
-      EvaluationError: if the samples are not fit to be measured.
+      EvaluationError: if the samples cannot be measured.
       DivergedError: if samples are not finite.
     """
     begun = time.perf_counter()

@@ -1,9 +1,9 @@
-"""Score matching objectives: a score function, data and noise in, a loss for each example out.
+"""Score matching objectives: functions of a score function, data and noise that return one loss per example.
 
 Nothing is drawn here: the times t, the noise z and the slices v are arguments, so an objective is a deterministic
 function. `exact`, `sliced` and `denoising` match the score of one density; the `annealed_` forms perturb the data to
-each example's time first and weigh the levels. The minimiser of each is the score of the density that the score
-function is shown: the examples' own for `exact` and `sliced`, the blurred one wherever noise is added.
+each example's time first and weight the levels. The minimiser is the score of the density of the score function's
+inputs: the examples' own density for `exact` and `sliced`, the blurred density wherever noise is added.
 """
 
 import math
@@ -30,10 +30,10 @@ class NonFiniteLossError(ArithmeticError):
 
 
 def sigma_squared(sde: SDE, t: tf.Tensor) -> tf.Tensor:
-    """The weighting sigma(t)^2, with which every level of denoising weighs about the same.
+    """The weighting sigma(t)^2, with which all levels of denoising have about the same weight.
 
-    Where the noise is wider than the data, or the data lie near a manifold, a score is of size 1 / sigma, and sigma *
-    score of size 1 (lambda(sigma) = sigma^2 below equation 6 of Song & Ermon 2019; prints of sigma^-2 are slips).
+    Where the noise is wider than the data, or the data are near a manifold, a score is of size 1 / sigma, and sigma *
+    score of size 1 (lambda(sigma) = sigma^2 below equation 6 of Song & Ermon 2019; sigma^-2 there is a misprint).
     """
     return sde.marginal(t)[1] ** 2
 
@@ -55,16 +55,16 @@ def exact(score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, *, directions_at_
 
         loss = tr(d score / dx) + 1/2 || score(x, t) ||^2
 
-    Its expectation is 1/2 E || score - grad log p ||^2 less a constant that depends on p alone. Each of the trace's D
-    entries takes a differentiation: all together for D up to 64, the Jacobian; otherwise a sweep over the basis, whose
-    gradient is swept again, so that memory does not grow with D.
+    Its expectation is 1/2 E || score - grad log p ||^2 minus a constant that depends only on p. Each of the trace's D
+    entries takes one differentiation. For D up to 64 they are computed together, as a Jacobian; otherwise in a loop
+    over the basis vectors, whose gradient is computed by a second loop, so that memory does not grow with D.
 
     Args:
       score_fn: the score function, (x [B, ...], t [B]) -> [B, ...].
       x: [B, ...], examples of the density whose score is wanted; D values each, known statically.
-      t: [B], a time for each.
-      directions_at_once: how many of the D directions are differentiated together, a trade of memory for time. By
-        default all of them up to D = 64, else one.
+      t: [B], one time per example.
+      directions_at_once: the number of the D directions that are differentiated together: more take more memory and
+        less time. By default all of them up to D = 64, else one.
 
     Returns:
       [B], the loss of each example.
@@ -80,7 +80,7 @@ def exact(score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, *, directions_at_
     dimensions = x.shape[1:].num_elements()
     if not dimensions:
         raise ValueError(
-            f"Exact score matching needs to know how many values an example has. Received shape: {x.shape}."
+            f"Exact score matching needs a static number of values per example. Received shape: {x.shape}."
         )
     at_once = directions_at_once
     if at_once is None:
@@ -108,8 +108,8 @@ def sliced(
     Args:
       score_fn: the score function, (x [B, ...], t [B]) -> [B, ...].
       x: [B, ...], examples of the density whose score is wanted.
-      t: [B], a time for each.
-      v: [B, M, ...], M slices for each example; `random.normal`, `random.rademacher` and `random.spherical` draw them.
+      t: [B], one time per example.
+      v: [B, M, ...], M slices per example; `random.normal`, `random.rademacher` and `random.spherical` draw them.
       variance_reduced: whether to use the second form.
 
     Returns:
@@ -125,11 +125,11 @@ def sliced(
     of_one = [*v.shape[:1], *v.shape[2:]] if v.shape.rank == x.shape.rank + 1 else None
     if of_one is None or not x.shape.is_compatible_with(of_one):
         raise ValueError(
-            f"Slices for examples [B, ...] have shape [B, M, ...]. Received: slices {v.shape} for examples {x.shape}."
+            f"Slices of examples [B, ...] need shape [B, M, ...]. Received: slices {v.shape} for examples {x.shape}."
         )
     count = v.shape[1]
     if not count:
-        raise ValueError(f"Slices [B, M, ...] need M known and at least 1. Received: slices {v.shape}.")
+        raise ValueError(f"Slices [B, M, ...] need a static M of at least 1. Received: slices {v.shape}.")
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(x)
         score = _score(score_fn, x, t)
@@ -148,7 +148,7 @@ def sliced(
 
 
 def denoising(score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, z: tf.Tensor, sigma: float | tf.Tensor) -> tf.Tensor:
-    """Denoising score matching at one sigma, or one for each example.
+    """Denoising score matching at one sigma, or at one per example.
 
     With x~ = x + sigma z, whose kernel has the score -(x~ - x) / sigma^2 = -z / sigma,
 
@@ -159,7 +159,7 @@ def denoising(score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, z: tf.Tensor,
     Args:
       score_fn: the score function, (x [B, ...], t [B]) -> [B, ...].
       x: [B, ...], clean examples.
-      t: [B], the time that the score function is told.
+      t: [B], the time that is passed to the score function.
       z: [B, ...], standard normal noise.
       sigma: the noise's standard deviation in data units, positive; a number or [B].
 
@@ -174,7 +174,7 @@ def denoising(score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, z: tf.Tensor,
       and 5.
     """
     _check_inputs(x, t, z)
-    # A number goes to x's type straight: by way of TensorFlow's float32 it would lose half its digits.
+    # A number is converted directly to x's dtype: by way of TensorFlow's float32 it would lose half its digits.
     width = sigma if tf.is_tensor(sigma) else tf.constant(np.asarray(sigma, np.float64))
     known = tf.get_static_value(width)
     if known is not None and not np.all((known > 0.0) & (known < math.inf)):
@@ -237,7 +237,7 @@ def annealed_denoising(
       score_fn: the score function, (x [B, ...], t [B]) -> [B, ...].
       sde: the SDE that perturbs the data.
       x: [B, ...], clean examples.
-      t: [B], a time for each.
+      t: [B], one time per example.
       z: [B, ...], standard normal noise.
       weighting: weight of the loss at each time.
 
@@ -253,17 +253,17 @@ def annealed_denoising(
 
 def _check_inputs(x: tf.Tensor, t: tf.Tensor, z: tf.Tensor | None = None) -> None:
     if not x.dtype.is_floating:
-        raise ValueError(f"Examples are floats; cast them. Received: {x.dtype.name}.")
+        raise ValueError(f"Examples must be floats; cast them. Received: {x.dtype.name}.")
     if not t.shape.is_compatible_with(x.shape[:1]):
-        raise ValueError(f"Times are one for each example, {x.shape[:1]}. Received: {t.shape}.")
+        raise ValueError(f"There must be one time per example, {x.shape[:1]}. Received: {t.shape}.")
     if z is not None and not z.shape.is_compatible_with(x.shape):
-        raise ValueError(f"Noise has the shape of the examples, {x.shape}. Received: {z.shape}.")
+        raise ValueError(f"Noise must have the shape of the examples, {x.shape}. Received: {z.shape}.")
 
 
 def _score(score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
     score = score_fn(x, t)
     if not score.shape.is_compatible_with(x.shape):
-        raise ValueError(f"A score has the shape of its examples, {x.shape}. Received: {score.shape}.")
+        raise ValueError(f"A score must have the shape of its examples, {x.shape}. Received: {score.shape}.")
     return tf.cast(score, x.dtype)
 
 
@@ -288,7 +288,7 @@ def _sum_over(count: int, term: Callable[[tf.Tensor], tf.Tensor], like: tf.Tenso
         lambda k, _: k < count,
         lambda k, total: (k + 1, total + term(k)),
         (tf.constant(0), tf.zeros_like(like)),
-        maximum_iterations=count,  # XLA must know how much a gradient has to keep
+        maximum_iterations=count,  # XLA must know how much the gradient has to keep
     )
     return total
 
@@ -314,16 +314,15 @@ def _partial_trace(
 def _swept_trace(score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, dimensions: int, at_once: int) -> tf.Tensor:
     """The trace of the score's Jacobian, [B], `at_once` entries at a time.
 
-    Left to itself, the gradient of such a loop would keep every activation of every turn. Here it is a second loop that
-    makes them again and adds up the gradients, so memory is that of one turn.
+    TensorFlow's own gradient of such a loop would keep the activations of all turns. Here the gradient is a second loop
+    that computes them again and sums the gradients, so the memory is that of one turn.
     """
     turns = -(-dimensions // at_once)
 
     def part(turn: tf.Tensor, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
         return _partial_trace(score_fn, x, t, turn * at_once + tf.range(at_once), dimensions)[1]
 
-    # Which tensors does the score function bring along? A custom gradient finds the variables that it reads by itself,
-    # but would leave out other parameters without a word. A trace of it knows.
+    # A custom gradient finds the variables that the function reads, but not other tensors; a trace lists those too.
     specs = (tf.TensorSpec(array.shape, array.dtype) for array in (x, t))
     traced = tf.function(lambda x, t: score_fn(x, t), autograph=False).get_concrete_function(*specs)
     tensors = [captured for captured in traced.captured_inputs if captured.dtype.is_floating]

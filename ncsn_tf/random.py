@@ -13,8 +13,8 @@ XLA.
 
 `uniform`, `rademacher` and `integers` are exact functions of the words, hence the same everywhere too. `normal` and
 `spherical` also take roots, a logarithm, a sine and a cosine. Those run under XLA only where the caller is compiled,
-and then differ in the last places of a float32. (The floats of `tf.random.stateless_normal` and `stateless_uniform`
-under XLA are altogether others than without it, for the same seed: measured on TensorFlow 2.21.)
+and then differ in the last digits of a float32. (With the same seed, `tf.random.stateless_normal` and
+`stateless_uniform` give entirely different floats under XLA and without it: measured with TensorFlow 2.21.)
 """
 
 import enum
@@ -25,7 +25,7 @@ import tensorflow as tf
 
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _WEYL = 0x9E3779B9, 0xBB67AE85
-"""Philox's constants: the multipliers, and what the key gains per round."""
+"""Philox's constants: the multipliers, and the increments of the key per round."""
 
 _SEED_KEY = 0x3EC8F720, 0x02461E29
 """The key under which TensorFlow turns a seed into a key and a counter."""
@@ -163,8 +163,9 @@ def _bits(seeds: tf.Tensor, count: int) -> tf.Tensor:
 def _philox(counter: Sequence[tf.Tensor], key: Sequence[int | tf.Tensor]) -> list[tf.Tensor]:
     """Philox4x32-10, Salmon et al. 2011, section 3.3: a block of four random words per counter.
 
-    A round multiplies the words 0 and 2 to 64 bits each. The low halves are the new words 3 and 1; the high halves meet
-    the old words and the key. All words are kept in uint64; those that are not multiplied next keep their high bits.
+    A round multiplies the words 0 and 2 to 64 bits each. The low halves are the new words 3 and 1; the high halves are
+    combined with the old words and the key by XOR. All words are kept in uint64; those that are not multiplied in the
+    next round keep their high bits.
 
     Args:
       counter: four words, integer tensors whose shapes broadcast, values below 2^32, low words first.
@@ -203,7 +204,7 @@ def normal(seeds: tf.Tensor, shape: Shape) -> tf.Tensor:
     size = _size(shape)
     pairs = (size + 1) // 2
     bits = _bits(seeds, 2 * pairs)
-    # The largest words round to 1, whose logarithm would make a vector of zeros, of no direction.
+    # The largest words round to 1, whose logarithm is 0; a vector of zeros would have no direction.
     u = tf.minimum((tf.cast(bits[:, :pairs], tf.float32) + 0.5) * 2.0**-32, 1.0 - 2.0**-24)
     radius = tf.sqrt(-2.0 * tf.math.log(u))
     angle = tf.cast(bits[:, pairs:], tf.float32) * (2.0 * math.pi * 2.0**-32)
@@ -262,7 +263,7 @@ def integers(seeds: tf.Tensor, bound: int) -> tf.Tensor:
 
     Args:
       seeds: int32 of shape [B, 2].
-      bound: the exclusive upper bound, at least 1 and far below 2^24, the number of values that the uniform draw takes.
+      bound: the exclusive upper bound, at least 1 and far below 2^24, the number of values of a uniform draw.
 
     Returns:
       int32 of shape [B], values in [0, bound).

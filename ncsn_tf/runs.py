@@ -33,15 +33,15 @@ class TrainedRun:
     Attributes:
       directory: as given.
       strategy: as given.
-      builder: of the run's configuration, with the sampler's values replaced.
+      builder: the builder of the run's configuration, with the sampler's values replaced.
       shape: (H, W, C) of the run's images.
       network: the network.
       score_fn: its score function.
-      sampler: the sampler, compiled once it is used.
+      sampler: the sampler, compiled at its first use.
       checkpoint: the path of the loaded checkpoint, "" before `load`.
 
     Raises:
-      ValueError: if there is no run, or a value is refused.
+      ValueError: if there is no run, or if a value is invalid.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class TrainedRun:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process is the one that writes."""
+        """True if this process is the chief, which writes."""
         return strategies.is_chief(self.strategy)
 
     @property
@@ -88,7 +88,7 @@ class TrainedRun:
         return strategies.place(self.strategy)[1]
 
     def load(self, step: int | None = None) -> str:
-        """Loads a checkpoint's averaged weights, by default the newest whole one's, and returns its path.
+        """Loads the averaged weights of a checkpoint, by default the newest intact one, and returns its path.
 
         In a cluster all workers must call it, and see the same directory; the chief decides which checkpoint.
 
@@ -105,16 +105,17 @@ class TrainedRun:
         return int(strategies.from_chief(self.strategy, [np.array([number], np.int32)])[0][0])
 
     def new_checkpoints(self, patience: float, interval: float = 2.0) -> Iterator[int]:
-        """The newest checkpoint's step, and again whenever there is a newer one, until that of the run's last step.
+        """Yields the step of the newest checkpoint, then of each newer one, until the run's last step.
 
-        Checkpoints that come and go while the caller is busy are skipped. In a cluster all workers must iterate.
+        Checkpoints that are written and deleted while the caller is busy are skipped. In a cluster all workers must
+        iterate.
 
         Args:
-          patience: seconds to wait for the next one.
-          interval: seconds between two looks.
+          patience: seconds to wait for the next checkpoint.
+          interval: seconds between two checks.
 
         Raises:
-          CheckpointError: if the run is not complete and no new checkpoint comes.
+          CheckpointError: if the run is not complete and no new checkpoint appears in time.
         """
         last, final = -1, self.builder.training.steps
         while last < final:
@@ -125,9 +126,9 @@ class TrainedRun:
                     time.sleep(interval)
             newest = self._from_chief(newest)
             if newest <= last:
-                stands = f"stands at step {last} of {final}" if last >= 0 else "has no checkpoint"
+                stands = f"is at step {last} of {final}" if last >= 0 else "has no checkpoint"
                 raise checkpoints.CheckpointError(
-                    f"The run {stands}, and no new checkpoint came for {patience:g} s. Is it being trained?"
+                    f"The run {stands}, and no new checkpoint appeared for {patience:g} s. Is it being trained?"
                 )
             last = newest
             yield newest
@@ -140,13 +141,13 @@ class TrainedRun:
             return -1
 
     def training_images(self) -> ImageSource:
-        """The images that it was trained on; raises ValueError if the dataset now holds others."""
+        """The images that the run was trained on; raises ValueError if the dataset now has other images."""
         source = self.builder.load_images("train")
         self.directory.check_images(source.describe())
         return source
 
     def checksum(self) -> int:
-        """A CRC-32 of the loaded weights: two trainings into one directory may leave equally named checkpoints."""
+        """A CRC-32 of the loaded weights: two trainings may leave checkpoints of the same name in one directory."""
         value = 0
         for variable in self.network.weights:
             value = zlib.crc32(np.ascontiguousarray(variable.numpy()).data, value)
@@ -167,10 +168,10 @@ class TrainedRun:
     def block_sampler(
         self, start: blocks.Start, block: int, *, sampler: Any = None, **options: Any
     ) -> blocks.BlockSampler:
-        """Draws rows that begin as `start` says, by default with the run's sampler, on every replica.
+        """A `BlockSampler` that draws on every replica, by default with the run's sampler.
 
         Args:
-          start: where rows start; see `blocks.BlockSampler`.
+          start: the start of the rows; see `blocks.BlockSampler`.
           block: the number of rows that a replica draws at a time.
           sampler: another sampler, made for the run's strategy.
           **options: `guidance` and `end` of `blocks.BlockSampler`.
@@ -193,7 +194,7 @@ class TrainedRun:
     def stored(
         self, output: pathlib.Path, key: Mapping[str, Any], *, floats: bool, replace: bool = False
     ) -> Iterator[store.SampleStore | None]:
-        """Yields the rows of a folder, which it holds for this process; None on the workers other than the chief.
+        """Yields the rows of a folder, which is locked for this process; None on workers other than the chief.
 
         Args:
           output: the folder.
@@ -222,16 +223,16 @@ class TrainedRun:
         on_round: Callable[[int], object] = lambda rows: None,
         **options: Any,
     ) -> None:
-        """Draws the rows that a store lacks of `count` rows that begin with row `first`; all workers must call it.
+        """Draws those of the rows `first` to `first + count - 1` that a store lacks; all workers must call it.
 
         Args:
           rows: the store; None on a worker that only computes.
           drawn_by: draws the rows; its row 0 is row `first` of the store.
           count: the number of rows.
-          first: where they begin in the store.
-          arguments: handed to the start.
-          on_round: called with the number of rows that are there already, and with that of new ones.
-          **options: `on_frame`, and what the sampler takes.
+          first: the number of the first row in the store.
+          arguments: passed to the start.
+          on_round: called with the number of rows that exist already, and then with the number of new ones.
+          **options: `on_frame`, and the options of the sampler.
 
         Raises:
           DivergedError: if a row is not finite.
@@ -263,7 +264,7 @@ class TrainedRun:
         on_round: Callable[[int], object] = lambda rows: None,
         on_frame: blocks.OnFrame | None = None,
     ) -> store.Drawn | None:
-        """Samples, drawn on every replica; those that a folder holds already are not drawn again.
+        """Draws samples on every replica; those that a folder contains already are not drawn again.
 
         Args:
           output: the folder, for `samples.npz` and what precedes it.
@@ -272,7 +273,7 @@ class TrainedRun:
           batch_size: the number of samples that a replica draws at a time.
           floats: whether `samples.npz` also holds the floats.
           replace: whether complete samples of another key are replaced, as in `store.SampleStore`.
-          on_round: called with the number of samples, first of those that are there, then of new ones.
+          on_round: called with the number of samples that exist already, and then with the number of new ones.
           on_frame: called with each frame of new samples, in the SDE's data range.
 
         Returns:
@@ -289,7 +290,7 @@ class TrainedRun:
             return None if rows is None else rows.finish(num_samples)
 
     def served_model(self, dtype: str = "float32") -> export.ServedModel:
-        """The loaded weights and the sampler as functions of tensors alone, to be exported; `dtype` is the weights'."""
+        """The loaded weights and the sampler as functions of tensors, for export; `dtype` is that of the weights."""
         builder = self.builder
 
         def sampler(epsilon: tf.Tensor, steps_per_level: tf.Tensor):

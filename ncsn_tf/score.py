@@ -20,7 +20,7 @@ Output = Callable[[tf.Tensor, tf.Tensor], tuple[Coefficient, Coefficient, Coeffi
 """output(alpha [B], sigma [B]) -> (c_in, c_skip, c_out): score = c_skip x + c_out network(c_in x, condition)."""
 
 Condition = Callable[[SDE, tf.Tensor], tf.Tensor | None]
-"""condition(sde, t [B]) -> [B] or None: what tells the network the time."""
+"""condition(sde, t [B]) -> [B] or None: the network's second input, which tells it the time."""
 
 
 def expand(coefficients: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
@@ -28,31 +28,31 @@ def expand(coefficients: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     return tf.reshape(coefficients, [-1] + [1] * (len(like.shape) - 1))
 
 
-# Outputs: what a network's output is.
+# Outputs: the meaning of a network's output.
 
 
 def score(alpha: tf.Tensor, sigma: tf.Tensor) -> tuple[Coefficient, Coefficient, Coefficient]:
-    """The network gives the score itself (NCSN; continuous VE models of Song et al. 2021)."""
+    """The network returns the score itself (NCSN; continuous VE models of Song et al. 2021)."""
     return 1.0, 0.0, 1.0
 
 
 def score_over_sigma(alpha: tf.Tensor, sigma: tf.Tensor) -> tuple[Coefficient, Coefficient, Coefficient]:
-    """The network gives sigma times the score (Song & Ermon 2020, Technique 3)."""
+    """The network returns sigma times the score (Song & Ermon 2020, Technique 3)."""
     return 1.0, 0.0, 1.0 / sigma
 
 
 def noise(alpha: tf.Tensor, sigma: tf.Tensor) -> tuple[Coefficient, Coefficient, Coefficient]:
-    """The network gives the noise z of x = alpha x_0 + sigma z (Ho et al. 2020): score = -z / sigma."""
+    """The network returns the noise z of x = alpha x_0 + sigma z (Ho et al. 2020): score = -z / sigma."""
     return 1.0, 0.0, -1.0 / sigma
 
 
 def clean_image(alpha: tf.Tensor, sigma: tf.Tensor) -> tuple[Coefficient, Coefficient, Coefficient]:
-    """The network gives x_0: score = (alpha x_0 - x) / sigma^2, Tweedie's formula."""
+    """The network returns x_0: score = (alpha x_0 - x) / sigma^2, Tweedie's formula."""
     return 1.0, -1.0 / sigma**2, alpha / sigma**2
 
 
 def velocity(alpha: tf.Tensor, sigma: tf.Tensor) -> tuple[Coefficient, Coefficient, Coefficient]:
-    """The network gives v = alpha z - sigma x_0, where alpha^2 + sigma^2 = 1 (Salimans & Ho 2022, section 4)."""
+    """The network returns v = alpha z - sigma x_0, where alpha^2 + sigma^2 = 1 (Salimans & Ho 2022, section 4)."""
     return 1.0, -1.0, -alpha / sigma
 
 
@@ -64,7 +64,7 @@ def edm(sigma_data: float) -> Output:
         c_in = 1 / s,   c_skip = -1 / s^2,   c_out = alpha sigma_data / (sigma s).
 
     These follow from the paper's denoiser by Tweedie's formula, for x / alpha at the noise ratio sigma / alpha. The
-    difference (c_skip of the paper - 1) / sigma^2 would lose its digits at a small sigma; -1 / s^2 keeps them.
+    difference (c_skip of the paper - 1) / sigma^2 would lose precision at a small sigma; -1 / s^2 does not.
 
     Args:
       sigma_data: the standard deviation of the data, positive, in data units.
@@ -82,14 +82,14 @@ def edm(sigma_data: float) -> Output:
     return output
 
 
-# Conditions: what tells a network the time.
+# Conditions: the inputs that tell a network the time.
 
 
 def nearest_level(grid: np.ndarray) -> Condition:
     """The index of the grid's time nearest to t, int32 [B]; the grid is float [L], strictly decreasing.
 
     Raises:
-      ValueError: if it is no grid of times.
+      ValueError: if it is not a valid grid of times.
     """
     levels = times.check(grid)
 
@@ -119,13 +119,13 @@ def unconditional(sde: SDE, t: tf.Tensor) -> None:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ScoreModel:
-    """A network seen as a score function.
+    """A network as a score function.
 
     Attributes:
       network: `network(x, condition, labels=None, dropout_seeds=None)`, a Keras model.
       sde: the SDE that perturbs the data.
-      output: what the network's output is.
-      condition: what tells the network the time.
+      output: the meaning of the network's output.
+      condition: the input that tells the network the time.
     """
 
     network: Callable
@@ -133,7 +133,7 @@ class ScoreModel:
     output: Output = score
     condition: Condition = unconditional
     has_free_weights: ClassVar[bool] = False
-    """Whether some weights change no score, so that they may lack a gradient."""
+    """True if some weights do not affect the score, so that they may lack a gradient."""
 
     def score(
         self,
@@ -174,7 +174,7 @@ def from_energy(energy_fn: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> Score
     """The score of the unnormalised density exp(-energy): minus the gradient of the energy.
 
     The normaliser does not depend on x, so every objective trains an energy through this function and every sampler
-    draws from it. It is exactly the gradient of a function, which the output of a score network need not be.
+    draws from it. The score is exactly the gradient of a function, which the output of a score network need not be.
 
     Args:
       energy_fn: (x [B, ...], t [B]) -> [B], the energy of each example.
@@ -183,18 +183,18 @@ def from_energy(energy_fn: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> Score
       The score function.
 
     Raises:
-      ValueError: when called, if x is not of floats or the energies are not one number per example.
+      ValueError: when called, if x is not floating-point, or if there is not one energy per example.
     """
 
     def score_fn(x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
         x = tf.convert_to_tensor(x)
         if not x.dtype.is_floating:
-            raise ValueError(f"An energy is differentiated at floats; cast x. Received: {x.dtype.name}.")
+            raise ValueError(f"The x of an energy must be floats; cast it. Received: {x.dtype.name}.")
         with tf.GradientTape() as tape:
             tape.watch(x)
             energy = energy_fn(x, t)
         if not energy.shape.is_compatible_with(x.shape[:1]):
-            raise ValueError(f"An energy is one number per example, {x.shape[:1]}. Received: {energy.shape}.")
+            raise ValueError(f"An energy must be one number per example, {x.shape[:1]}. Received: {energy.shape}.")
         gradient: Any = tape.gradient(energy, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return -gradient
 
@@ -203,13 +203,13 @@ def from_energy(energy_fn: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> Score
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EnergyModel:
-    """A scalar network seen as an energy and as its score function.
+    """A scalar network as an energy and as its score function.
 
     Attributes:
       network: `network(x, condition)`, a Keras model that returns one number per example, [B] or [B, 1]: -log p_t(x) up
-        to a constant of its own at each time.
+        to a constant that may depend on t.
       sde: the SDE that perturbs the data.
-      condition: what tells the network the time.
+      condition: the input that tells the network the time.
       over_sigma: whether the energy is the network's output divided by sigma(t).
     """
 
@@ -218,7 +218,7 @@ class EnergyModel:
     condition: Condition = unconditional
     over_sigma: bool = False
     has_free_weights: ClassVar[bool] = True
-    """True: no score depends on an energy's constants."""
+    """True: the score does not depend on additive constants of the energy."""
 
     def energy(self, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
         """The energy of x, [B, ...], at time t, [B]."""
@@ -235,7 +235,7 @@ class EnergyModel:
     ) -> tf.Tensor:
         """The score at x, [B, ...], of the data perturbed to time t, [B]: minus the gradient of the energy."""
         if labels is not None:
-            raise ValueError("An energy is not conditioned on classes. Received: labels; leave them out.")
+            raise ValueError("An energy cannot be conditioned on classes. Received: labels; leave them out.")
         del dropout_seeds  # an energy has no dropout
         return from_energy(self.energy)(x, t)
 

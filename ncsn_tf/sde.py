@@ -1,7 +1,7 @@
 """Linear diffusions dx = f(t) x dt + g(t) dw on t in [0, 1]: t=0 is the data, t=1 the noise.
 
-Each is a frozen value that answers with coefficients of shape [B], never with images: x_t = alpha(t) x_0 + sigma(t) z.
-Coefficients have the dtype of the times that they are asked for.
+An SDE is immutable, and its methods return coefficients of shape [B], not images: x_t = alpha(t) x_0 + sigma(t) z.
+Coefficients have the dtype of the given times.
 """
 
 import dataclasses
@@ -14,11 +14,11 @@ from ncsn_tf import random
 
 
 class SDE(Protocol):
-    """The contract of a linear SDE. Samplers, objectives and likelihoods use these members and `transition` alone."""
+    """The contract of a linear SDE. Samplers, objectives and likelihoods use only these members and `transition`."""
 
     @property
     def data_range(self) -> tuple[float, float]:
-        """(low, high), the range that the SDE's data span."""
+        """(low, high), the range of the SDE's data."""
         ...
 
     @property
@@ -62,7 +62,7 @@ def transition(sde: SDE, s: tf.Tensor, t: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
       t: [B], the later times, s <= t.
 
     Returns:
-      (alpha, sigma), each [B]. The form above keeps its digits where s is near t.
+      (alpha, sigma), each [B]. The form above is accurate even where s is near t.
     """
     alpha_s, sigma_s = sde.marginal(s)
     alpha_t, sigma_t = sde.marginal(t)
@@ -77,7 +77,7 @@ class VE:
         alpha(t) = 1,  sigma(t) = sigma_min (sigma_max / sigma_min)^t,
         f(t) = 0,      g(t) = sigma(t) sqrt(2 log(sigma_max / sigma_min)).
 
-    At L equally spaced times its sigmas are the geometric noise levels of NCSN. Its data span [0, 1].
+    At L equally spaced times its sigmas are the geometric noise levels of NCSN. Its data are in [0, 1].
 
     Attributes:
       sigma_max: noise standard deviation at t=1, in data units.
@@ -148,5 +148,5 @@ def as_times(t: Any) -> tf.Tensor:
     """
     t = tf.convert_to_tensor(t)
     if not t.dtype.is_floating:
-        raise ValueError(f"Times are floats; cast them. Received: {t.dtype.name}.")
+        raise ValueError(f"Times must be floats; cast them. Received: {t.dtype.name}.")
     return t

@@ -36,9 +36,9 @@ def check(grid: np.ndarray) -> np.ndarray:
     """
     grid = np.asarray(grid, np.float32)
     if grid.ndim != 1 or grid.size == 0:
-        raise ValueError(f"A grid of times is a vector of one or more. Received shape: {grid.shape}.")
+        raise ValueError(f"A grid of times must be a vector of one or more times. Received shape: {grid.shape}.")
     if not (np.isfinite(grid).all() and grid.max() <= 1.0 and grid.min() >= 0.0):
-        raise ValueError(f"Times are within [0, 1]: t=0 is the data, t=1 the noise. Received: {grid}.")
+        raise ValueError(f"Times must be in [0, 1]: t=0 is the data, t=1 the noise. Received: {grid}.")
     if (np.diff(grid) >= 0.0).any():
         raise ValueError(f"Times must decrease strictly, from noise to data. Received: {grid}.")
     return grid
@@ -60,7 +60,7 @@ def subsample(grid: np.ndarray, num_levels: int) -> np.ndarray:
     grid = check(grid)
     if not 2 <= num_levels <= len(grid):
         raise ValueError(
-            f"A grid of {len(grid)} levels has 2 to {len(grid)} to keep. Received: num_levels={num_levels}."
+            f"From a grid of {len(grid)} levels, keep 2 to {len(grid)}. Received: num_levels={num_levels}."
         )
     return grid[np.round(np.linspace(0, len(grid) - 1, num_levels)).astype(int)]
 
@@ -78,7 +78,7 @@ def pairs(grid: np.ndarray) -> np.ndarray:
       float32 [L - 1, 2].
 
     Raises:
-      ValueError: if `grid` is no grid, or has a single time.
+      ValueError: if `grid` is not a valid grid, or has a single time.
     """
     grid = check(grid)
     if len(grid) < 2:
@@ -87,17 +87,17 @@ def pairs(grid: np.ndarray) -> np.ndarray:
 
 
 def repeat_times(grid: np.ndarray, steps_per_level: int | tf.Tensor) -> Any:
-    """The rows (t, t) that stay at each of some times for some steps, as annealed Langevin dynamics does.
+    """The rows (t, t) that repeat each time of a grid, as annealed Langevin dynamics does.
 
     Args:
-      grid: float [L], times within [0, 1], none larger than the one before it.
+      grid: float [L], times in [0, 1] that do not increase.
       steps_per_level: T, at least 1; a scalar tensor gives a tensor.
 
     Returns:
       float32 [L T, 2], an array or a tensor.
 
     Raises:
-      ValueError: if `grid` is not such times or `steps_per_level` is below 1.
+      ValueError: if the times are out of range or increase, or if `steps_per_level` is below 1.
     """
     check(np.unique(grid)[::-1])
     if (np.diff(grid) > 0.0).any():
@@ -115,7 +115,7 @@ def repeat_times(grid: np.ndarray, steps_per_level: int | tf.Tensor) -> Any:
 
 
 class TimeDraw(Protocol):
-    """The contract of the times that training draws: `draw(seeds [B, 2]) -> (t float32 [B], bin int32 [B])`."""
+    """The contract of drawing times for training: `draw(seeds [B, 2]) -> (t float32 [B], bin int32 [B])`."""
 
     @property
     def bins(self) -> tuple[str, ...]:
@@ -123,7 +123,7 @@ class TimeDraw(Protocol):
         ...
 
     def __call__(self, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Draws a time per seed, and the index of its bin."""
+        """Draws one time per seed, and returns it with the index of its bin."""
         ...
 
 
@@ -136,7 +136,7 @@ class Levels:
       bins: the names of the levels, [L].
 
     Raises:
-      ValueError: if `grid` is no grid, or the names are not as many as the levels.
+      ValueError: if `grid` is not a valid grid, or if the number of names differs from the number of levels.
     """
 
     grid: np.ndarray
@@ -145,7 +145,7 @@ class Levels:
     def __post_init__(self):
         object.__setattr__(self, "grid", check(self.grid))
         if len(self.bins) != len(self.grid):
-            raise ValueError(f"{len(self.grid)} levels need as many names. Received: {len(self.bins)}.")
+            raise ValueError(f"{len(self.grid)} levels need {len(self.grid)} names. Received: {len(self.bins)}.")
 
     def __call__(self, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Draws (t float32 [B], level int32 [B]) for seeds int32 [B, 2]."""

@@ -131,7 +131,7 @@ ANNEALED = {
 
 
 @pytest.mark.parametrize("sde", [SDE, Shrinking()], ids=["VE", "shrinking"])
-def test_annealed_forms_perturb_and_weigh(sde):
+def test_annealed_forms_perturb_and_weight(sde):
     x, z = draws(6, (4,))
     v, _ = draws(6, (2, 4), seed=5)
     t = tf.linspace(0.1, 0.9, 6)
@@ -405,22 +405,22 @@ def test_bad_shapes_and_numbers_are_refused():
         lambda x, t, z: objectives.denoising(wavy, x, t, z, 0.1),
         lambda x, t, z: objectives.annealed_exact(wavy, SDE, x, t, z),
     ):
-        with pytest.raises(ValueError, match="one for each example"):
+        with pytest.raises(ValueError, match="one time per example"):
             objective(x, tf.zeros([5]), z)
-        with pytest.raises(ValueError, match="Examples are floats"):
+        with pytest.raises(ValueError, match="Examples must be floats"):
             objective(tf.ones([3, 4], tf.int32), t, z)
     for slices in (tf.zeros([5, 1, 4]), tf.zeros([1, 2, 4])):
         with pytest.raises(ValueError, match="Slices.*Received"):
             objectives.sliced(wavy, x, t, slices)
-    with pytest.raises(ValueError, match="Noise has the shape"):
+    with pytest.raises(ValueError, match="Noise must have the shape"):
         objectives.annealed_exact(wavy, SDE, x, t, z[:1])
-    with pytest.raises(ValueError, match="Noise has the shape"):
+    with pytest.raises(ValueError, match="Noise must have the shape"):
         objectives.denoising(wavy, x, t, z[:, :2], 0.1)
     with pytest.raises(ValueError, match="directions_at_once"):
         objectives.exact(wavy, x, t, directions_at_once=0)
     narrow = lambda x, t: x[:, :2]  # noqa: E731
     for objective in (objectives.exact, lambda f, x, t: objectives.sliced(f, x, t, x[:, None])):
-        with pytest.raises(ValueError, match="A score has the shape of its examples"):
+        with pytest.raises(ValueError, match="A score must have the shape of its examples"):
             objective(narrow, x, t)
-    with pytest.raises(ValueError, match="how many values"):
+    with pytest.raises(ValueError, match="number of values"):
         tf.function(lambda x: objectives.exact(wavy, x, t)).get_concrete_function(tf.TensorSpec([3, None]))

@@ -130,11 +130,11 @@ def test_following_a_run_takes_each_newest_checkpoint_until_the_last(tmp_path):
     tiny.save_run(unfinished, steps=(3,), training={"steps": 9})
     steps = runs.TrainedRun(RunDirectory(unfinished)).new_checkpoints(patience=0.1, interval=0.05)
     assert next(steps) == 3
-    with pytest.raises(CheckpointError, match="stands at step 3 of 9"):
+    with pytest.raises(CheckpointError, match="is at step 3 of 9"):
         next(steps)
 
 
-def test_a_sweep_fills_a_table_and_does_nothing_twice(run, judged_by, tmp_path, monkeypatch):
+def test_a_sweep_writes_a_table_and_skips_finished_combinations(run, judged_by, tmp_path, monkeypatch):
     settings = sweep.grid([1e-3, 1e3], [1, 2], [None])
     assert [setting.name for setting in settings][:2] == ["epsilon_0.001_steps_1_levels_all"] + [
         "epsilon_0.001_steps_2_levels_all"
@@ -171,7 +171,7 @@ def test_a_sweep_fills_a_table_and_does_nothing_twice(run, judged_by, tmp_path, 
         run.with_sampler(settings[0].changes()).samples(tmp_path / settings[0].name, 6, seed=0, batch_size=5)
 
 
-def test_what_is_being_drawn_into_is_left_alone(run, tmp_path):
+def test_a_folder_that_another_process_draws_into_is_refused(run, tmp_path):
     with (
         files.locked(tmp_path / "lock", RuntimeError),
         pytest.raises(SamplingKeyError, match=r"Another process draws.*process"),
@@ -179,7 +179,7 @@ def test_what_is_being_drawn_into_is_left_alone(run, tmp_path):
         run.samples(tmp_path, 2, seed=0, batch_size=2)
 
 
-def test_a_run_is_judged_by_the_images_that_it_was_trained_on(tmp_path):
+def test_a_run_is_evaluated_only_against_its_own_training_images(tmp_path):
     tiny.save_run(tmp_path)
     opened = runs.TrainedRun(RunDirectory(tmp_path))
     assert opened.training_images().describe() == TRAIN.describe()

@@ -65,7 +65,7 @@ def test_edm_is_the_papers_preconditioning(sde):
     np.testing.assert_allclose(model.score(x, t), expected, rtol=2e-4)
 
 
-def test_edm_keeps_its_digits_at_a_small_sigma():
+def test_edm_is_accurate_at_a_small_sigma():
     """The skip alone, at sigma = 0.002: -x / (sigma^2 + sigma_data^2) to float32, not to 0.4 %."""
     sde = VE(sigma_max=80.0, sigma_min=0.002)
     model = ScoreModel(lambda x, condition: tf.zeros_like(x), sde, score.edm(0.5))
@@ -83,7 +83,7 @@ def test_conditions_tell_the_time():
     assert score.unconditional(SDE, t) is None
 
 
-def test_every_level_finds_itself():
+def test_every_level_is_nearest_to_itself():
     grid = times.uniform(232)
     np.testing.assert_array_equal(score.nearest_level(grid)(SDE, tf.constant(grid)), np.arange(232))
 

@@ -1,4 +1,4 @@
-"""SDEs against the equations that define them."""
+"""SDEs, checked against the equations that define them."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_coefficients_have_the_dtype_of_the_times(dtype):
     t = tf.constant(T, dtype)
     found = [*SDE.marginal(t), SDE.drift(t), SDE.diffusion(t), SDE.time(t + 1.0), *transition(SDE, t, t + 0.01)]
     assert {value.dtype for value in found} == {dtype}
-    with pytest.raises(ValueError, match="Times are floats"):
+    with pytest.raises(ValueError, match="Times must be floats"):
         SDE.marginal(tf.constant([0, 1]))
 
 

@@ -21,7 +21,7 @@ class Images:
     channels: flags.FlagHolder
 
     def preparation(self) -> dict[str, Any]:
-        """How images are cropped, resized and converted, as `images.load` takes it."""
+        """The cropping, resizing and conversion of images, as keyword arguments of `images.load`."""
         return {
             "image_size": self.image_size.value,
             "center_crop": self.center_crop.value,
@@ -29,7 +29,7 @@ class Images:
         }
 
     def location(self) -> dict[str, Any]:
-        """Where datasets are and whether they may be downloaded, as `images.load` takes it."""
+        """The place of datasets and whether they may be downloaded, as keyword arguments of `images.load`."""
         return {"data_dir": self.data_dir.value, "download": self.download.value}
 
     def load(self, split: str) -> "ImageSource":
@@ -39,7 +39,7 @@ class Images:
         return images.load(str(self.name.value), split, **self.location(), **self.preparation())
 
     def refuse_without_name(self) -> None:
-        """Raises ValueError if flags say more of a dataset that is not named."""
+        """Raises ValueError if flags that belong to --data_name are given without it."""
         given = [name for name, value in (self.preparation() | self.location()).items() if value]
         if self.name.value is None and given:
             named = ", ".join(f"--{name}" for name in given)

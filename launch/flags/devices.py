@@ -45,7 +45,7 @@ class Devices:
 
     @contextlib.contextmanager
     def using(self) -> "Iterator[tf.distribute.Strategy]":
-        """Yields the strategy of the flags; an expected error within ends the program with one line and its code."""
+        """Yields the strategy of the flags; an expected error inside ends the program with one line and its code."""
         from ncsn_tf.cluster import strategies
         from ncsn_tf.cluster.rendezvous import AbsentWorkersError
         from ncsn_tf.evaluation import EvaluationError
@@ -75,7 +75,7 @@ def define() -> Devices:
             "strategy",
             "auto",
             STRATEGIES,
-            "How to distribute; auto takes a TPU that is named, a cluster that it finds, or all GPUs of this machine.",
+            "The strategy; auto uses the TPU of --tpu, a cluster that it finds, or all GPUs of this machine.",
         ),
         cluster=flags.DEFINE_string(
             "cluster",
@@ -86,7 +86,7 @@ def define() -> Devices:
         num_workers=flags.DEFINE_integer(
             "num_workers",
             None,
-            "How many workers the cluster must have; Kubernetes and Compute Engine are waited for.",
+            "The number of workers that the cluster must have; with Kubernetes and Compute Engine, waits for them.",
             1,
         ),
         tpu=flags.DEFINE_string("tpu", None, "A TPU's name or address, or local."),

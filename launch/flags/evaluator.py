@@ -121,8 +121,7 @@ def define() -> EvaluatorFlags:
             "features",
             None,
             names.FEATURE_KINDS,
-            "What images are compared by: TF-GAN's Inception, or a classifier of the dataset's classes; by default the "
-            "run's.",
+            "The feature network: TF-GAN's Inception, or a classifier of the dataset's classes; by default the run's.",
         ),
         inception_path=flags.DEFINE_string(
             "inception_path", None, "A SavedModel of TF-GAN's Inception; by default it comes from TF-Hub, once."

@@ -47,7 +47,7 @@ class OpenedRun:
             return False
         if run.is_chief:
             folder.mkdir(parents=True, exist_ok=True)
-            # It would speak of other results until these are complete.
+            # It would describe other results until these are complete.
             (folder / "about.json").unlink(missing_ok=True)
         return True
 
@@ -80,7 +80,7 @@ def define() -> OpenedRun:
 
 @contextlib.contextmanager
 def levels_shown(total: int, unit: str = "level") -> Iterator[Any]:
-    """Yields a progress bar of so many frames."""
+    """Yields a progress bar of `total` frames."""
     from ncsn_tf.training.summaries import progress_bar
 
     with progress_bar(total, unit) as bar:

@@ -26,8 +26,8 @@ _LONGEST = 128
 def meet(cluster: Cluster, timeout: float) -> None:
     """Returns once this worker has reached every other worker and every other worker has reached it; all call it.
 
-    An address that answers anything but the greeting counts as absent. Such an answer comes for instance from a worker
-    of an earlier start that has not noticed yet that it lost its peers.
+    An address that answers anything but the greeting counts as absent. Such an answer may come from a worker of an
+    earlier start that has not noticed yet that it lost its peers.
 
     Args:
       cluster: the workers.
@@ -109,7 +109,7 @@ def _line(connection: socket.socket) -> bytes:
 
 
 class AbsentWorkersError(RuntimeError):
-    """Some workers were not there in time."""
+    """Some workers did not arrive in time."""
 
 
 class _Answering:

@@ -74,7 +74,7 @@ def read(source: str = "auto", *, workers: int | None = None, timeout: float = 3
 
 
 def _described() -> Cluster | None:
-    """The cluster that the environment describes, if it does."""
+    """The cluster that the environment describes; None if it describes none."""
     if os.environ.get("TF_CONFIG"):
         return _tf_config()
     return _slurm() if os.environ.get("SLURM_STEP_NUM_TASKS") and _slurm_number("SLURM_STEP_NUM_TASKS") > 1 else None

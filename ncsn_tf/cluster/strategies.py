@@ -44,7 +44,7 @@ def create(
     Raises:
       ValueError: if the name is unknown, if the devices do not exist, or if TensorFlow has started already.
       ClusterError: a ValueError, if the cluster is wrong.
-      AbsentWorkersError: if workers are not there in time.
+      AbsentWorkersError: if workers do not arrive in time.
     """
     if name not in STRATEGIES:
         raise ValueError(f"A strategy is one of {', '.join(STRATEGIES)}. Received: {name!r}.")

@@ -19,7 +19,7 @@ from ncsn_tf.training import optimizers
 from ncsn_tf.training.loop import Cadence
 from ncsn_tf.training.trainer import Trainer, check_division
 
-# The tables of what a section chooses from. Each function takes the section's dataclass, and what else it needs.
+# The choices of each section, by name. Each function takes the section's dataclass and further arguments if needed.
 
 _SDES: dict[str, Callable[[Any], sde.SDE]] = {
     "ve": lambda keys: sde.VE(sigma_max=keys.sigma_max, sigma_min=keys.sigma_min),
@@ -74,7 +74,7 @@ def _sliced(keys: schema.Sliced, process: sde.SDE):
     )
 
 
-# Each makes (objective, draw_slices), as `Trainer` takes them.
+# Each returns (objective, draw_slices), as `Trainer` takes them.
 _OBJECTIVES: dict[str, Callable] = {"denoising": _denoising, "exact": _exact, "sliced": _sliced}
 
 
@@ -86,7 +86,7 @@ def _langevin(process: sde.SDE, grid: np.ndarray, epsilon, noise: langevin.Noise
     return langevin.Langevin(langevin.constant(epsilon), noise), np.repeat(grid[-1:], len(grid))
 
 
-# Each makes a step, and the times at which it takes `steps_per_level` steps.
+# Each returns a step, and the times at which it takes `steps_per_level` steps.
 _SAMPLERS: dict[str, Callable] = {"annealed_langevin": _annealed_langevin, "langevin": _langevin}
 
 
@@ -108,14 +108,14 @@ class Builder:
       evaluation: the `evaluation` section.
 
     Raises:
-      ValueError: for a key that nothing reads, one that is missing, or a value that its reader refuses.
+      ValueError: for an unknown key, a missing key, or an invalid value.
     """
 
     def __init__(self, config: sections.Config):
         self._sections = sections.read(config)
         names, values = self._sections.names, self._sections.values
         self.seed: int = self._sections.seed
-        random.seed(self.seed)  # refuses a number that is no seed
+        random.seed(self.seed)  # raises an error if the number is not a valid seed
         self.training: schema.Training = values["training"]
         self.sampler_options: schema.Langevin = values["sampler"]
         self.evaluation: schema.Evaluation = values["evaluation"]
@@ -130,10 +130,10 @@ class Builder:
         self._objective, self._draw_slices = _OBJECTIVES[names["objective"]](values["objective"], self.sde)
         if values["network"].rematerialise and names["objective"] not in _FIRST_ORDER_OBJECTIVES:
             raise ValueError(
-                "network.rematerialise=True goes with objectives that take no derivative of the score: "
+                "network.rematerialise=True works only with objectives that take no derivative of the score: "
                 f"{', '.join(_FIRST_ORDER_OBJECTIVES)}. Received: objective.name={names['objective']!r}."
             )
-        # What is impossible is refused now, before anything is written.
+        # Impossible values raise an error now, before anything is written.
         self.sampler()
         self.score_model(lambda x, condition: x)
         self._learning_rate()
@@ -167,7 +167,7 @@ class Builder:
     def held_out_batches(
         self, source: images.ImageSource, strategy: tf.distribute.Strategy, limit: int, batch_size: int | None = None
     ):
-        """(batches, number): distributed batches of the first `limit` held-out images, and how many cover them."""
+        """(batches, number): distributed batches of the first `limit` held-out images, and their number."""
         return pipeline.distributed_evaluation_batches(
             source,
             strategy,
@@ -178,7 +178,7 @@ class Builder:
 
     @property
     def preparation(self) -> dict[str, Any]:
-        """How the `data` section has images cropped, resized and converted, for the record."""
+        """The cropping, resizing and conversion of images in the `data` section, for the record."""
         options = dataclasses.asdict(self._data)
         return {name: options[name] for name in ("image_size", "center_crop", "channels")}
 
@@ -188,7 +188,7 @@ class Builder:
         return self._data.name
 
     def forbid_download(self) -> None:
-        """Makes `load_images` read prepared data alone, for a dry run."""
+        """Makes `load_images` read only data that are prepared already, for a dry run."""
         self._data = dataclasses.replace(self._data, download=False)
 
     # Training
@@ -199,11 +199,11 @@ class Builder:
         return Cadence(**{field.name: getattr(self.training, field.name) for field in dataclasses.fields(Cadence)})
 
     def check_devices(self, strategy: tf.distribute.Strategy) -> None:
-        """Raises ValueError if the batch does not divide by the strategy's replicas."""
+        """Raises ValueError if the batch is not a multiple of the strategy's replicas."""
         check_division(strategy.num_replicas_in_sync, self.training.batch_size, self.training.accumulation)
 
     def network(self, shape: tuple[int, int, int]) -> keras.Model:
-        """A built network for images [H, W, C]; its start is drawn from the run's seed."""
+        """A built network for images [H, W, C]; its initial weights are drawn from the run's seed."""
         keys = dataclasses.asdict(self._sections.values["network"])
         make = _NETWORKS[self._sections.names["network"]]
         network = make(channels=shape[-1], num_levels=len(self.grid), seed=self.seed, **keys)
@@ -281,9 +281,9 @@ class Builder:
         """The sampler of the `sampler` section, one segment per noise level.
 
         Args:
-          strategy: where it runs, as `driver.FixedSteps` takes it.
+          strategy: the strategy to run on, as `driver.FixedSteps` takes it.
           noise: draws the noise of a step.
-          epsilon: in place of the section's; a tensor in a graph.
+          epsilon: replaces the section's value; a tensor in a graph.
           steps_per_level: likewise.
           jit_compile: likewise.
         """
@@ -302,5 +302,5 @@ class Builder:
 
     @property
     def prior(self) -> driver.Prior:
-        """Draws where samples start."""
+        """The prior, which draws the start of samples."""
         return driver.uniform_prior if self.sampler_options.prior == "uniform" else self.sde.prior_sample

@@ -4,7 +4,7 @@ The defaults are NCSN's as Song & Ermon 2019 train it on CIFAR-10 and CelebA (se
 1 to 0.01, Adam at 0.001, batches of 128, 200,000 steps, 128 filters, T = 100, epsilon = 2e-5, a uniform start. The
 moving average of the weights is an addition; samples come from it.
 
-A section that offers a choice has the key `name` and the keys of what it chose, and no others.
+A section that offers a choice has the key `name` and the keys of the chosen item, and no others.
 """
 
 import dataclasses
@@ -38,8 +38,8 @@ class Data:
       data_dir: where TFDS datasets are prepared; None for TFDS's own default.
       download: whether TFDS may download and prepare.
       image_size: a side in pixels, or (height, width); None keeps the dataset's.
-      center_crop: the side of a square that is cut out before resizing; None for no cut.
-      channels: 1 or 3 converts; None keeps the dataset's.
+      center_crop: the side of the central square that is cropped before resizing; None for no crop.
+      channels: 1 or 3 converts to grey or RGB; None keeps the dataset's.
       memory_limit_gib: a dataset that needs more memory is refused.
       random_flip: mirror each presentation left to right with probability 1/2.
       dequantize: add uniform noise within the width of a byte.
@@ -78,14 +78,14 @@ class NoKeys:
 
 @dataclasses.dataclass(frozen=True)
 class EDM:
-    """The preconditioning of Karras et al. 2022; `sigma_data` is the deviation of the data."""
+    """The preconditioning of Karras et al. 2022; `sigma_data` is the standard deviation of the data."""
 
     sigma_data: float = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class LogSigma:
-    """The network is told scale log sigma."""
+    """The network takes scale log sigma as its condition."""
 
     scale: float = 1.0
 
@@ -97,7 +97,7 @@ class NCSN:
     Attributes:
       filters: width of the first cascade.
       dtype: "float32", "mixed_bfloat16" or "mixed_float16".
-      rematerialise: compute activations again in the backward pass: less memory, more time.
+      rematerialise: recompute activations in the backward pass: less memory, more time.
     """
 
     filters: int = 128
@@ -121,7 +121,7 @@ class Sliced:
 
     Attributes:
       sigma_power: the weight is sigma^sigma_power.
-      slices: the law of the slices, "normal", "rademacher" or "spherical".
+      slices: the distribution of the slices, "normal", "rademacher" or "spherical".
       num_slices: slices per image.
       variance_reduced: integrate the squared term over the slices in closed form.
     """
@@ -142,7 +142,8 @@ class Exact:
 
     Attributes:
       sigma_power: the weight is sigma^sigma_power.
-      directions_at_once: directions that are differentiated together, memory for time; None chooses.
+      directions_at_once: the number of directions that are differentiated together: more take more memory and less
+        time; None chooses by dimension.
     """
 
     sigma_power: float = 2.0
@@ -166,7 +167,7 @@ class Optimizer:
       warmup_steps: the rate rises linearly over these steps.
       decay: "cosine", "linear" or "exponential"; None keeps the rate.
       decay_steps: length of the decay, from step 0; None without a decay.
-      final_fraction: of the learning rate, at the decay's end.
+      final_fraction: the rate at the end of the decay, as a fraction of `learning_rate`.
     """
 
     learning_rate: float = 1e-3
@@ -202,13 +203,13 @@ class Training:
       batch_size: the global batch, over all replicas.
       steps_per_loop: steps in one call of the compiled loop, and the interval of training curves.
       evaluate_every: interval of the held-out loss; 0 for never.
-      held_out_examples: the held-out loss reads so many held-out images, the first ones; 0 for none.
+      held_out_examples: the number of held-out images, the first ones, that the held-out loss uses; 0 for none.
       sample_every: interval of sample grids; 0 for never.
-      sample_count: samples in such a grid.
+      sample_count: samples per grid.
       checkpoint_every: interval of checkpoints; one is also written at the end.
-      keep_checkpoints: the newest checkpoints, so many, are kept.
+      keep_checkpoints: the number of checkpoints to keep, the newest ones.
       jit_compile: compile the training step with XLA.
-      accumulation: parts in which a replica takes its share of a batch, one after the other: less memory.
+      accumulation: the number of parts in which a replica processes its share of a batch in turn: less memory.
     """
 
     steps: int = 200_000
@@ -237,9 +238,9 @@ class Langevin:
     Attributes:
       epsilon: the step size at the smallest level, in squared data units, as Algorithm 1 writes it.
       steps_per_level: T. Plain dynamics takes T steps per level too, all at the smallest.
-      num_levels: visit so many of the levels, evenly spread from the first to the last; None for all.
+      num_levels: the number of levels to visit, evenly spread from the first to the last; None for all.
       prior: "uniform" on [0, 1), as in the paper, or "normal", the SDE's prior.
-      denoise: end with one denoising by Tweedie's formula, which the paper of 2019 does not.
+      denoise: end with one denoising step by Tweedie's formula; the paper of 2019 does not.
       jit_compile: compile the loop with XLA.
     """
 
@@ -260,9 +261,9 @@ class Evaluation:
 
     Attributes:
       features: the feature network's kind: "inception", or "classifier" for one of the dataset's classes.
-      num_samples: samples that are drawn.
-      batch_size: samples that a replica draws at a time.
-      held_out_examples: the loss by level is measured on so many held-out images, the first ones; 0 for none.
+      num_samples: the number of samples to draw.
+      batch_size: the number of samples that a replica draws at a time.
+      held_out_examples: the number of held-out images, the first ones, for the loss by level; 0 for none.
     """
 
     features: str = "inception"
@@ -313,4 +314,4 @@ MAY_CHANGE = {
     "sampler": (),
     "evaluation": (),
 }
-"""Keys that have no bearing on the weights at a step, or on their rounding alone; () stands for the whole section."""
+"""Keys that do not affect the weights at a step, or only their rounding; () stands for the whole section."""

@@ -1,4 +1,4 @@
-"""Configurations by section: their defaults and variants, and reading them so that no key is left unread."""
+"""Configurations by section: their defaults and variants, and a reader that refuses unknown keys."""
 
 import dataclasses
 import difflib
@@ -17,12 +17,12 @@ Config = Mapping[str, Any]
 
 
 def may_change(section: str, key: str) -> bool:
-    """Whether a run may continue with another value of a key."""
+    """Returns whether a run may continue with another value of a key."""
     return section in schema.MAY_CHANGE and (not schema.MAY_CHANGE[section] or key in schema.MAY_CHANGE[section])
 
 
 def section(name: str, chosen: str | None = None) -> ml_collections.ConfigDict:
-    """A section with its defaults; `chosen` is the `name` of one that offers a choice, by default the first.
+    """A section with its defaults; `chosen` is the `name` of a section with choices, by default the first choice.
 
     Raises:
       ValueError: for an unknown choice.
@@ -44,7 +44,7 @@ def section(name: str, chosen: str | None = None) -> ml_collections.ConfigDict:
 
 
 def known(table: Mapping[str, Any], name: Any, where: str) -> str:
-    """The name, if the table has it; else a ValueError that names those that it has."""
+    """Returns the name if the table has it; otherwise raises a ValueError that lists the known names."""
     if name not in table:
         raise ValueError(f"config.{where}.name must be one of {sorted(table)}. Received: {name!r}.")
     return name
@@ -80,7 +80,7 @@ def variant(variants: Mapping[str, Callable[[ml_collections.ConfigDict], Any]], 
       name: the variant's name.
 
     Raises:
-      ValueError: for an unknown variant, naming those that there are.
+      ValueError: for an unknown variant; the message lists the known ones.
     """
     if name not in variants:
         raise ValueError(f"The variants are {', '.join(variants)}. Received: {name!r}.")
@@ -91,7 +91,7 @@ def variant(variants: Mapping[str, Callable[[ml_collections.ConfigDict], Any]], 
 
 @dataclasses.dataclass(frozen=True)
 class Sections:
-    """A configuration whose every key is read.
+    """A configuration, all of whose keys have been read.
 
     Attributes:
       seed: the run's seed, in [0, 2^31).
@@ -108,8 +108,7 @@ def read(config: Config) -> Sections:
     """Reads a configuration.
 
     Raises:
-      ValueError: for a key that nothing reads, naming the nearest that is read; for one that is missing; and for a
-        value that its section refuses.
+      ValueError: for an unknown key, naming the most similar known one; for a missing key; and for an invalid value.
     """
     _check_names("config", config, ("seed", *schema.SECTIONS))
     names, values = {}, {}
@@ -137,7 +136,7 @@ def _check_names(where: str, content: Mapping, expected, chosen: str | None = No
 
 
 def unread(where: str, key: str, expected, chosen: str | None = None) -> str:
-    """The message about a key that nothing reads: the nearest known one, or the choice that it belongs to."""
+    """The message about an unknown key: it names the most similar known key, or the choice that the key belongs to."""
     name = where.removeprefix("config.")
     owners = [
         choice
@@ -154,7 +153,7 @@ def unread(where: str, key: str, expected, chosen: str | None = None) -> str:
 def fingerprint(config: Config) -> int:
     """A number in [0, 2^31) that differs between configurations that the workers of a cluster must share.
 
-    They may differ in the data's place on each machine, and in sampling and evaluation, which training does not read.
+    Workers may differ in the place of the data, and in sampling and evaluation, which training does not read.
     """
     data = {key: value for key, value in config["data"].items() if key not in ("name", "data_dir", "download")}
     shared = {name: value for name, value in config.items() if name not in ("sampler", "evaluation")}

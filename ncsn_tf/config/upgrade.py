@@ -1,4 +1,4 @@
-"""Configurations of older releases, as a run's `config.json` holds them."""
+"""Upgrades configurations of older releases, which a run's `config.json` may contain."""
 
 import json
 from collections.abc import Mapping
@@ -8,16 +8,16 @@ from ncsn_tf.config import schema, sections
 
 
 def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration in today's form: keys that came since have their defaults.
+    """A configuration in the current form; keys that were added since have their defaults.
 
     Release 0.1 had a section `noise` (sigma_max, sigma_min, num_levels) in place of `sde` and `times`, no `output` and
-    no `condition`, and showed the keys of every objective, None where they belonged to another.
+    no `condition`, and had the keys of all objectives, with None for those of the objectives that were not chosen.
 
     Args:
       config: plain values in nested dicts; not changed.
 
     Raises:
-      ValueError: if a section is not a mapping, or chooses what no release knew.
+      ValueError: if a section is not a mapping, or has a `name` that no release knew.
     """
     found = json.loads(json.dumps(config))
     if "noise" in found and "sde" not in found:

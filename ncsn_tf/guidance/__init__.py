@@ -1,1 +1,1 @@
-"""Samples that heed something given: a part of the image, two other samples, a noisy version."""
+"""Samples that use something given: known pixels, two other samples, or a noisy image."""

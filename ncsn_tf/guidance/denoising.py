@@ -28,7 +28,7 @@ class OneStep:
     def __call__(
         self, score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, t_next: tf.Tensor, seeds: tf.Tensor, state: tuple[()]
     ) -> tuple[tf.Tensor, tf.Tensor, tuple[()]]:
-        """One step; see `driver.Step`. No noise is drawn and `t_next` is not used."""
+        """Takes one step; see `driver.Step`. No noise is drawn and `t_next` is not used."""
         del t_next, seeds
         mean = denoise(score_fn, self.sde, x, t)
         return mean, mean, state
@@ -37,10 +37,10 @@ class OneStep:
 def start(
     numbers: tf.Tensor, time: tf.Tensor, images: np.ndarray, sde: SDE, *, run_seed: int
 ) -> tuple[tf.Tensor, tf.Tensor, Given]:
-    """Images under the noise of one time; the noise of image i depends on (run_seed, time, i) alone.
+    """Adds the noise of one time to images; the noise of image i depends only on (run_seed, time, i).
 
     Args:
-      numbers: int32 [B], the numbers of the images. Numbers past the last repeat it.
+      numbers: int32 [B], the numbers of the images; larger numbers repeat the last image.
       time: float32 scalar.
       images: float32 [N, H, W, C], in the SDE's data range.
       sde: gives alpha and sigma.
@@ -58,14 +58,14 @@ def start(
 
 
 def signal_to_noise(images: np.ndarray, original: np.ndarray) -> np.ndarray:
-    """The peak signal-to-noise ratio, -10 log10 of the mean square error, of images within [0, 1], clipped to it.
+    """The peak signal-to-noise ratio, -10 log10 of the mean square error, of images that are clipped to [0, 1].
 
     Args:
       images: floats [N, H, W, C].
       original: floats of the same shape.
 
     Returns:
-      float64 [N], in dB; infinite where they agree.
+      float64 [N], in dB; infinite for equal images.
     """
     error = np.square(np.clip(images, 0.0, 1.0) - original, dtype=np.float64)
     with np.errstate(divide="ignore"):

@@ -1,7 +1,7 @@
-"""Inpainting: the unknown pixels are sampled, while the known ones are held at noisy copies of themselves.
+"""Inpainting: the unknown pixels are sampled, while the known ones are set to noisy copies of themselves.
 
-Song & Ermon 2019, Algorithm 2, works with any step and any schedule: after every step the known pixels are overwritten
-by the given image under the noise of the time that the step arrives at.
+Algorithm 2 of Song & Ermon 2019 works with any step and any schedule: after every step the known pixels are overwritten
+by those of the given image, with the noise of the time at the end of the step.
 """
 
 import dataclasses
@@ -19,21 +19,21 @@ REFERENCES = ("level", "step")
 
 @dataclasses.dataclass(frozen=True)
 class Inpainting(Guidance):
-    """Holds the known pixels to the image under the noise of the time that a step arrives at (Algorithm 2, line 9).
+    """Sets the known pixels to the image with the noise of the time at the end of a step (Algorithm 2, line 9).
 
         y = alpha image + sigma z;   x <- y where the mask is True, x elsewhere.
 
-    The paper draws one z per level (lines 4 and 5), NCSNv2's program a new one per step. With one z per level, the walk
-    at that level samples, as its steps get small, the density of the unknown pixels given y. With a new z per step it
-    averages over the noise of the known pixels. A level is a segment of the sampler's schedule, also where the time
-    moves within it.
+    The paper draws one z per level (lines 4 and 5), NCSNv2's program a new one per step. With one z per level, and in
+    the limit of small steps, the walk at that level samples the density of the unknown pixels given y. With a new z per
+    step it averages over the noise of the known pixels. A level is a segment of the sampler's schedule, even if the
+    time changes within it.
 
-    It is given images, float32 [B, ...], and masks of the known pixels, bool, [B, ...] of the same shape or with 1 in
-    place of the channels.
+    The given tensors are images, float32 [B, ...], and masks of the known pixels, bool, [B, ...] of the same shape or
+    with one channel.
 
     Attributes:
       sde: gives alpha and sigma.
-      reference: how often z is drawn, "level" or "step".
+      reference: "level" or "step": z is drawn once per level or once per step.
 
     Raises:
       ValueError: for another `reference`.
@@ -66,18 +66,18 @@ class Inpainting(Guidance):
 def start(
     numbers: tf.Tensor, images: np.ndarray, known: np.ndarray, prior: Prior, *, run_seed: int, completions: int
 ) -> tuple[tf.Tensor, tf.Tensor, Given]:
-    """The start of completions: completion j of image i depends on (run_seed, i, j), the image and its mask alone.
+    """The start of completions: completion j of image i depends only on (run_seed, i, j), the image and its mask.
 
     Args:
-      numbers: int32 [B], the numbers of the completions: i * completions + j. Numbers past the last repeat it.
+      numbers: int32 [B], the numbers of the completions, i * completions + j; larger numbers repeat the last one.
       images: float32 [N, H, W, C], in the SDE's data range.
       known: bool [N, H, W, C] or [N, H, W, 1].
-      prior: draws where walks start.
+      prior: draws the start of the walks.
       run_seed: an integer in [0, 2^31).
-      completions: the number of completions of each image.
+      completions: the number of completions per image.
 
     Returns:
-      (seeds, x, given): int32 [B, 2], float32 [B, H, W, C], and the tensors that `Inpainting` is given.
+      (seeds, x, given): int32 [B, 2], float32 [B, H, W, C], and the tensors for `Inpainting`.
     """
     numbers = tf.minimum(numbers, len(images) * completions - 1)
     image = numbers // completions
@@ -97,22 +97,22 @@ def check(images: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """Images as float32 and their masks as bool.
 
     Raises:
-      ValueError: for no images, shapes that do not agree, known pixels that are not finite or not within [0, 1], and a
-        mask without a known pixel, or without an unknown one, in some image.
+      ValueError: if there are no images, if shapes do not agree, if known pixels are not finite or not in [0, 1], or if
+        the mask of an image has no known or no unknown pixel.
     """
     images, known = np.asarray(images), np.asarray(known)
     if images.ndim != 4 or not images.size or images.dtype.kind != "f":
-        raise ValueError(f"Images are floats [N, H, W, C]. Received: {images.dtype} {images.shape}.")
+        raise ValueError(f"Images must be floats [N, H, W, C]. Received: {images.dtype} {images.shape}.")
     if known.dtype != bool or known.shape not in (images.shape, (*images.shape[:-1], 1)):
         raise ValueError(
-            f"A mask is bool, of the images' shape {images.shape} or with one channel. "
+            f"A mask must be bool, of the images' shape {images.shape} or with one channel. "
             f"Received: {known.dtype} {known.shape}."
         )
     seen = images[np.broadcast_to(known, images.shape)]
     if not np.isfinite(seen).all():
         raise ValueError(f"{np.sum(~np.isfinite(seen))} known values are NaN or infinite.")
     if seen.size and (seen.min() < 0.0 or seen.max() > 1.0):
-        raise ValueError(f"Images are within [0, 1]. Received: known values from {seen.min():.4g} to {seen.max():.4g}.")
+        raise ValueError(f"Images must be in [0, 1]. Received: known values from {seen.min():.4g} to {seen.max():.4g}.")
     share = known.reshape(len(known), -1).mean(axis=1)
     for wrong, what in (
         (share == 0.0, "has no known pixel: draw samples instead"),

@@ -1,9 +1,9 @@
-"""Interpolation between samples: the noise of a walk is mixed, not the pictures that it ends in.
+"""Interpolation between samples: the noise of walks is mixed, not their final images.
 
 As in the program of NCSNv2 (Song & Ermon 2020), each step of annealed Langevin dynamics draws two noises, and the k-th
 point of a path gets cos(a_k) z + sin(a_k) z', with a_k from 0 to pi/2. That is standard normal: each point is a sample,
-and neighbours have nearly the same noise. Here the start is mixed as well, and the ends of a path are the samples that
-their seeds have by themselves.
+and neighbours have nearly the same noise. Here the start is mixed as well, and the ends of a path are equal to the
+samples that their seeds give without interpolation.
 """
 
 import math
@@ -17,7 +17,7 @@ from ncsn_tf.samplers.langevin import Noise
 
 
 def noise(points: int) -> Noise:
-    """Noise for a batch of paths, `points` rows each: row k has cos(a_k) of its path's first and sin(a_k) of its last.
+    """Noise for paths of `points` rows each: row k is cos(a_k) of the path's first row plus sin(a_k) of its last.
 
     Raises:
       ValueError: if `points` is below 2.
@@ -27,10 +27,10 @@ def noise(points: int) -> Noise:
 
 
 def mixed_prior(prior: Prior, points: int) -> Prior:
-    """A prior mixed as the noise is, so that each row keeps the prior's law.
+    """A prior that is mixed like the noise, so that each row keeps the prior's distribution.
 
     Args:
-      prior: `driver.uniform_prior`, which is mixed by way of normal quantiles, or a normal law with mean 0.
+      prior: `driver.uniform_prior`, which is mixed through normal quantiles, or a normal distribution with mean 0.
       points: the samples per path.
 
     Raises:
@@ -45,11 +45,11 @@ def mixed_prior(prior: Prior, points: int) -> Prior:
 def start(
     numbers: tf.Tensor, prior: Prior, shape: tuple[int, ...], *, run_seed: int, points: int
 ) -> tuple[tf.Tensor, tf.Tensor, Given]:
-    """The start of paths: point k of path p is row p * points + k; its ends are the samples 2 p and 2 p + 1.
+    """The start of paths: point k of path p is row p * points + k; the ends of path p are the samples 2 p and 2 p + 1.
 
     Args:
       numbers: int32 [B], the numbers of the rows; B is a multiple of `points`, and so is the first number.
-      prior: made by `mixed_prior` for as many points.
+      prior: made by `mixed_prior` for the same number of points.
       shape: the shape of one sample.
       run_seed: an integer in [0, 2^31).
       points: the samples per path, both ends included.
@@ -73,10 +73,10 @@ def _mixed_uniform(seeds: tf.Tensor, shape: random.Shape, points: int) -> tf.Ten
 
 
 def _mixed(z: tf.Tensor, points: int) -> tf.Tensor:
-    """cos(a_k) of the first row and sin(a_k) of the last, of each group of `points` rows."""
+    """cos(a_k) of the first row plus sin(a_k) of the last, for each group of `points` rows."""
     angles = np.linspace(0.0, math.pi / 2.0, points)
     cosines, sines = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
-    cosines[-1] = 0.0  # not 6e-17, and so the last row is the last sample's noise to the bit
+    cosines[-1] = 0.0  # not 6e-17: the last row must be bit-for-bit the last sample's noise
     grouped = tf.reshape(z, [-1, points, *z.shape[1:]])
     column = [1, points] + [1] * (len(z.shape) - 1)
     mixed = tf.reshape(cosines, column) * grouped[:, :1] + tf.reshape(sines, column) * grouped[:, -1:]
@@ -85,4 +85,4 @@ def _mixed(z: tf.Tensor, points: int) -> tf.Tensor:
 
 def _check(points: int) -> None:
     if points < 2:
-        raise ValueError(f"A path has 2 or more points, both ends included. Received: points={points}.")
+        raise ValueError(f"A path needs 2 or more points, both ends included. Received: points={points}.")

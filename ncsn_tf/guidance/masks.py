@@ -1,4 +1,4 @@
-"""Masks of what is known of an image, True where it is."""
+"""Masks of the known pixels of images: True where a pixel is known."""
 
 import math
 import pathlib
@@ -20,11 +20,11 @@ def make(name: str, shape: tuple[int, int, int], count: int, *, share: float = 0
 
     Args:
       name: one of `NAMES`. "random" keeps each pixel with probability `share`, in all its channels; "strokes" leaves
-        out three broken lines of random corners, a sixth of the image wide. Both differ from image to image.
+        out three polylines with random corners, a sixth of the image wide. Both differ from image to image.
       shape: (H, W, C) of an image.
-      count: how many masks.
-      share: which part of the pixels "random" keeps, within (0, 1).
-      run_seed: mask i depends on (run_seed, i) alone.
+      count: the number of masks.
+      share: the share of the pixels that "random" keeps, in (0, 1).
+      run_seed: mask i depends only on (run_seed, i).
 
     Returns:
       bool [count, H, W, 1].
@@ -34,9 +34,9 @@ def make(name: str, shape: tuple[int, int, int], count: int, *, share: float = 0
     """
     height, width, _ = shape
     if name not in NAMES:
-        raise ValueError(f"A mask is one of {', '.join(NAMES)}, or a picture. Received: {name!r}.")
+        raise ValueError(f"A mask must be one of {', '.join(NAMES)}, or a picture. Received: {name!r}.")
     if not 0.0 < share < 1.0:
-        raise ValueError(f"The share of known pixels lies within (0, 1). Received: {share}.")
+        raise ValueError(f"The share of known pixels must be in (0, 1). Received: {share}.")
     rows, columns = np.mgrid[:height, :width]
     fixed = {
         "left": columns < width // 2,
@@ -48,26 +48,25 @@ def make(name: str, shape: tuple[int, int, int], count: int, *, share: float = 0
     seeds = random.per_example(random.fold(random.seed(run_seed), random.Stream.MASK), tf.range(count))
     if name == "random":
         known = random.uniform(seeds, (height, width)).numpy() < share
-        known.reshape(count, -1)[:, 0] |= ~known.any(axis=(1, 2))  # a mask of nothing is no mask
+        known.reshape(count, -1)[:, 0] |= ~known.any(axis=(1, 2))  # a mask needs a known pixel
     elif name == "strokes":
         corners = random.uniform(seeds, (_STROKES, _CORNERS, 2)).numpy() * [height, width]
         known = np.stack([_distance_to_lines(rows, columns, lines) > min(height, width) / 12 for lines in corners])
     else:
         known = np.broadcast_to(fixed[name], (count, height, width))
     if known.all(axis=(1, 2)).any() or not known.any(axis=(1, 2)).all():
-        raise ValueError(f"Images {shape} are too small for the mask {name!r}: nothing, or all, would be known.")
+        raise ValueError(f"Images {shape} are too small for the mask {name!r}: no pixel, or every one, would be known.")
     return known[..., None]
 
 
 def read(path: str | pathlib.Path, shape: tuple[int, int, int], count: int) -> np.ndarray:
-    """A picture as the mask of every image: white is known, black is not.
+    """Reads a picture as the mask of every image: white is known, black is unknown.
 
     Returns:
       bool [count, H, W, 1].
 
     Raises:
-      ValueError: if it cannot be read, has another size than the images, is all white or all black, or has tones
-        between.
+      ValueError: if it cannot be read, has another size than the images, is all white or all black, or has grey pixels.
     """
     try:
         with Image.open(path) as picture:
@@ -75,12 +74,12 @@ def read(path: str | pathlib.Path, shape: tuple[int, int, int], count: int) -> n
     except (OSError, ValueError) as error:
         raise ValueError(f"The mask {path} cannot be read as a picture: {error}.") from error
     if values.shape != shape[:2]:
-        raise ValueError(f"The mask {path} is {values.shape}, (height, width), the images are {shape[:2]}.")
+        raise ValueError(f"A mask must have the (height, width) of the images, {shape[:2]}. {path} is {values.shape}.")
     between = np.sum((values > 31) & (values < 224))
     if between or values.min() == values.max() or (values > 127).all() or not (values > 127).any():
         raise ValueError(
-            f"A mask is white where the image is known and black elsewhere. {path} has {np.sum(values >= 224)} white, "
-            f"{np.sum(values <= 31)} black and {between} other pixels."
+            f"A mask must be white where the image is known, black elsewhere. {path} has {np.sum(values >= 224)} "
+            f"white, {np.sum(values <= 31)} black and {between} other pixels."
         )
     return np.broadcast_to(values > 127, (count, *values.shape))[..., None]
 
@@ -91,7 +90,7 @@ def _middle(coordinate: np.ndarray, size: int) -> np.ndarray:
 
 
 def _distance_to_lines(rows: np.ndarray, columns: np.ndarray, lines: np.ndarray) -> np.ndarray:
-    """How far the middle of each pixel is from the nearest of broken lines, [lines, corners, 2]; float [H, W]."""
+    """The distance of each pixel's centre from the nearest of the polylines, [lines, corners, 2]; float [H, W]."""
     pixels = np.stack([rows + 0.5, columns + 0.5], axis=-1)
     nearest = np.full(rows.shape, math.inf)
     for line in lines:

@@ -1,4 +1,4 @@
-"""How smooth the border is between what an image was given and what was made up."""
+"""A measure of the smoothness of the border between known and generated pixels."""
 
 import dataclasses
 
@@ -9,13 +9,13 @@ import numpy as np
 class Seams:
     """Mean absolute differences of neighbouring pixels, in units of the image's range.
 
-    Where a seam is invisible, `across` is to `across_original` as `inside` is to `inside_original`, and all are alike.
+    If a seam is invisible, across / across_original is about inside / inside_original.
 
     Attributes:
-      across: of pairs of which one pixel was known and one was not, in the completed images.
-      inside: of pairs of which neither was known.
-      across_original: of the pairs of `across`, in the original images.
-      inside_original: of the pairs of `inside`, in the original images.
+      across: the mean over pairs of a known and an unknown pixel, in the completed images.
+      inside: the mean over pairs of two unknown pixels, in the completed images.
+      across_original: the mean over the pairs of `across`, in the original images.
+      inside_original: the mean over the pairs of `inside`, in the original images.
     """
 
     across: float
@@ -25,7 +25,7 @@ class Seams:
 
 
 def measure(completed: np.ndarray, original: np.ndarray, known: np.ndarray) -> Seams:
-    """Compares the differences of neighbours across the border with those inside, and with the originals'.
+    """Measures the differences of neighbours across the border and inside, in completed and original images.
 
     Args:
       completed: floats [N, H, W, C].

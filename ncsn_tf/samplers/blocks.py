@@ -2,7 +2,7 @@
 
 Block k holds the rows [k b, (k + 1) b). A block is always computed as a whole and by one replica. Its bits therefore do
 not depend on the number of replicas, nor on where an earlier program was stopped; R replicas draw R blocks at a time.
-This is the one loop that pads a last batch and cuts it: all verbs, evaluation and training pictures draw through it.
+Only this module pads and cuts a last batch: all commands and the evaluation draw with it.
 """
 
 from collections.abc import Callable
@@ -46,11 +46,11 @@ class BlockSampler:
     Args:
       sampler: made for the same strategy.
       score_fn: the score function; its variables were created under the scope of the strategy.
-      start: where rows start. Row i must depend on i alone, never on the replica or on the other rows.
+      start: the start of the rows. Row i must depend only on i, never on the replica or on the other rows.
       block: the number of rows that a replica draws at a time.
       strategy: the strategy.
       workers: the number of processes of the strategy.
-      guidance: what the sampler follows besides the score.
+      guidance: the guidance of the sampler.
       end: applied to (x, given) at the end of a block, in its graph; None for nothing.
 
     Attributes:
@@ -110,9 +110,9 @@ class BlockSampler:
 
         Args:
           first_block: the number of the first block.
-          *arguments: handed to `start`.
+          *arguments: passed to `start`.
           on_frame: called with each frame of all rows; None to collect no frames.
-          **options: handed to the sampler.
+          **options: passed to the sampler.
 
         Returns:
           `x`, float32 [replicas * block, ...], and `evaluations`, int32 [replicas * block], in the order of the rows.
@@ -136,13 +136,13 @@ class BlockSampler:
         return {"x": x.numpy(), "evaluations": evaluations.numpy()}
 
     def starts(self, count: int, *arguments: tf.Tensor) -> np.ndarray:
-        """Where the first `count` rows start, float32 [count, ...]. Arguments as for `draw`."""
+        """The start of the first `count` rows, float32 [count, ...]. Arguments as for `draw`."""
         rounds = range(0, -(-count // self.block), self.replicas)
         begun = [self._start(tf.constant(first), *arguments)[1] for first in rounds]
         return np.concatenate([self._gather(x).numpy() for x in begun])[:count]
 
     def draw_rows(self, count: int, *arguments: tf.Tensor, **options: Any) -> dict[str, np.ndarray]:
-        """The first `count` rows; what the last blocks draw beyond them is cut off. Arguments as for `draw`."""
+        """Draws the first `count` rows; rows of the last blocks beyond them are dropped. Arguments as for `draw`."""
         rounds = range(0, -(-count // self.block), self.replicas)
         drawn = [self.draw(first, *arguments, **options) for first in rounds]
         return {name: np.concatenate([part[name] for part in drawn])[:count] for name in drawn[0]}

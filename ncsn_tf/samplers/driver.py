@@ -1,4 +1,4 @@
-"""The contracts of steps, guidance and samplers, and the one loop in which every fixed number of steps runs."""
+"""The contracts of steps, guidance and samplers, and the sampler that takes a fixed number of steps."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,19 +12,19 @@ from ncsn_tf.score import ScoreFunction
 from ncsn_tf.sde import SDE
 
 State = Any
-"""Nested tensors that a step hands to the next one; () for one-step methods."""
+"""Nested tensors that a step passes to the next one; () for one-step methods."""
 
 Given = tuple[tf.Tensor, ...]
-"""What guidance is given with each batch, [B, ...] each."""
+"""The tensors that guidance takes with each batch, [B, ...] each."""
 
 Finish = Callable[[ScoreFunction, SDE, tf.Tensor, tf.Tensor], tf.Tensor]
-"""finish(score_fn, sde, x, t) -> x, applied where the walk has arrived; `score.denoise` is one."""
+"""finish(score_fn, sde, x, t) -> x, applied at the end of a walk; `score.denoise` is one."""
 
 Prior = Callable[[tf.Tensor, random.Shape], tf.Tensor]
-"""prior(seeds [B, 2], shape) -> float32 [B, *shape], where a walk starts."""
+"""prior(seeds [B, 2], shape) -> float32 [B, *shape], the start of a walk."""
 
 _CACHED = 8
-"""How many pairs of score function and guidance a sampler keeps compiled."""
+"""The number of pairs of score function and guidance that a sampler keeps compiled."""
 
 
 class Step(Protocol):
@@ -43,9 +43,9 @@ class Step(Protocol):
           score_fn: the score function.
           x: [B, ...], at time t.
           t: [B].
-          t_next: [B], the time that the step arrives at; t itself for a method that does not move in time.
+          t_next: [B], the time at the end of the step; equal to t for a method that does not move in time.
           seeds: int32 [B, 2], the seeds of this step's noise.
-          state: what the step before returned.
+          state: the state that the previous step returned.
 
         Returns:
           (x, mean, state): x at time t_next, its mean before this step's noise, both [B, ...], and the new state.
@@ -60,7 +60,7 @@ class StepSeeds:
     Attributes:
       walk: int32 [B, 2], the seeds of the whole walk.
       step: int32 [B, 2], the seeds of this step.
-      level: int32 scalar, the same in all steps of one segment of the schedule, another in each segment.
+      level: int32 scalar, the same in all steps of one segment of the schedule, and different in each segment.
     """
 
     walk: tf.Tensor
@@ -77,14 +77,14 @@ class Guidance:
         Args:
           score_fn: the model's score function.
           sde: the SDE.
-          given: what this batch is guided by, [B, ...] each.
+          given: the tensors that guide this batch, [B, ...] each.
         """
         return score_fn
 
     def project(
         self, x: tf.Tensor, mean: tf.Tensor, t: tf.Tensor, seeds: StepSeeds, given: Given
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Changes x, [B, ...], and its mean after a step that arrived at time t, [B]; returns both."""
+        """Changes x, [B, ...], and its mean after a step to time t, [B]; returns both."""
         return x, mean
 
 
@@ -97,7 +97,7 @@ class Samples:
 
     Attributes:
       x: float32 [B, ...].
-      evaluations: int32 [B], evaluations of the score function that each sample took, counted.
+      evaluations: int32 [B], the counted evaluations of the score function per sample.
     """
 
     x: tf.Tensor
@@ -105,7 +105,7 @@ class Samples:
 
 
 class Sampler(Protocol):
-    """The contract of samplers; `FixedSteps` is one."""
+    """The contract of samplers, such as `FixedSteps`."""
 
     @property
     def segments(self) -> int:
@@ -121,7 +121,7 @@ class Sampler(Protocol):
         given: Given = (),
         on_frame: Callable[[int, Any], None] | None = None,
     ) -> Samples:
-        """Samples from x, [B, ...], with a seed per sample, int32 [B, 2]; see `FixedSteps`."""
+        """Draws samples, starting from x, [B, ...], with one seed per sample, int32 [B, 2]; see `FixedSteps`."""
         ...
 
 
@@ -153,12 +153,12 @@ class FixedSteps:
       sde: the SDE, for guidance and for `finish`.
       step: the method.
       rows: float32 [N, 2], the schedule: rows (t, t_next). A tensor may have an N that only its graph knows.
-      segments: the number of equal pieces of the schedule; a frame can be looked at after each. Guidance that keeps a
-        noise per level keeps one per segment.
-      finish: applied at the end, at the time of the last row's arrival, for instance `score.denoise`; None leaves x.
-      end_with_mean: whether the noise of the very last step is left out, as Song et al. 2021 do.
+      segments: the number of equal parts of the schedule; `on_frame` is called after each. Guidance that draws one
+        noise per level draws one per segment.
+      finish: applied at the end, at the last row's t_next, for instance `score.denoise`; None leaves x unchanged.
+      end_with_mean: whether the noise of the last step is omitted, as Song et al. 2021 do.
       jit_compile: whether XLA compiles the loop.
-      strategy: where to run; None for wherever the call is. With a strategy the sampler is called in cross-replica
+      strategy: the strategy to run on; None to run without one. With a strategy the sampler is called in cross-replica
         context, and `x`, `seeds` and `given` are distributed values, as are the results.
 
     Raises:
@@ -207,16 +207,16 @@ class FixedSteps:
         """Walks along the schedule.
 
         Args:
-          score_fn: the score function. It is compiled once: pass the same object again.
-          x: float32 [B, ...], where to start.
-          seeds: int32 [B, 2], a seed per sample; step k of sample b draws from (seeds[b], k) alone.
-          guidance: what the walk follows besides the score.
-          given: what the guidance is given, [B, ...] each.
-          on_frame: called after each segment with its number, from 1, and x; for calls outside of graphs.
-          span: the segments to walk, from the first to before the last; None for all. Steps are counted from the first.
+          score_fn: the score function. It is compiled once per object: pass the same object each time.
+          x: float32 [B, ...], the start.
+          seeds: int32 [B, 2], one seed per sample; step k of sample b draws only from (seeds[b], k).
+          guidance: the guidance of the walk.
+          given: the tensors for the guidance, [B, ...] each.
+          on_frame: called after each segment with its number, from 1, and x; only for calls outside of graphs.
+          span: (first, end), the segments to walk, without `end`; None for all. Steps are counted from `first`.
 
         Returns:
-          The samples, and the evaluations that each took.
+          The samples, and the number of evaluations per sample.
         """
         compiled = self._compiled(score_fn, guidance)
         first, last = span or (0, self.segments)
@@ -229,7 +229,7 @@ class FixedSteps:
             x, mean, state, evaluations = compiled.segment(
                 x, state, evaluations, tf.convert_to_tensor(part), seeds, tf.constant(done), given
             )
-            done += part.shape[0] or 0  # unknown of the only part of a schedule that a graph makes
+            done += part.shape[0] or 0  # unknown for a schedule that is made in a graph, which has a single part
             if on_frame is not None:
                 on_frame(number, x)
         end = mean if self._end_with_mean else x
@@ -280,7 +280,7 @@ class FixedSteps:
         guidance: Guidance,
         given: Given,
     ) -> tuple[tf.Tensor, tf.Tensor, State]:
-        """Takes a step per row of a part of the schedule that begins with a segment, at step number `first_step`."""
+        """Takes one step per row of a part of the schedule that begins with a segment, at step number `first_step`."""
         batch, steps = batch_size(x), tf.shape(rows)[0]
         per_segment = tf.shape(self._rows)[0] // self.segments
         guided = guidance.score(score_fn, self._sde, given)
@@ -289,7 +289,7 @@ class FixedSteps:
             t, t_next = tf.fill([batch], rows[k, 0]), tf.fill([batch], rows[k, 1])
             step_seeds = random.fold_each(seeds, random.Stream.SAMPLER_STEP, first_step + k)
             new_x, mean, state = self._step(guided, x, t, t_next, step_seeds, state)
-            # The bits of the first arrival in a segment tell segments apart, however finely a schedule is cut.
+            # The bits of a segment's first t_next identify the segment, whatever the number of its steps.
             level = tf.bitcast(rows[k // per_segment * per_segment, 1], tf.int32)
             new_x, mean = guidance.project(new_x, mean, t_next, StepSeeds(seeds, step_seeds, level), given)
             return k + 1, tf.ensure_shape(new_x, x.shape), tf.ensure_shape(mean, x.shape), state
@@ -299,11 +299,11 @@ class FixedSteps:
 
 
 def batch_size(x: tf.Tensor) -> int | tf.Tensor:
-    """The number of rows, as a number where it is known: a TPU's graph has no shapes that are unknown."""
+    """The number of rows, a Python integer if it is static: graphs for TPUs need static shapes."""
     rows = x.shape[0]
     return tf.shape(x)[0] if rows is None else rows
 
 
 def uniform_prior(seeds: tf.Tensor, shape: random.Shape) -> tf.Tensor:
-    """Uniform noise on [0, 1), from which the paper starts annealed Langevin dynamics; float32 [B, *shape]."""
+    """Uniform noise on [0, 1), the paper's start of annealed Langevin dynamics; float32 [B, *shape]."""
     return random.uniform(seeds, shape)

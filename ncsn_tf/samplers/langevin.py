@@ -18,12 +18,12 @@ class Langevin:
 
         x <- x + a/2 score(x, t) + sqrt(a) z,   a = step_size(t)
 
-    The time stays where it is; annealing is a grid of times run from noise to data, each with its own step size.
-    This is the paper's form: the official code runs x + a s + sqrt(2 a) z, so its step of 2e-5 is our 4e-5.
+    A step does not change the time; annealing takes steps at a grid of times from noise to data, each with its own step
+    size. This is the paper's form: the official code computes x + a s + sqrt(2 a) z, so its step of 2e-5 is 4e-5 here.
 
     Attributes:
       step_size: a(t), [B] for t of shape [B], in squared data units; see `constant` and `annealed`.
-      noise: draws z, `noise(seeds [B, 2], shape) -> [B, *shape]`, of a standard normal law in each row.
+      noise: draws z, `noise(seeds [B, 2], shape) -> [B, *shape]`, standard normal in each row.
     """
 
     step_size: Callable[[tf.Tensor], tf.Tensor]
@@ -36,7 +36,7 @@ class Langevin:
     def __call__(
         self, score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, t_next: tf.Tensor, seeds: tf.Tensor, state: tuple[()]
     ) -> tuple[tf.Tensor, tf.Tensor, tuple[()]]:
-        """One step at time t, whose perturbed density is sampled; `t_next` is not used. See `driver.Step`."""
+        """Takes one step at time t, towards the density perturbed to t; `t_next` is not used. See `driver.Step`."""
         del t_next
         size = expand(self.step_size(t), x)
         mean = x + 0.5 * size * score_fn(x, t)
@@ -61,7 +61,7 @@ def annealed(sde: SDE, epsilon: float | tf.Tensor, last_time: float = 0.0) -> Ca
     Args:
       sde: the SDE that gives sigma.
       epsilon: the step size at the last level, in squared data units: a number, or a float32 scalar of a graph.
-      last_time: the time of the last level, whose noise is sigma_L.
+      last_time: the time of the last level, whose sigma is sigma_L.
 
     Raises:
       ValueError: if a number is not positive and finite.

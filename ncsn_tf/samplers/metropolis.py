@@ -1,4 +1,4 @@
-"""Langevin dynamics with Metropolis's correction: exact at any step size, where the density itself is known."""
+"""Langevin dynamics with Metropolis's correction: exact at any step size, but it needs the density itself."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from ncsn_tf.score import ScoreFunction, expand
 class MetropolisLangevin:
     """Metropolis-adjusted Langevin dynamics, MALA (Roberts & Tweedie 1996).
 
-    Langevin dynamics' step is a proposal,
+    The step of Langevin dynamics is a proposal,
 
         y = x + a/2 score(x, t) + sqrt(a) z,   a = step_size(t),
 
@@ -21,9 +21,9 @@ class MetropolisLangevin:
 
         min(1, p_t(y) q(x | y) / (p_t(x) q(y | x)))
 
-    and else x stays exactly where it is. The stationary density is then p_t at every step size, and whatever the score
-    function: a wrong score costs acceptance, not correctness. Song & Ermon (2019, section 2.2) leave the correction
-    out, as its error is small for small steps, and a network gives no density to correct by.
+    and otherwise x is left unchanged. The stationary density is then p_t at every step size and for every score
+    function: a wrong score costs acceptance, not correctness. Song & Ermon (2019, section 2.2) omit the correction,
+    because the error is small for small steps; a score network does not give the density that it needs.
 
     The score and the density are each evaluated twice per step, at x and at y: a step keeps nothing for the next. A
     walk must start where the density is positive.
@@ -31,7 +31,7 @@ class MetropolisLangevin:
     Attributes:
       log_prob: (x [B, ...], t [B]) -> [B], log p_t(x) in nats up to a constant that may depend on t.
       step_size: a(t), [B] for t of shape [B], in squared data units, as for `langevin.Langevin`; see
-        `langevin.constant`. It may depend on nothing but t.
+        `langevin.constant`. It must depend only on t.
     """
 
     log_prob: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -44,12 +44,12 @@ class MetropolisLangevin:
     def __call__(
         self, score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, t_next: tf.Tensor, seeds: tf.Tensor, state: tuple[()]
     ) -> tuple[tf.Tensor, tf.Tensor, tuple[()]]:
-        """One step at time t, whose perturbed density is sampled; `t_next` is not used. See `driver.Step`.
+        """Takes one step at time t, towards the density perturbed to t; `t_next` is not used. See `driver.Step`.
 
         Where the proposal is rejected, x and its mean are both the old x.
 
         Raises:
-          ValueError: if `log_prob` does not give one value per example.
+          ValueError: if `log_prob` does not return one value per example.
         """
         del t_next
         size = expand(self.step_size(t), x)
@@ -58,7 +58,7 @@ class MetropolisLangevin:
         back = proposal + 0.5 * size * score_fn(proposal, t)
         log_ratio = self._log_prob(proposal, t) - self._log_prob(x, t)
         log_ratio += _log_density(x, back, size) - _log_density(proposal, mean, size)
-        # A ratio that is NaN, of a place without a density, compares as false: it is rejected.
+        # Where the density is not defined, the ratio is NaN, which compares as false: the proposal is rejected.
         accepted = tf.math.log(random.uniform(random.fold_each(seeds, random.Stream.ACCEPTANCE))) < log_ratio
         accepted = expand(accepted, x)
         return tf.where(accepted, proposal, x), tf.where(accepted, mean, x), state
@@ -67,7 +67,7 @@ class MetropolisLangevin:
         log_prob = self.log_prob(x, t)
         if log_prob.shape.rank != 1 or not log_prob.shape.is_compatible_with(x.shape[:1]):
             raise ValueError(
-                "log_prob must give one value per example, [B] for x of shape [B, ...]: sum over the other axes. "
+                "log_prob must return one value per example, [B] for x of shape [B, ...]: sum over the other axes. "
                 f"Received: {log_prob.shape} for x of shape {x.shape}."
             )
         return tf.cast(log_prob, x.dtype)

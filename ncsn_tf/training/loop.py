@@ -1,4 +1,4 @@
-"""A run from where it stands to its end: loops of steps, and what is due between them."""
+"""Trains a run from its current step to its end: loops of steps, and the tasks that are due between them."""
 
 import contextlib
 import dataclasses
@@ -17,7 +17,7 @@ MeasureHeldOut = Callable[[], tuple[float, np.ndarray]]
 """() -> the mean held-out loss per example, and that of each bin, [bins]."""
 
 DrawSamples = Callable[[Callable[[], None]], np.ndarray | None]
-"""(what to call from time to time) -> uint8 [N, H, W, C], or None where the samples diverged."""
+"""(a function to call after each noise level) -> uint8 [N, H, W, C], or None if the samples diverged."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,29 +69,29 @@ def fit(
     held_out_loss: MeasureHeldOut | None = None,
     draw_samples: DrawSamples | None = None,
 ) -> None:
-    """Trains from where the trainer stands to `cadence.steps`; every worker of a cluster calls it.
+    """Trains from the trainer's step to `cadence.steps`; every worker of a cluster calls it.
 
-    A checkpoint that is due comes first at its step: a kill during evaluation or sampling, which take long, then
-    costs no training. A run that resumes at a step at which they are due does them again.
+    A checkpoint is written before the other tasks of its step: a kill during evaluation or sampling, which take long,
+    then costs no training. A run that resumes at a step at which they are due repeats them.
 
     Args:
-      trainer: what is trained; restored from the run's newest checkpoint, if there is one.
-      batches: `batches(step)` gives the distributed training batches from that step on.
+      trainer: the trainer, restored from the run's newest checkpoint if there is one.
+      batches: `batches(step)` returns the distributed training batches from that step on.
       cadence: the run's length and intervals.
-      checkpoints: where the trainer is saved to.
-      record: where figures, grids and lines go.
-      probe: a few images on which weights prove themselves before they are saved; None to trust them.
-      held_out_loss: measures the loss on held-out examples; None for none.
-      draw_samples: makes a few samples from the averaged weights; None for none.
+      checkpoints: saves the trainer.
+      record: records curves, grids and lines of text.
+      probe: a few images on which the weights are checked before they are saved; None for no check.
+      held_out_loss: measures the loss on held-out examples; None to skip it.
+      draw_samples: draws a few samples with the averaged weights; None to skip it.
 
     Raises:
-      NonFiniteLossError: at the first loss that is not finite; the last checkpoint is left as it was.
-      CheckpointWriteError: if a checkpoint cannot be written; those before it are left as they were.
-      Preempted: once the trainer's `stop` was made, with the last step saved.
+      NonFiniteLossError: at the first loss that is not finite; the last checkpoint is unchanged.
+      CheckpointWriteError: if a checkpoint cannot be written; earlier checkpoints are unchanged.
+      Preempted: once the trainer's `stop` is made, with the last step saved.
     """
     step = trainer.step
     if step >= cadence.steps:
-        record.say(f"The run is complete: it stands at step {step} of {cadence.steps}.")
+        record.say(f"The run is complete: it is at step {step} of {cadence.steps}.")
         return
     record.say(f"Training from step {step} to {cadence.steps}.")
 
@@ -119,7 +119,7 @@ def fit(
             _unless_stopped(look)
         first, since_summary = True, None
         while step < cadence.steps:
-            # One step alone at first: what is wrong with the graph or the data shows before a long loop hides it.
+            # The first call takes one step, so that an error in the graph or the data appears before a long loop.
             stop = step + 1 if first else cadence.next_stop(step)
             result = trainer.run(iterator, stop - step)
             step, first = step + result.steps, False
@@ -136,6 +136,6 @@ def fit(
 
 
 def _unless_stopped(look: Callable[[], None]) -> None:
-    """Looks at the weights, unless a request to stop comes in between; the next step then honours it."""
+    """Evaluates and draws samples, unless a request to stop interrupts them; the next step then ends the training."""
     with contextlib.suppress(StopMade):
         look()

@@ -169,7 +169,7 @@ class LossScale:
         return [self.scale, self._finite_steps]
 
     def at_its_end(self) -> tf.Tensor:
-        """A bool scalar, true if the scale is 1, so that it cannot be the cause of a gradient that is not finite."""
+        """A bool scalar, true if the scale is 1 and so cannot be the cause of a gradient that is not finite."""
         return tf.convert_to_tensor(self.scale) <= _SMALLEST_SCALE
 
     def update(self, strategy: tf.distribute.Strategy, finite: tf.Tensor) -> None:

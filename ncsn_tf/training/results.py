@@ -1,4 +1,4 @@
-"""Figures of training steps."""
+"""The results of training steps: losses, norms and times."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class LoopResult:
-    """Figures of some steps; the sum of two results is that of their steps together.
+    """The results of some steps; the sum of two results is the result of their steps together.
 
     Attributes:
       steps: steps taken.
@@ -17,7 +17,7 @@ class LoopResult:
       norm_sum: the sum over the steps of the global gradient's Euclidean norm, before it is clipped.
       seconds: wall-clock time.
       skipped: steps whose gradient was not finite and was skipped, under a loss scale.
-      stopped: whether the loop ended because it was asked to.
+      stopped: whether the loop ended because of a request to stop.
     """
 
     steps: int

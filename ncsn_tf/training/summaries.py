@@ -16,7 +16,7 @@ from ncsn_tf.training.run_directory import RunDirectory
 
 
 class Summaries:
-    """Writes a run's figures to TensorBoard.
+    """Writes a run's curves and sample grids to TensorBoard.
 
     Args:
       directory: the folder of the event files.

@@ -30,7 +30,7 @@ _REMEDY = "A new run with a smaller optim.learning_rate, or with network.dtype=f
 
 
 class Trainer:
-    """Holds what training changes (weights, their average, the optimizer) and changes it.
+    """Trains a network: holds the state of training (weights, their average, the optimizer) and takes steps.
 
     All randomness of a step comes from (run seed, presentation number of the example), so a step is the same on any
     number of replicas, and a run that resumes from a checkpoint is bit-for-bit identical to an uninterrupted one.
@@ -38,15 +38,15 @@ class Trainer:
     Args:
       strategy: the distribution strategy under whose scope the networks were built.
       model: the model to train; its network is a built Keras model.
-      average_model: the same around a second network of the same architecture, for the moving average.
+      average_model: the same kind of model with a second network of the same architecture, for the moving average.
       draw: draws the times.
       objective: `objective(score_fn, x, t, z) -> [B]`, or with slices `v` as a fifth argument.
       optimizer: a `ReducedAdam`; a `SkippingAdam` with a loss scale.
       ema_decay: final decay of the moving average.
       run_seed: an integer in [0, 2^31).
       batch_size: the global batch, over all replicas.
-      accumulation: the number of parts into which a replica's batch is cut; their gradients are taken one after the
-        other, in the memory that one part needs, and summed. A divisor of a replica's batch.
+      accumulation: the number of parts into which a replica's batch is split; their gradients are computed one after
+        the other, with the memory of one part, and summed. Must be a divisor of a replica's batch.
       draw_slices: draws the slices of an objective that needs them; None for one that does not.
       loss_scale: for a float16 network; None for others.
       jit_compile: compile the step with XLA: all of it on one replica, the loss and its gradient on several.
@@ -55,7 +55,7 @@ class Trainer:
       stop: the request that `run` honours at the end of the running step.
 
     Raises:
-      ValueError: if the batch does not divide by the replicas, or a replica's batch by `accumulation`.
+      ValueError: if the batch is not a multiple of the replicas, or a replica's batch not one of `accumulation`.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Trainer:
 
     @property
     def state(self) -> dict[str, list[tf.Variable]]:
-        """All that training changes, by part: what a checkpoint holds."""
+        """The variables that training changes, by part: the contents of a checkpoint."""
         parts = {
             "network": [variable.value for variable in self.network.weights],
             "average": [variable.value for variable in self.average.weights],
@@ -166,7 +166,7 @@ class Trainer:
         return self._without_gaps(gradients), by_bin(losses, bins, self._num_bins)
 
     def _without_gaps(self, gradients: list) -> list:
-        """Raises if a variable has no gradient, unless the model has weights that change no score: theirs is zero."""
+        """Replaces missing gradients by zeros if the model may have free weights; otherwise raises ValueError."""
         variables = self.network.trainable_variables
         missing = [v.path for v, gradient in zip(variables, gradients, strict=True) if gradient is None]
         if missing and (len(missing) == len(variables) or not self.model.has_free_weights):
@@ -181,14 +181,14 @@ class Trainer:
         """A step; returns the losses by bin, the gradient's norm and the requests to stop, summed over all replicas."""
         gradients, sums = self._gradients(batch)
         context = tf.distribute.get_replica_context()
-        # One reduction for everything: a worker that is asked to stop tells the others so at no cost.
-        stop = tf.identity(stop)  # a copy on the replica's own device, which a reduction asks for
+        # One reduction for everything: a worker that is asked to stop tells the others at no extra cost.
+        stop = tf.identity(stop)  # a copy on the replica's own device, as a reduction requires
         gradients, sums, stop = context.all_reduce(tf.distribute.ReduceOp.SUM, [gradients, sums, stop])
         if self.loss_scale is not None:
             gradients = [gradient / self.loss_scale.scale for gradient in gradients]
         norm = tf.linalg.global_norm(gradients)
         if self.loss_scale is not None:
-            # `SkippingAdam` looks at each gradient alone; one that overflows takes the others along.
+            # `SkippingAdam` checks each gradient separately, but an overflow in one must skip all of them.
             finite = tf.math.is_finite(norm)
             gradients = [tf.where(finite, gradient, np.nan) for gradient in gradients]
         self.optimizer.apply(gradients, self.network.trainable_variables)
@@ -196,7 +196,7 @@ class Trainer:
 
     def _global_step(self, batch, stop):
         results = self.strategy.run(self._replica_step, args=(batch, stop))
-        # The replicas' results are equal: everything in them has been summed over all.
+        # The results of all replicas are equal: they have been summed over the replicas.
         sums, norm, stop = (self.strategy.experimental_local_results(result)[0] for result in results)
         self.ema.update(self.strategy, self.optimizer.iterations.value)
         goes_on = tf.math.is_finite(norm)
@@ -207,10 +207,10 @@ class Trainer:
 
     @tf.function(autograph=False)
     def _loop(self, iterator, steps: tf.Tensor):
-        """Runs steps until `steps` are done, one is not finite, or a stop is asked for.
+        """Takes steps until `steps` are done, a step is not finite, or a stop is requested.
 
-        Returns the steps done, the last loss and gradient norm, whether training may continue from it, the sums over
-        all of the losses and examples by bin and of the norms, the number of norms that are not finite, and the stop.
+        Returns the number of steps, the last loss and gradient norm, whether training may continue from it, the sums of
+        the losses and examples by bin and of the norms, the number of norms that are not finite, and the stop.
         """
         alone, request = place(self.strategy)[1] == 1, self.stop.variable
 
@@ -225,8 +225,8 @@ class Trainer:
             return done + 1, tf.stack([loss, norm]), good, sums + step_sums, norms, skipped, stop
 
         def goes_on(done, last, good, sums, norms, skipped, stop):
-            # Workers must agree on the step, so they go by what the step itself has summed; one process looks when the
-            # step is done. The dependency keeps the look from running ahead of the step.
+            # Workers must agree on the step, so they use the request that the step has summed; a single process reads
+            # its own request after the step. The control dependency keeps the read from running before the step.
             if alone:
                 with tf.control_dependencies([last]):
                     stop = request.read_value()
@@ -241,22 +241,22 @@ class Trainer:
         return *results, stop
 
     def run(self, iterator, steps: int) -> LoopResult:
-        """Takes steps, at most `steps` of them.
+        """Takes at most `steps` steps.
 
-        Once `stop` is made, the running step is the last; in a cluster of workers, the one after it, since all must
-        agree on it.
+        Once `stop` is made, the running step is the last; in a cluster of workers, the step after it is, because all
+        must agree on it.
 
         Args:
-          iterator: of the distributed training batches, standing at this trainer's step.
-          steps: how many to take; any number runs the same graph.
+          iterator: an iterator of the distributed training batches, positioned at this trainer's step.
+          steps: the number of steps; any number runs the same graph.
 
         Returns:
-          The loop's figures; in a cluster, those of all workers.
+          The loop's results; in a cluster, those of all workers.
 
         Raises:
-          NonFiniteLossError: at the first loss or gradient that is not finite, naming the step; with a loss scale, at
-            the first such gradient that the scale is not to blame for. The weights in memory are worthless then; those
-            of the last checkpoint are not.
+          NonFiniteLossError: at the first loss or gradient that is not finite, with the number of the step; with a loss
+            scale, at the first such gradient that is not due to the scale. The weights in memory are then unusable, but
+            those of the last checkpoint are intact.
         """
         begun = time.perf_counter()
         with repeatable_gradients():
@@ -275,7 +275,7 @@ class Trainer:
     def check_weights(self, batch) -> None:
         """Raises NonFiniteLossError if the raw weights give a loss that is not finite.
 
-        A step is known to have been good only once its weights have been used; a checkpoint should not come before.
+        A bad step is detected only when its weights are used, so they are used before they are saved.
 
         Args:
           batch: a few images, `image` [B, H, W, C] and `example` [B].
@@ -283,7 +283,7 @@ class Trainer:
         with repeatable_gradients():
             loss = float(self._probe(batch))
         if not np.isfinite(loss):
-            raise NonFiniteLossError(f"Step {self.step} left weights whose loss is {loss}. {_REMEDY}")
+            raise NonFiniteLossError(f"After step {self.step}, the weights have the loss {loss}. {_REMEDY}")
 
     @tf.function(autograph=False)
     def _probe(self, batch):
@@ -306,7 +306,7 @@ class Trainer:
         Args:
           batches: distributed batches of `image`, `example` and `weight`, as `data.pipeline.evaluation_batches` makes
             them.
-          number: how many batches to take.
+          number: the number of batches to take.
 
         Returns:
           The mean loss per example and, float [bins], the mean of each bin (NaN where a bin had none).
@@ -318,16 +318,16 @@ class Trainer:
 
 
 def check_division(replicas: int, batch_size: int, accumulation: int) -> None:
-    """Raises ValueError unless a batch divides by the replicas, and a replica's share by the parts it is taken in."""
+    """Raises ValueError unless a batch is divisible by the replicas, and a replica's share by `accumulation`."""
     if batch_size < 1 or batch_size % replicas:
         raise ValueError(
-            f"A batch of {batch_size} does not divide by {replicas} replicas. Give training.batch_size a multiple of "
-            f"{replicas}."
+            f"A batch of {batch_size} cannot be divided among {replicas} replicas. Set training.batch_size to a "
+            f"multiple of {replicas}."
         )
     share = batch_size // replicas
     if accumulation < 1 or share % accumulation:
         raise ValueError(
-            f"Each of {replicas} replicas takes {share} of a batch of {batch_size}, which does not divide into "
-            f"training.accumulation={accumulation} parts. Give one of "
+            f"Each of {replicas} replicas takes {share} examples of a batch of {batch_size}, which cannot be divided "
+            f"into training.accumulation={accumulation} parts. Set it to one of "
             f"{[n for n in range(1, share + 1) if share % n == 0][:12]}."
         )

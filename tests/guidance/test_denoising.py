@@ -1,4 +1,4 @@
-"""Denoising against the Gaussian posterior in closed form."""
+"""Denoising, checked against the Gaussian posterior in closed form."""
 
 import numpy as np
 import tensorflow as tf
@@ -68,7 +68,7 @@ def test_annealing_starts_at_the_level_of_the_noise():
     assert not np.array_equal(annealed, noisy)
 
 
-def test_all_levels_are_walked_by_one_trace():
+def test_one_trace_serves_all_levels():
     traces = []
 
     def counting(x, t):

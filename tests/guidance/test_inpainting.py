@@ -1,4 +1,4 @@
-"""Inpainting against the conditional Gaussian in closed form; known pixels stay; rows are independent."""
+"""Inpainting, checked against the conditional Gaussian in closed form; known pixels stay; rows are independent."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def complete(
 
 
 @pytest.mark.parametrize("reference", inpainting.REFERENCES)
-def test_unknown_pixels_follow_their_conditional_law(reference):
+def test_unknown_pixels_follow_their_conditional_distribution(reference):
     """Mean and variance of x_2 | x_1 under Langevin steps of this size, for one y per level and for one per step."""
     given, count, sigma = 0.9, 6000, 0.15
     images = np.full([1, 1, 2, 1], given, np.float32)
@@ -79,7 +79,7 @@ def test_unknown_pixels_follow_their_conditional_law(reference):
 
 
 @pytest.mark.parametrize("reference", inpainting.REFERENCES)
-def test_known_pixels_walk_under_the_noise_of_the_level_and_come_back_exactly(reference):
+def test_known_pixels_have_the_noise_of_the_level_and_are_returned_exactly(reference):
     images = np.random.default_rng(0).random([400, 4, 4, 3], np.float32)
     known = np.zeros([400, 4, 4, 1], bool)
     known[:, :, :2] = True
@@ -100,7 +100,7 @@ def test_known_pixels_walk_under_the_noise_of_the_level_and_come_back_exactly(re
 
 @pytest.mark.parametrize("moving", [False, True])
 @pytest.mark.parametrize(("reference", "alike"), [("level", True), ("step", False)])
-def test_one_noisy_reference_lasts_a_level_or_a_step(reference, alike, moving):
+def test_a_noisy_reference_is_drawn_once_per_level_or_per_step(reference, alike, moving):
     """Also on a schedule whose time moves within a level: there z stays and sigma changes."""
     grid = times.uniform(5)
     rows = times.pairs(grid) if moving else times.repeat_times(TIMES[-2:], 2)
@@ -125,7 +125,7 @@ def test_one_noisy_reference_lasts_a_level_or_a_step(reference, alike, moving):
     assert not same(noises[1], noises[2]) and not np.isclose(noises[0][0], noises[0][1])
 
 
-def test_a_completion_depends_on_seed_image_and_its_number_alone():
+def test_a_completion_depends_only_on_seed_image_and_its_number():
     images = np.random.default_rng(1).random([3, 1, 2, 1], np.float32)
     known = np.repeat(KNOWN, 3, 0)
     made = sampler(steps=3)
@@ -145,7 +145,7 @@ def test_a_completion_depends_on_seed_image_and_its_number_alone():
     np.testing.assert_array_equal(complete(made, hidden, known, completions=2), whole)
 
 
-def test_it_ends_with_a_denoising_step_where_the_sampler_does():
+def test_inpainting_ends_with_a_denoising_step_if_the_sampler_does():
     images = np.full([1, 1, 2, 1], 0.5, np.float32)
     seeds, x, given = inpainting.start(tf.range(1), images, KNOWN, driver.uniform_prior, run_seed=0, completions=1)
     samples = sampler(steps=2, finish=score.denoise)(pair_score, x, seeds, inpainting.Inpainting(SDE), given)
@@ -161,8 +161,8 @@ HALF[:, :2] = True
 @pytest.mark.parametrize(
     ("images", "known", "message"),
     [
-        (IMAGES[:0], HALF[:0], "Images are floats"),
-        (IMAGES[0], HALF[0], "Images are floats"),
+        (IMAGES[:0], HALF[:0], "Images must be floats"),
+        (IMAGES[0], HALF[0], "Images must be floats"),
         ((IMAGES * 255).astype(np.uint8), HALF, "uint8"),
         (IMAGES * 255, HALF, "127.5"),
         (IMAGES - 1.0, HALF, "-0.5"),

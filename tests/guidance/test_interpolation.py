@@ -1,4 +1,4 @@
-"""Interpolation: its ends are samples, its points have the law of samples, neighbours are near."""
+"""Interpolation: its ends are samples, its points are distributed like samples, and neighbours are near."""
 
 import numpy as np
 import pytest

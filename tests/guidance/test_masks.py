@@ -1,4 +1,4 @@
-"""Masks: the shapes that their names say, independent rows, and pictures as masks."""
+"""Masks: the known part in their name, independent rows, and pictures as masks."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from ncsn_tf.guidance import masks
         ("centre", ["####", "#..#", "#..#", "####"]),
     ],
 )
-def test_fixed_masks_know_what_they_say(name, rows):
+def test_fixed_masks_know_the_part_in_their_name(name, rows):
     expected = np.array([[character == "#" for character in row] for row in rows])
     made = masks.make(name, (4, 4, 3), 2)
     assert made.shape == (2, 4, 4, 1) and made.dtype == bool
@@ -46,7 +46,7 @@ def test_strokes_cross_every_image_and_leave_most_of_it():
     assert len({mask.tobytes() for mask in made}) == 40
 
 
-def test_a_stroke_is_as_wide_as_it_says():
+def test_a_stroke_has_its_documented_width():
     rows, columns = np.mgrid[:9, :9]
     distance = masks._distance_to_lines(rows, columns, np.array([[[0.0, 4.5], [9.0, 4.5]]]))
     np.testing.assert_allclose(distance, np.abs(columns + 0.5 - 4.5), atol=1e-12)
@@ -57,7 +57,7 @@ def test_a_picture_is_a_mask(tmp_path):
     values[:, :2] = 255
     Image.fromarray(values).save(tmp_path / "mask.png")
     np.testing.assert_array_equal(masks.read(tmp_path / "mask.png", (4, 6, 3), 3)[2, ..., 0], values == 255)
-    with pytest.raises(ValueError, match=r"\(4, 6\).*\(6, 4\)"):
+    with pytest.raises(ValueError, match=r"\(6, 4\).*\(4, 6\)"):
         masks.read(tmp_path / "mask.png", (6, 4, 3), 3)
     for name, wrong in (("grey", 128), ("white", 255), ("black", 0)):
         Image.fromarray(np.full((4, 6), wrong, np.uint8)).save(tmp_path / f"{name}.png")
@@ -69,7 +69,7 @@ def test_a_picture_is_a_mask(tmp_path):
             masks.read(tmp_path / name, (4, 6, 3), 3)
 
 
-def test_mistakes_are_named():
+def test_invalid_masks_are_refused():
     with pytest.raises(ValueError, match="one of left"):
         masks.make("half", (4, 4, 1), 1)
     for share in (0.0, 1.0, np.nan):

@@ -49,7 +49,7 @@ def test_samples_do_not_depend_on_batch_size_segments_or_xla():
         np.testing.assert_allclose(others, reference, atol=5e-6)
 
 
-def test_the_loop_is_the_steps_one_after_another():
+def test_the_loop_equals_its_steps_in_sequence():
     x, seeds = tf.ones([2, *SHAPE]), seeds_of(2)
     by_loop = driver.FixedSteps(SDE, STEP, ROWS, segments=2)(score_fn, x, seeds).x
     for k, (t, t_next) in enumerate(ROWS):
@@ -113,7 +113,7 @@ def test_evaluations_are_counted():
         assert executed
 
 
-def test_finish_is_applied_where_the_walk_arrives():
+def test_finish_is_applied_at_the_end_of_the_walk():
     """On a moving schedule too: at t_next of the last row, and of the last row of a span."""
 
     class Stay(langevin.Langevin):
@@ -144,7 +144,7 @@ def test_frames_come_after_each_segment_and_the_last_is_the_result():
     np.testing.assert_array_equal(frames[-1][1], result)
 
 
-def test_a_span_walks_its_segments_alone():
+def test_a_span_walks_only_its_segments():
     sampler = driver.FixedSteps(SDE, STEP, ROWS, segments=4)
     part = driver.FixedSteps(SDE, STEP, ROWS[5:15], segments=2)
     np.testing.assert_allclose(draw(sampler, span=(1, 3)), draw(part), atol=1e-6)
@@ -190,7 +190,7 @@ def test_guidance_changes_the_score_and_projects_after_each_step():
     np.testing.assert_allclose(difference, tf.fill(x.shape, 0.5 * 4e-5 * 1e4 * 3.0), rtol=1e-4)
 
 
-def test_the_level_of_a_step_is_its_segment_also_where_the_time_moves():
+def test_the_level_of_a_step_is_its_segment_even_if_the_time_moves():
     seen = []
 
     class Levels(driver.Guidance):
@@ -225,6 +225,6 @@ def test_a_users_own_sde_is_sampled():
 
 
 @pytest.mark.parametrize(("rows", "segments"), [(ROWS, 3), (ROWS, 0), (ROWS[:, 0], 1), (ROWS[:0], 1)])
-def test_schedules_that_do_not_divide_are_refused(rows, segments):
+def test_indivisible_schedules_are_refused(rows, segments):
     with pytest.raises(ValueError, match=f"segments={segments}"):
         driver.FixedSteps(SDE, STEP, rows, segments=segments)

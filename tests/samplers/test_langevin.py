@@ -1,4 +1,4 @@
-"""Langevin dynamics: each step exactly, the stationary law exactly, and the paper's mixture."""
+"""Langevin dynamics: each step and the stationary distribution exactly, and the paper's mixture."""
 
 import numpy as np
 import pytest

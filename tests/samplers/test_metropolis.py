@@ -1,4 +1,4 @@
-"""Metropolis-adjusted Langevin: each decision against NumPy, the stationary law against closed forms and quadrature."""
+"""Metropolis-adjusted Langevin: decisions checked against NumPy, stationary moments by closed forms and quadrature."""
 
 import math
 
@@ -75,7 +75,7 @@ def log_ratio(log_prob, score, x, y, a):
 
 
 @pytest.mark.parametrize("shape, least, most", [((2,), 0.2, 1.7), ((2, 3, 2), 0.05, 0.5)])
-def test_every_decision_is_numpys(shape, least, most):
+def test_every_acceptance_agrees_with_numpy(shape, least, most):
     """The same noise and the same uniform number, drawn by the step and read off it, in NumPy's hands.
 
     The step sizes differ by example.
@@ -107,7 +107,7 @@ def test_every_decision_is_numpys(shape, least, most):
     np.testing.assert_array_equal(mean[stayed], x[stayed])
 
 
-def test_acceptance_rate_is_the_quadratures():
+def test_acceptance_rate_agrees_with_quadrature():
     """In one dimension, started from the stationary N(0, 1) itself."""
     a = 1.8
 
@@ -131,7 +131,7 @@ def run(step, score_fn, x, steps, time=0.0):
     return sampler(score_fn, x, rows(COUNT, 7)).x.numpy().astype(np.float64)
 
 
-def test_the_correction_takes_away_plain_langevins_bias():
+def test_the_correction_removes_the_bias_of_plain_langevin():
     """On N(m, v) plain Langevin's stationary variance is v / (1 - a / (4 v)); here, at a = 1.5 v, 1.6 v."""
     time, sigma = 0.5, 0.1
     v = float(DATA.variance(sigma))
@@ -149,7 +149,7 @@ def test_the_correction_takes_away_plain_langevins_bias():
     assert abs(np.corrcoef(adjusted[:, 0], adjusted[:, 1])[0, 1]) < 4 / math.sqrt(COUNT)
 
 
-def test_quartic_density_has_the_quadratures_moments():
+def test_moments_of_a_quartic_density_agree_with_quadrature():
     """An unnormalised density that is not Gaussian; E x^4 = 1 by parts, E x^2 = 2 Gamma(3/4) / Gamma(1/4)."""
     step = metropolis.MetropolisLangevin(quartic_log_prob, langevin.constant(0.8))
     x = run(step, quartic_score, tf.zeros([COUNT, 2]), 80)[:, 1]
@@ -169,7 +169,7 @@ def test_quartic_density_has_the_quadratures_moments():
 
 
 @pytest.mark.parametrize("right_score", [True, False])
-def test_the_density_stays_and_pairs_are_exchangeable_whatever_the_score(right_score):
+def test_the_density_is_stationary_and_pairs_are_exchangeable_for_any_score(right_score):
     """From exact draws of an uneven mixture: the law of (x, y) is that of (y, x), which is detailed balance."""
     sde = VE(sigma_max=2.0, sigma_min=0.2)
     mixture = toy.Mixture(np.array([0.3, 0.7]), np.array([[-1.0, 0.0], [1.0, 0.5]]), np.array([0.4, 0.9]))
@@ -193,7 +193,7 @@ def test_the_density_stays_and_pairs_are_exchangeable_whatever_the_score(right_s
         assert abs(difference.mean()) < 4 * difference.std() / math.sqrt(COUNT)
 
 
-def test_a_draw_depends_on_its_own_seed_alone_however_it_is_run():
+def test_a_draw_depends_only_on_its_own_seed_however_it_is_run():
     step = metropolis.MetropolisLangevin(gaussian_log_prob, langevin.constant(0.2))
     score_fn, t = DATA.score_fn(sigma_of), tf.linspace(0.0, 0.5, 6)
     x, step_seeds = random.normal(rows(6, 3), (2,)), rows(6, 4)
@@ -227,7 +227,7 @@ def test_evaluations_are_counted_with_both_ends_of_a_step():
         assert len(calls) == 10
 
 
-def test_impossible_places_are_never_entered():
+def test_points_of_zero_density_are_never_entered():
     """A proposal of density zero, or of no density at all, is rejected, whatever its score."""
     t, x = tf.zeros(50), tf.zeros([50, 2])
     for nowhere in (-math.inf, math.nan):

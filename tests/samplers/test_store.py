@@ -54,7 +54,7 @@ def archive(folder):
 
 
 @pytest.mark.parametrize("count", [1, 4, 6, 8, 11])
-def test_any_number_of_rows_begins_with_those_of_a_smaller_one(one, two, expected, tmp_path, count):
+def test_a_longer_request_begins_with_the_rows_of_a_shorter_one(one, two, expected, tmp_path, count):
     for name, blocks in (("one", one), ("two", two)):
         pixels = drawn(blocks, SampleStore(tmp_path / name, KEY, SHAPE), count)
         np.testing.assert_array_equal(pixels, pipeline.to_uint8(expected[:count]))
@@ -64,7 +64,7 @@ def test_any_number_of_rows_begins_with_those_of_a_smaller_one(one, two, expecte
         assert {path.name for path in (tmp_path / name).iterdir()} == {"samples.npz", "samples.json"}
 
 
-def test_rows_are_kept_as_floats_where_that_is_asked(one, two, expected, tmp_path):
+def test_rows_are_kept_as_floats_on_request(one, two, expected, tmp_path):
     for name, blocks in (("one", one), ("two", two)):
         for count in (6, 11):  # the second continues from the first
             pixels = drawn(blocks, SampleStore(tmp_path / name, KEY, SHAPE, floats=True), count)
@@ -133,7 +133,7 @@ def test_a_kill_at_any_write_costs_a_block_at_most_and_changes_nothing(
     assert kills > 0 and whole, "no kill ever met the store, or the store never finished"
 
 
-def test_a_torn_tail_is_cut_off_and_damage_is_drawn_again(one, expected, tmp_path):
+def test_incomplete_rows_are_cut_off_and_damaged_rows_are_drawn_again(one, expected, tmp_path):
     expected = pipeline.to_uint8(expected[:8])
     store = SampleStore(tmp_path, KEY, SHAPE)
     fill(one, store, 0, 4, quantise)
@@ -155,7 +155,7 @@ def test_a_torn_tail_is_cut_off_and_damage_is_drawn_again(one, expected, tmp_pat
         assert SampleStore(tmp_path, KEY, SHAPE).done == 0
 
 
-def test_damage_to_the_floats_alone_is_noticed(one, tmp_path):
+def test_damage_to_the_floats_alone_is_detected(one, tmp_path):
     fill(one, SampleStore(tmp_path, KEY, SHAPE, floats=True), 0, 4, quantise)
     raw = tmp_path / "samples_float.raw"
     content = bytearray(raw.read_bytes())
@@ -203,7 +203,7 @@ def test_a_kill_while_rows_are_added_leaves_those_that_were_complete(one, tmp_pa
     np.testing.assert_array_equal(drawn(one, store, 11)[:8], expected)
 
 
-def test_two_programs_in_one_folder_are_noticed(one, tmp_path):
+def test_two_programs_in_one_folder_are_detected(one, tmp_path):
     first, second = SampleStore(tmp_path, KEY, SHAPE), SampleStore(tmp_path, KEY, SHAPE)
     for start in (0, 4):
         for store in (first, second):
@@ -252,7 +252,7 @@ def test_evaluations_are_added_up_row_by_row(tmp_path):
     assert SampleStore(tmp_path / "empty", KEY, (5,)).evaluations_per_row == 0
 
 
-def test_values_out_of_range_are_counted_over_a_kill(one, expected, tmp_path):
+def test_values_out_of_range_are_counted_across_a_kill(one, expected, tmp_path):
     fill(one, SampleStore(tmp_path, KEY, SHAPE), 0, 4, quantise)
     store = SampleStore(tmp_path, KEY, SHAPE)
     fill(one, store, 4, 8, quantise)
@@ -268,7 +268,7 @@ def test_rows_of_another_shape_or_dtype_are_refused(tmp_path):
     assert store.done == 0 and not list(tmp_path.iterdir())
 
 
-def test_the_journal_is_plain(one, tmp_path):
+def test_the_journal_holds_plain_values(one, tmp_path):
     drawn(one, SampleStore(tmp_path, KEY, SHAPE), 4)
     content = json.loads((tmp_path / "samples.json").read_text())
     assert content["sampling_key"] == KEY and content["done"] == 4 and content["total_evaluations"] == 48

@@ -285,7 +285,7 @@ def test_exported_files_are_checked_on_load(path, tmp_path):
     with pytest.raises(ExportError, match="another release"):
         export.load(copy)
     for nothing in (tmp_path / "none", tmp_path / "7" / "variables"):
-        with pytest.raises(ExportError, match="no export"):
+        with pytest.raises(ExportError, match="not written by launch.export"):
             export.load(nothing)
 
 

@@ -159,7 +159,7 @@ def test_damaged_checkpoints_do_not_displace_good_ones(tmp_path):
     assert checkpoints.find(tmp_path).endswith("checkpoint-0")
 
 
-def test_a_run_with_damaged_checkpoints_alone_does_not_start_again(tmp_path):
+def test_a_run_with_only_damaged_checkpoints_does_not_start_again(tmp_path):
     for path in saved_twice(tmp_path)[0].parent.glob("*.data-*"):
         path.write_bytes(b"")
     with pytest.raises(CheckpointError, match="checkpoint-1 is damaged.*checkpoint-0 is damaged.*No other is left"):

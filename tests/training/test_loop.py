@@ -65,7 +65,7 @@ def test_impossible_cadences_are_refused(changes):
         cadence(**changes)
 
 
-def test_a_run_leaves_what_it_promises_and_goes_on(tmp_path):
+def test_a_run_writes_its_files_and_resumes(tmp_path):
     lines = []
     trainer = make()
     directory = fit(tmp_path, trainer, lines)
@@ -94,7 +94,7 @@ def test_a_run_leaves_what_it_promises_and_goes_on(tmp_path):
     assert len(json.loads((tmp_path / "environment.json").read_text())) == 3
 
 
-def test_a_directory_of_another_configuration_is_refused_by_its_differences(tmp_path):
+def test_a_directory_of_another_configuration_is_refused_with_the_differences(tmp_path):
     opened(tmp_path, {**CONFIG, "optim": {"learning_rate": 0.5}})
     directory = opened(tmp_path)  # nothing is trained yet, so the configuration may still be corrected
     directory.checkpoints.mkdir()
@@ -129,7 +129,7 @@ def test_weights_that_give_no_finite_loss_are_not_saved(tmp_path):
     fresh.check_weights(probe)
 
 
-def test_what_is_no_run_directory_is_said(tmp_path):
+def test_a_folder_that_is_not_a_run_directory_is_reported(tmp_path):
     with pytest.raises(RunDirectoryError, match="config.json"):
         RunDirectory(tmp_path).config()
     (tmp_path / "config.json").write_text("{")
@@ -137,7 +137,7 @@ def test_what_is_no_run_directory_is_said(tmp_path):
         RunDirectory(tmp_path).config()
 
 
-def test_a_run_that_is_asked_to_stop_saves_its_step_and_goes_on(tmp_path):
+def test_a_run_that_is_asked_to_stop_saves_its_step_and_resumes(tmp_path):
     trainer, lines = make(), []
     run, asked = trainer.run, []
 
@@ -156,9 +156,9 @@ def test_a_run_that_is_asked_to_stop_saves_its_step_and_goes_on(tmp_path):
     assert "from step 3 to 4" in lines[-1]
 
 
-def test_drawing_samples_gives_way_to_a_request_to_stop(tmp_path):
-    """It comes while samples are drawn: no more are, one step is taken and saved, and the run ends. What was missed is
-    done when the run goes on from the step that it was due at."""
+def test_a_request_to_stop_interrupts_drawing_samples(tmp_path):
+    """A request during sampling ends the sampling; one more step is taken and saved, and the run ends. Sampling is
+    repeated when the run resumes from the step at which it was due."""
     trainer, drawn = make(), []
 
     def draw(between_levels):
@@ -179,7 +179,7 @@ def test_drawing_samples_gives_way_to_a_request_to_stop(tmp_path):
     assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["step_00000002.png", "step_00000004.png"]
 
 
-def test_a_directory_is_one_jobs_at_a_time(tmp_path):
+def test_a_directory_belongs_to_one_job_at_a_time(tmp_path):
     directory = RunDirectory(tmp_path / "new")
     with directory.locked(), pytest.raises(RunDirectoryError, match=r"Another job trains in .*process \d+ on .* since"):
         with RunDirectory(tmp_path / "new").locked():

@@ -64,7 +64,7 @@ def test_two_replicas_train_as_one(reference, jit_compile):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-3, atol=1e-5)
 
 
-def test_xla_trains_as_the_plain_graph(reference):
+def test_xla_trains_like_the_plain_graph(reference):
     results = run(make(jit_compile=True), 6)
     for ours, theirs in zip(results, reference[1], strict=True):
         assert ours.loss == pytest.approx(theirs.loss, rel=1e-4)
@@ -104,7 +104,7 @@ def test_an_energy_trains_through_the_adapter():
 
 
 def test_weights_without_a_gradient_are_refused():
-    """What a missing second-order gradient looks like from outside must not train in silence."""
+    """A loss without a gradient, as an op without a second-order gradient gives it, must not train silently."""
     blocked = make(objective=lambda f, x, t, z: tf.stop_gradient(objectives.annealed_denoising(f, SDE, x, t, z)))
     with pytest.raises(ValueError, match="no gradient in .*kernel"):
         run(blocked, 1)
@@ -143,7 +143,7 @@ def test_an_impossible_decay_is_refused(decay):
         make(decay=decay)
 
 
-def test_the_first_loss_that_is_not_finite_stops_the_loop_and_is_named():
+def test_the_first_loss_that_is_not_finite_stops_the_loop_and_is_reported():
     def poisoned(score_fn, x, t, z):
         losses = objectives.annealed_denoising(score_fn, SDE, x, t, z)
         return losses / tf.cast(trainer.optimizer.iterations.value != 3, tf.float32)
@@ -159,7 +159,7 @@ def held_out(trainer, batch_size):
     return trainer.held_out_loss(iter(batches), int(batches.cardinality()))
 
 
-def test_held_out_loss_weighs_examples_and_repeats():
+def test_held_out_loss_weights_examples_and_is_repeatable():
     trainer = make()
     loss, by_bin = held_out(trainer, 16)
     again, _ = held_out(trainer, 40)
@@ -198,10 +198,10 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(reference, parts, re
 @pytest.mark.parametrize(
     "options, said", [({"accumulation": 3}, r"accumulation=3.*\[1, 2, 4, 8\]"), ({"batch_size": 0}, "batch of 0")]
 )
-def test_batches_that_do_not_divide_are_refused(options, said):
+def test_indivisible_batches_are_refused(options, said):
     with pytest.raises(ValueError, match=said):
         make(**options)
-    with pytest.raises(ValueError, match="batch of 7 does not divide by 2 replicas"):
+    with pytest.raises(ValueError, match="batch of 7 cannot be divided among 2 replicas"):
         make(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), batch_size=7)
 
 
@@ -237,7 +237,7 @@ def test_a_power_of_two_scales_the_loss_and_changes_nothing(reference, replicas,
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_a_step_that_overflows_is_passed_over_and_halves_the_scale(replicas):
+def test_a_step_that_overflows_is_skipped_and_halves_the_scale(replicas):
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if replicas == 2 else None
     trainer = scaled(strategy, initial=2.0**24)
 
@@ -256,7 +256,7 @@ def test_a_step_that_overflows_is_passed_over_and_halves_the_scale(replicas):
     assert not np.array_equal(trainer.network.get_weights()[0], before[0])
 
 
-def test_one_gradient_that_overflows_takes_the_others_along():
+def test_an_overflow_in_one_gradient_skips_all_gradients():
     trainer = scaled()
     gradients = trainer._gradients
 
