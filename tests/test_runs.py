@@ -44,7 +44,7 @@ def run(directory):
 
 
 @pytest.fixture(scope="module")
-def judged_by(tmp_path_factory):
+def run_evaluator(tmp_path_factory):
     path = tmp_path_factory.mktemp("classifier") / "digits"
     trained = classifier.train(TRAIN.images[:64], np.arange(64) % 10, 10, seed=0, steps=2, batch_size=32)
     about = classifier.record(TRAIN, held_out_images=1, held_out_accuracy=0.1, seed=0, steps=2, batch_size=32)
@@ -82,10 +82,12 @@ def test_two_replicas_leave_the_bytes_of_one(run, directory, tmp_path):
         run.samples(tmp_path / "one", 6, seed=4, batch_size=2)
 
 
-def test_an_evaluation_records_everything_that_repeats_it(run, judged_by, tmp_path):
+def test_an_evaluation_records_everything_that_repeats_it(run, run_evaluator, tmp_path):
     options = {"num_samples": 6, "batch_size": 4, "seed": 0, "held_out_images": HELD_OUT, "held_out_examples": 10}
     seen = []
-    found = jobs.evaluate(run, judged_by, tmp_path, **options, progress=lambda what, rows: seen.append((what, rows)))
+    found = jobs.evaluate(
+        run, run_evaluator, tmp_path, **options, progress=lambda what, rows: seen.append((what, rows))
+    )
     content = json.loads((tmp_path / report.RESULTS).read_text())
     assert content["step"] == 5 and content["weights"] == run.checksum() and content["checkpoint"] == run.checkpoint
     assert content["num_samples"] == 6 and content["batch_size"] == 4 and content["seed"] == 0
@@ -106,7 +108,7 @@ def test_an_evaluation_records_everything_that_repeats_it(run, judged_by, tmp_pa
         "neighbours_features.png",
         "distances.png",
     }
-    again = jobs.evaluate(run, judged_by, tmp_path, **options)
+    again = jobs.evaluate(run, run_evaluator, tmp_path, **options)
     assert again.as_dict() == found.as_dict()
     assert jobs.evaluate(run, None, tmp_path, **options) is None, "a worker that is not the chief reports nothing"
 
@@ -134,14 +136,14 @@ def test_following_a_run_takes_each_newest_checkpoint_until_the_last(tmp_path):
         next(steps)
 
 
-def test_a_sweep_writes_a_table_and_skips_finished_combinations(run, judged_by, tmp_path, monkeypatch):
+def test_a_sweep_writes_a_table_and_skips_finished_combinations(run, run_evaluator, tmp_path, monkeypatch):
     settings = sweep.grid([1e-3, 1e3], [1, 2], [None])
     assert [setting.name for setting in settings][:2] == ["epsilon_0.001_steps_1_levels_all"] + [
         "epsilon_0.001_steps_2_levels_all"
     ]
     options = {"metric": "fid", "num_samples": 6, "batch_size": 6, "seed": 0}
     lines = []
-    rows = sweep.sweep(run, judged_by, settings, tmp_path, **options, log=lines.append)
+    rows = sweep.sweep(run, run_evaluator, settings, tmp_path, **options, log=lines.append)
     assert [bool(row.remark) for row in rows] == [False, False, True, True]
     assert "outside [-1, 2]: is the step size too large?" in lines[3]
     assert [row.evaluations for row in rows[:2]] == [2, 4]
@@ -154,18 +156,20 @@ def test_a_sweep_writes_a_table_and_skips_finished_combinations(run, judged_by, 
     assert content["sampler"]["steps_per_level"] == 1 and list(content["metrics"]) == ["classifier_fid"]
 
     monkeypatch.setattr(jobs, "evaluate", lambda *_, **__: pytest.fail("done already"))
-    assert sweep.sweep(run, judged_by, settings, tmp_path, **options, log=lines.append) == rows
+    assert sweep.sweep(run, run_evaluator, settings, tmp_path, **options, log=lines.append) == rows
     monkeypatch.undo()
     monkeypatch.setitem(build._NETWORKS, "ncsn", tiny.StandIn)
     drawn = (tmp_path / settings[0].name / "samples.npz").stat().st_mtime_ns
-    unknown = dataclasses.replace(judged_by._reference, about=None)
-    other = evaluator.Evaluator(judged_by._network, unknown, shape=TRAIN.shape)
-    for by in (other, judged_by):  # against other statistics the samples are evaluated again, and stay
+    unknown = dataclasses.replace(run_evaluator._reference, about=None)
+    other = evaluator.Evaluator(run_evaluator._network, unknown, shape=TRAIN.shape)
+    for by in (other, run_evaluator):  # against other statistics the samples are evaluated again, and stay
         (again,) = sweep.sweep(run, by, settings[:1], tmp_path, **options, log=lines.append)
         assert again.value == rows[0].value and bool(again.remark) == (by is other)
     assert (tmp_path / settings[0].name / "samples.npz").stat().st_mtime_ns == drawn
     with pytest.raises(EvaluationError, match="classifier_fid_infinity: 6 samples are fewer"):
-        sweep.sweep(run, judged_by, settings[:1], tmp_path, **{**options, "metric": "fid_infinity"}, log=lines.append)
+        sweep.sweep(
+            run, run_evaluator, settings[:1], tmp_path, **{**options, "metric": "fid_infinity"}, log=lines.append
+        )
     assert run.builder.sampler_options.epsilon == 1e-3, "a sweep leaves the run as it is"
     with pytest.raises(SamplingKeyError, match="batch_size"):
         run.with_sampler(settings[0].changes()).samples(tmp_path / settings[0].name, 6, seed=0, batch_size=5)

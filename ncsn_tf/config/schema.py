@@ -257,7 +257,7 @@ class Langevin:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """How a run's samples are evaluated.
+    """The evaluation of a run's samples.
 
     Attributes:
       features: the feature network's kind: "inception", or "classifier" for one of the dataset's classes.

@@ -79,10 +79,10 @@ def test_images_of_any_program_are_evaluated_and_copies_found(folder, tmp_path):
     with np.load(statistics) as archive:
         assert archive["mu"].shape == (64,) and archive["sigma"].shape == (64, 64)
 
-    common = [f"--samples={folder / 'copies.npz'}", network, f"--output={tmp_path / 'judged'}"]
+    common = [f"--samples={folder / 'copies.npz'}", network, f"--output={tmp_path / 'evaluated'}"]
     result = launch("evaluate", *common, "--data_name=digits", f"--reference={statistics}")
     assert result.returncode == 0, result.stderr
-    content = json.loads((tmp_path / "judged" / "results.json").read_text())
+    content = json.loads((tmp_path / "evaluated" / "results.json").read_text())
     assert content["copies"]["pixels"]["copies"] == 40 and content["num_samples"] == 40
     assert content["metrics"]["classifier_fid"]["num_reference"] == 1501
     assert "checkpoint" not in content and content["samples"].endswith("copies.npz")
@@ -96,9 +96,9 @@ def test_a_sweep_names_the_best_combination(folder, tmp_path):
     assert {"sweep.csv", "sweep.json", "sweep.png"} < {path.name for path in (tmp_path / "sweep").iterdir()}
 
 
-SAMPLES = ["--data_name=digits", "--output=DIR/judged"]
+SAMPLES = ["--data_name=digits", "--output=DIR/evaluated"]
 MISTAKES = {
-    "nothing to judge": ("evaluate", [], "Give --workdir"),
+    "nothing to evaluate": ("evaluate", [], "Give --workdir"),
     "a run and a dataset": ("evaluate", ["--workdir=FOLDER/run", "--data_name=digits"], "with its own data"),
     "an empty list of checkpoints": ("evaluate", ["--workdir=FOLDER/run", "--checkpoint="], "--checkpoint takes steps"),
     "two datasets": (
