@@ -80,11 +80,22 @@ def _draw(opened: "TrainedRun", output: pathlib.Path) -> "Drawn | None":
         if first < shown:
             frames.setdefault(level, []).append(x[: shown - first])
 
+    def begin(rows: int) -> None:
+        if not rows:  # no sample is there yet, and a trajectory that is there belongs to others
+            (output / _FRAMES).unlink(missing_ok=True)
+
     levels = opened.sampler.segments
     rounds = -(-count // (batch_size * opened.strategy.num_replicas_in_sync))
     with run.levels_shown(rounds * levels) as bar:
         drawn = opened.samples(
-            output, count, seed=_FLAGS.seed.value, batch_size=batch_size, floats=True, replace=True, on_frame=look
+            output,
+            count,
+            seed=_FLAGS.seed.value,
+            batch_size=batch_size,
+            floats=True,
+            replace=True,
+            on_round=begin,
+            on_frame=look,
         )
         whole = len(frames) == levels and sum(map(len, frames[levels])) == shown
         if not whole and (opened.workers > 1 or not (output / _FRAMES).exists()):

@@ -19,6 +19,9 @@ STOPPED = 75
 """Stopped from outside: the same command resumes. sysexits.h calls this code EX_TEMPFAIL."""
 
 
+_HELP = frozenset(("--help", "-help", "-h", "-?"))
+
+
 def fail(message: object, code: int = USAGE_ERROR) -> NoReturn:
     """Ends the program with one line on standard error."""
     print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
@@ -59,10 +62,27 @@ def _import_tensorflow_quietly() -> None:
         os.close(nowhere)
 
 
+def _help(main: Callable[[], None]) -> str:
+    """The launcher's description, its own flags, and those that it shares with others; --helpfull adds absl's."""
+    verb = sys.modules[main.__module__]
+    here = __name__.rpartition(".")[0]
+    shared = [module for module in flags.FLAGS.flags_by_module_dict() if module.startswith(f"{here}.")]
+    parts = [(verb.__doc__ or "").strip()]
+    for module in (verb, *shared):
+        _, _, listed = flags.FLAGS.module_help(module).partition(":\n")
+        if listed:
+            title = "Flags" if module is verb else f"Shared flags: {str(module).rpartition('.')[2]}"
+            parts.append(f"{title}\n{listed.rstrip()}")
+    return "\n\n".join([*parts, "--helpfull lists every flag."])
+
+
 def run(main: Callable[[], None]) -> NoReturn:
     """Parses the flags and runs `main`; a wrong flag or configuration file ends with code 2 and one line."""
 
     def parse(arguments: Sequence[str]) -> list[str]:
+        if _HELP.intersection(arguments[1:]):
+            print(_help(main))
+            sys.exit(0)
         try:
             rest = flags.FLAGS(arguments)
         except Exception as error:  # a config file is the user's program and may raise anything
