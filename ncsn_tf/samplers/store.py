@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from ncsn_tf import files
+from ncsn_tf.samplers import journal
 
 _OUT_OF_RANGE = 0.01
 """The largest share of values far outside their range for which no caveat is reported."""
@@ -121,13 +122,13 @@ class SampleStore:
 
     def _resume(self) -> None:
         """Reads the journal, and removes rows that a kill has left incomplete."""
-        journal = _read_json(self._journal)
-        if journal is None and self._journal.exists():
+        found = journal.read(self._journal)
+        if found is None and self._journal.exists():
             raise SamplingKeyError(
                 f"{self._journal} cannot be read, and nothing else tells which samples are beside it. Restore it, or "
                 "give another --output."
             )
-        if journal is None:
+        if found is None:
             if self.path.exists():
                 raise SamplingKeyError(
                     f"{self.path} exists, but there is no samples.json that tells which samples these are. "
@@ -135,12 +136,11 @@ class SampleStore:
                 )
             self._remove_raw()  # of a first round that was never recorded in a journal
             return
-        journal = _current_form(journal)
-        self._check_key(journal)
+        self._check_key(found)
         self.done, self.total_evaluations, self.out_of_range = (
-            _integer(journal.get(name)) for name in ("done", "total_evaluations", "out_of_range")
+            found[name] for name in ("done", "total_evaluations", "out_of_range")
         )
-        self._checksums = {name: _integer(value) for name, value in journal["checksums"].items()}
+        self._checksums = found["checksums"]
         if all(raw.exists() for raw in self._raw.values()) and self._whole(self._in_raw()):
             for name, raw in self._raw.items():
                 with open(raw, "r+b") as file:
@@ -155,16 +155,16 @@ class SampleStore:
         self._remove_raw()
         self.path.unlink(missing_ok=True)
 
-    def _check_key(self, journal: Mapping[str, Any]) -> None:
+    def _check_key(self, found: Mapping[str, Any]) -> None:
         folder = self.path.parent
-        if journal.get("sampling_key") != self._sampling_key:
+        if found["sampling_key"] != self._sampling_key:
             raise SamplingKeyError(
-                f"{folder} holds other samples ({_difference(journal.get('sampling_key'), self._sampling_key)}). "
+                f"{folder} holds other samples ({journal.difference(found['sampling_key'], self._sampling_key)}). "
                 "Give another --output, or remove them."
             )
-        if journal["checksums"].keys() != self._dtypes.keys():
+        if found["checksums"].keys() != self._dtypes.keys():
             raise SamplingKeyError(
-                f"{folder} holds the arrays {', '.join(journal['checksums'])} of these samples; this program writes "
+                f"{folder} holds the arrays {', '.join(found['checksums'])} of these samples; this program writes "
                 f"{', '.join(self._dtypes)}. Give another --output, or remove them."
             )
 
@@ -315,42 +315,5 @@ def fill(
         on_round(len(x))
 
 
-def _current_form(journal: dict[str, Any]) -> dict[str, Any]:
-    """A journal in the current form.
-
-    Journals used to have the keys "plan", "checksum" (of samples.raw, the only array), "evaluations" (per sample) and
-    "wild"; a folder with such a journal still resumes.
-    """
-    if "plan" in journal:
-        return {
-            "sampling_key": journal["plan"],
-            "done": journal.get("done"),
-            "checksums": {SAMPLES: journal.get("checksum")},
-            "total_evaluations": _integer(journal.get("evaluations")) * _integer(journal.get("done")),
-            "out_of_range": journal.get("wild"),
-        }
-    checksums = journal.get("checksums")
-    return {**journal, "checksums": checksums if isinstance(checksums, dict) else {}}
-
-
 def _partial(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(path.name + ".partial")
-
-
-def _integer(value: object) -> int:
-    return value if isinstance(value, int) else 0
-
-
-def _read_json(path: pathlib.Path) -> dict | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def _difference(there: Any, now: Mapping[str, Any]) -> str:
-    """The first few values in which two sampling keys differ."""
-    there = there if isinstance(there, dict) else {}
-    keys = [key for key in sorted(there.keys() | now.keys()) if there.get(key) != now.get(key)]
-    return "; ".join(f"{key}: {there.get(key)!r} there, {now.get(key)!r} now" for key in keys[:3])
