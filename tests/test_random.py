@@ -82,7 +82,7 @@ def test_draws_do_not_depend_on_the_batch_or_on_xla(rows, draw):
     # The words agree to the bit; log and cos of XLA and of Eigen differ in the last places.
     tolerance = 2e-6 if draw in (random.normal, random.spherical) else 0.0
     for jit_compile in (False, True):
-        compiled = tf.function(lambda r: draw(r, (5, 3)), jit_compile=jit_compile)(rows[:6])  # noqa: B023
+        compiled = tf.function(lambda r: draw(r, (5, 3)), jit_compile=jit_compile)(rows[:6])
         np.testing.assert_allclose(compiled, eager, atol=tolerance, rtol=tolerance)
 
 

@@ -185,7 +185,7 @@ def load_inception(path: str | pathlib.Path | None = None) -> FeatureNetwork:
 
         try:
             resolved = tensorflow_hub.resolve(INCEPTION_ADDRESS)
-        except Exception as error:  # noqa: BLE001 - networks, proxies, archives and disks raise errors of many types
+        except Exception as error:  # networks, proxies, archives and disks raise errors of many types
             reason = " ".join(str(error).split())[:160]
             raise FeatureNetworkError(f"Inception could not be downloaded ({reason}). {_REMEDIES}") from error
     return FeatureNetwork(resolved, INCEPTION)

@@ -54,7 +54,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise FileNotFoundError(f"There is no checkpoint at {path}.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - torch raises half a dozen kinds for a damaged or hostile file
+    except Exception as error:  # torch raises half a dozen kinds for a damaged or hostile file
         # Without torch's own message, which advises loading content other than tensors anyway.
         raise CheckpointFormatError(
             f"{path} cannot be read as a PyTorch file: damaged, or more than tensors ({type(error).__name__})."

@@ -190,7 +190,7 @@ class SampleStore:
         try:
             with np.load(self.path) as archive:
                 return {name: archive[name][: self.done] for name in self._dtypes}
-        except Exception:  # noqa: BLE001 - a damaged archive raises whatever zipfile, zlib or NumPy raise
+        except Exception:  # a damaged archive raises whatever zipfile, zlib or NumPy raise
             return {name: np.zeros((0, *self._shape), dtype) for name, dtype in self._dtypes.items()}
 
     def _whole(self, arrays: Mapping[str, np.ndarray]) -> bool:
