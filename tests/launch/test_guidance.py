@@ -77,7 +77,7 @@ MISTAKES = {
     "no images": ("inpaint", ["--images=FOLDER/none"], "no images"),
     "all is known": ("inpaint", ["--mask=random", "--known_share=1"], "share"),
     "a path of one point": ("interpolate", ["--points=1"], "points"),
-    "no run": ("denoise", ["--workdir=FOLDER/none"], "no run directory"),
+    "no run": ("denoise", ["--workdir=FOLDER/none"], "not a run directory"),
 }
 
 

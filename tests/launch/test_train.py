@@ -244,7 +244,7 @@ MISTAKES = {
     "a figure's flag for another": ("reproduce", ["--figure=3", "--steps=5"], "belongs to song_ermon_2019 1"),
     "no such figure": ("reproduce", ["--figure=7"], "figure"),
     "a figure without its run": ("reproduce", ["--figure=4"], "--workdir"),
-    "a figure of a run that is not there": ("reproduce", ["--figure=4", "--workdir=DIR/run"], "no run directory"),
+    "a figure of a run that is not there": ("reproduce", ["--figure=4", "--workdir=DIR/run"], "not a run directory"),
     "a folder without a dataset": ("reproduce", ["--figure=1", "--data_dir=DIR"], "--data_name"),
     "more patches than there are": (
         "reproduce",
@@ -252,7 +252,7 @@ MISTAKES = {
         "ask for 1 to 1501",
     ),
     "one sample": ("reproduce", ["--figure=3", "--num_samples=1"], "2 or more samples"),
-    "no run": ("sample", [], "no run directory"),
+    "no run": ("sample", [], "not a run directory"),
     "negative samples": ("sample", ["--num_samples=-3"], "num_samples"),
     "no torch file": (
         "import_checkpoint",
