@@ -60,7 +60,8 @@ class StepSeeds:
     Attributes:
       walk: int32 [B, 2], the seeds of the whole walk.
       step: int32 [B, 2], the seeds of this step.
-      level: int32 scalar, the same in all steps of one segment of the schedule, and different in each segment.
+      level: int32 scalar, the same in all steps of one segment of the schedule, and different in segments that begin
+        with different times.
     """
 
     walk: tf.Tensor

@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.images import ImageSource
+from ncsn_tf.data.value_range import SYMMETRIC, UNIT
 
 
 def make_source(count, shape=(3, 4, 1), seed=0):
@@ -215,3 +217,54 @@ def test_evaluation_shards_make_up_the_whole_for_any_number_of_replicas_and_work
         together = np.concatenate([batch[key] for batch in batches], axis=1)
         np.testing.assert_array_equal(together.reshape(expected.shape), expected)
     assert whole["weight"].sum() == 11
+
+
+def test_bytes_are_the_same_inside_a_graph_and_outside():
+    values = np.array([-np.inf, -3.0, -0.001, 0.0, 0.5, 255.5 / 256.0, 0.9999, 1.0, 7.0, np.inf], np.float32)
+    np.testing.assert_array_equal(pipeline.to_uint8(values), [0, 0, 0, 0, 128, 255, 255, 255, 255, 255])
+    for quantise in (
+        pipeline.quantise,
+        tf.function(pipeline.quantise),
+        tf.function(pipeline.quantise, jit_compile=True),
+    ):
+        found = quantise(tf.constant(values))
+        assert found.dtype == tf.uint8
+        np.testing.assert_array_equal(found, pipeline.to_uint8(values))
+    every = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(pipeline.quantise(tf.constant(pipeline.to_float(every))), every)
+
+
+def test_values_far_out_of_range_are_counted():
+    assert pipeline.count_out_of_range(np.array([[-1.01, -1.0], [0.5, 2.0], [2.01, 9.0]], np.float32)) == 3
+
+
+def rows_of(strategy, element):
+    """The batch that all replicas of a strategy hold together."""
+    parts = {key: strategy.experimental_local_results(value) for key, value in element.items()}
+    return {key: np.concatenate([part.numpy() for part in values]) for key, values in parts.items()}
+
+
+@pytest.mark.parametrize("value_range", [UNIT, SYMMETRIC])
+def test_replicas_share_the_batches_of_one(value_range):
+    source = make_source(13)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    options: Any = {"global_batch_size": 8, "seed": 3, "start_step": 2, "value_range": value_range}
+    whole = pipeline.training_batches(source, **options)
+    shared = pipeline.distributed_training_batches(source, strategy, **options)
+    for _, ours, expected in zip(range(3), shared, whole.as_numpy_iterator(), strict=False):
+        for key, value in rows_of(strategy, ours).items():
+            np.testing.assert_array_equal(value, expected[key])
+
+
+def test_replicas_share_the_evaluation_and_the_number_of_batches_is_returned():
+    source = make_source(13)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    expected = collect(pipeline.evaluation_batches(source, batch_size=4, limit=11), 3)
+    batches, number = pipeline.distributed_evaluation_batches(source, strategy, batch_size=4, limit=11)
+    assert number == 3
+    iterator = iter(batches)
+    for _ in range(2):  # it repeats
+        found = [rows_of(strategy, next(iterator)) for _ in range(number)]
+        for key, value in expected.items():
+            np.testing.assert_array_equal(np.concatenate([part[key] for part in found]), value)
+    assert pipeline.distributed_evaluation_batches(source, strategy, batch_size=4, limit=99)[1] == 4
