@@ -13,6 +13,7 @@ from ncsn_tf import files, jobs, runs, sweep
 from ncsn_tf.config import build
 from ncsn_tf.data import images, pipeline
 from ncsn_tf.evaluation import EvaluationError, classifier, evaluator, features, references, report
+from ncsn_tf.guidance import inpainting
 from ncsn_tf.samplers.store import SamplingKeyError
 from ncsn_tf.training.checkpoints import CheckpointError
 from ncsn_tf.training.run_directory import RunDirectory
@@ -80,6 +81,28 @@ def test_two_replicas_leave_the_bytes_of_one(run, directory, tmp_path):
     assert losses[0].images == losses[1].images == 7
     with pytest.raises(SamplingKeyError, match="seed"):
         run.samples(tmp_path / "one", 6, seed=4, batch_size=2)
+
+
+def test_two_replicas_leave_the_bytes_of_one_under_xla(directory, tmp_path):
+    """The sampler, its denoising at the end, and inpainting; each replica is a program of its own."""
+    drawn = []
+    two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    images, known = np.full((2, 8, 8, 1), 0.5, np.float32), np.arange(64).reshape(1, 8, 8, 1).repeat(2, 0) % 2 == 0
+    for strategy in (None, two):
+        run = runs.TrainedRun(directory, strategy, {"jit_compile": True, "denoise": True})
+        run.load()
+        drawn.append(run.samples(tmp_path / str(len(drawn)), 4, seed=3, batch_size=2).pixels)
+        completions = run.block_sampler(
+            lambda numbers, prior=run.builder.prior: inpainting.start(
+                numbers, images, known, prior, run_seed=0, completions=2
+            ),
+            2,
+            guidance=inpainting.Inpainting(run.builder.sde),
+            end=inpainting.put_back,
+        )
+        drawn.append(pipeline.to_uint8(completions.draw_rows(4)["x"]))
+    np.testing.assert_array_equal(drawn[0], drawn[2])
+    np.testing.assert_array_equal(drawn[1], drawn[3])
 
 
 def test_an_evaluation_records_everything_that_repeats_it(run, run_evaluator, tmp_path):

@@ -268,7 +268,13 @@ class FixedSteps:
         strategy = self._strategy
         if strategy is None:
             return compiled
-        return tf.function(lambda *arguments: strategy.run(compiled, args=arguments), autograph=False)
+
+        # A plain function for `run`: around a compiled one, it would compile all replicas as one program, which XLA
+        # refuses where they read variables of several devices.
+        def on_replica(*arguments):
+            return compiled(*arguments)
+
+        return tf.function(lambda *arguments: strategy.run(on_replica, args=arguments), autograph=False)
 
     def _integrate(
         self,
