@@ -3,6 +3,7 @@
 import pathlib
 import re
 import sys
+import traceback
 from typing import Any
 
 from absl import flags
@@ -35,7 +36,10 @@ class _Parser(ConfigFileFlagParser):
     def parse(self, path: str) -> Any:
         from ncsn_tf.config import sections
 
-        config = super().parse(_located(path))
+        try:
+            config = super().parse(_located(path))
+        except Exception as error:  # the file is a program; ml_collections adds its traceback to the message
+            raise _without_traceback(error) from error
         overrides = [found for argument in sys.argv[1:] if (found := _OVERRIDE.fullmatch(argument))]
         with config.unlocked():
             for override in overrides:
@@ -47,10 +51,21 @@ class _Parser(ConfigFileFlagParser):
         return config
 
 
+def _without_traceback(error: Exception) -> Exception:
+    """The error of a configuration file as one message; with its line, unless the message is made for the user."""
+    cause = error.__context__ or error
+    if isinstance(cause, ValueError | SyntaxError):
+        return ValueError(str(cause))
+    place = traceback.extract_tb(cause.__traceback__)[-1]
+    return ValueError(f"{type(cause).__name__}: {cause} ({place.filename}, line {place.lineno}).")
+
+
 def _located(path: str) -> str:
     """The path of a configuration file, from a path or the name of a packaged configuration, with its variant."""
     name, colon, variant = path.partition(":")
     if name.endswith(".py") or "/" in name:
+        if not pathlib.Path(name).is_file():
+            raise ValueError(f"There is no configuration file {name!r}.")
         return path
     package = pathlib.Path(__file__).parents[2] / "configs"
     found = package / f"{name}.py"

@@ -216,6 +216,8 @@ def test_a_usage_error_on_one_worker_ends_both_with_code_2(difference, tmp_path)
 MISTAKES = {
     "unknown key": ("train", ["--config=configs/digits.py", "--config.optim.lerning_rate=1"], "learning_rate"),
     "no such configuration": ("train", ["--config=configs/nothing.py"], "nothing.py"),
+    "unknown variant": ("train", ["--config=configs/digits.py:vp"], "The variants are ncsn, sliced. Received: 'vp'."),
+    "a configuration with a mistake": ("train", ["--config=DIR/mistake.py"], "NameError: name 'undefined' is not"),
     "no configuration": ("train", [], "no config.json"),
     "impossible sampler": ("train", ["--config=configs/digits.py", "--config.sampler.steps_per_level=0"], "steps per"),
     "impossible step size": ("train", ["--config=configs/digits.py", "--config.sampler.epsilon=-1"], "epsilon"),
@@ -270,6 +272,7 @@ MISTAKES = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_usage_error_exits_with_code_2_and_one_line(name, tmp_path):
     verb, arguments, expected = MISTAKES[name]
+    (tmp_path / "mistake.py").write_text("def get_config():\n    return undefined\n")
     output = f"--{'output' if verb == 'reproduce' else 'workdir'}={tmp_path / 'run'}"
     ended = launch(verb, *(argument.replace("DIR", str(tmp_path)) for argument in arguments), output)
     lines = ended.stderr.strip().splitlines()
