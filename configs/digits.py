@@ -2,16 +2,15 @@
 
 Command:  python -m launch.train --config=configs/digits.py --workdir=runs/digits
 Hardware: 2 CPU cores.
-Time:     4.6 minutes, including the sample grids; another 50 seconds for launch.sample's 100 samples.
-Result:   held-out loss of the averaged weights 13.4, 11.6, 10.7, 10.2 per image after 500, 1,000, 1,500, 2,000 steps.
+Time:     4.6 minutes, including the sample grids; another 40 seconds for launch.sample's 100 samples.
+Result:   held-out loss of the averaged weights 13.2, 11.5, 10.6, 10.1 per image after 500, 1,000, 1,500, 2,000 steps.
           Among 100 samples (launch.sample, seed 0) a support vector classifier trained on the real digits counts
-          8 16 10 9 7 7 18 9 2 14 of the digits 0 to 9; docs/digits_grid.png shows them.
+          7 18 10 10 5 7 16 8 4 15 of the digits 0 to 9; docs/digits_grid.png shows them.
           launch.evaluate (1,000 samples, seed 0, against the 1,501 training images, by the digits' own classifier):
-          classifier_score 6.81 +- 0.18 (held-out images: 8.10), classifier_fid 1.37 (1.42 and 1.44 by classifiers of
-          the seeds 1 and 2; held-out images: 0.17), at infinitely many samples 1.32 +- 0.11, classifier_kid 0.033 +-
-          0.011, classifier_precision 0.60, classifier_recall 0.90. No copies: a sample is nearer to the training images
-          than a held-out image is with probability 0.27 in pixels, 0.31 in features. Held-out loss with every image at
-          every level 10.72.
+          classifier_score 6.61 +- 0.21 (held-out images: 8.10), classifier_fid 1.47 (held-out images: 0.17), at
+          infinitely many samples 1.35 +- 0.10, classifier_kid 0.037 +- 0.008, classifier_precision 0.53,
+          classifier_recall 0.89. No copies: a sample is nearer to the training images than a held-out image is with
+          probability 0.24 in pixels, 0.28 in features. Held-out loss with every image at every level 10.67.
 """
 
 from ncsn_tf.config import sections
