@@ -39,12 +39,17 @@ def main() -> None:
             original = np.asarray(opened.builder.load_images("held_out").images[: _NUM_IMAGES.value])
             if original.shape[1:] != opened.shape:
                 raise ValueError(f"The run is on images {opened.shape}, the held-out ones are {original.shape[1:]}.")
-            output = _FLAGS.folder(opened, "denoising")
+            key = {
+                **opened.sampling_key(_FLAGS.seed.value, min(_BATCH_SIZE.value, len(original))),
+                "images": zlib.crc32(np.ascontiguousarray(original).data),
+                "num_images": len(original),
+            }
+            output = _FLAGS.folder(opened, "denoising", key)
             print(f"{len(original)} held-out images {opened.shape}, {len(opened.builder.sampler_grid)} levels")
             if not _FLAGS.prepare(opened, output):
                 return
         begun = time.perf_counter()
-        noisy, one_step, drawn = _draw(opened, output, pipeline.to_float(original))
+        noisy, one_step, drawn = _draw(opened, output, key, pipeline.to_float(original))
     if drawn is not None:
         floats: Any = drawn.floats
         found = {"noisy": noisy, "one_step": one_step, "annealed": floats.reshape(noisy.shape)}
@@ -52,7 +57,7 @@ def main() -> None:
 
 
 def _draw(
-    opened: "TrainedRun", output: pathlib.Path, images: np.ndarray
+    opened: "TrainedRun", output: pathlib.Path, key: dict[str, Any], images: np.ndarray
 ) -> "tuple[np.ndarray, np.ndarray, Drawn | None]":
     """The noisy images and those denoised by one step, float32 [levels, N, H, W, C], and the annealed ones by row."""
     import tensorflow as tf
@@ -78,14 +83,9 @@ def _draw(
     )
     annealed = opened.block_sampler(start, block)
     once = opened.block_sampler(start, block, sampler=single)
-    key = {
-        **opened.sampling_key(_FLAGS.seed.value, block),
-        "images": zlib.crc32(np.ascontiguousarray(images).data),
-        "num_images": count,
-    }
     decode = builder.value_range.decode
     noisy, one_step = [], []
-    with run.levels_shown(levels) as bar, opened.stored(output, key, floats=True, replace=True) as rows:
+    with run.levels_shown(levels) as bar, _FLAGS.stored(opened, output, key) as rows:
         for level in range(levels):
             time_of_level = tf.constant(grid[level])
             alpha = float(builder.sde.marginal(time_of_level[None])[0][0])
@@ -121,7 +121,7 @@ def _write(
     last = np.broadcast_to(original[:_SHOWN, None, None], (*shown.shape[:2], 1, *opened.shape))
     shown = np.concatenate([shown, last], axis=2)
     pictures.save_grid(output / "denoising.png", shown.reshape(-1, *opened.shape), columns=shown.shape[2])
-    files.write_json(output / "about.json", {"psnr": table, "seconds": round(seconds, 1), **_FLAGS.record(opened)})
+    files.write_json(output / run.ABOUT, {"psnr": table, "seconds": round(seconds, 1), **_FLAGS.record(opened)})
     print("Peak signal-to-noise ratio, dB (standard error)\n   sigma      noisy           one step        annealed")
     for row in table:
         cells = "".join(f"{row[name][0]:8.2f} ({row[name][1]:.2f})" for name in found)

@@ -51,7 +51,8 @@ def main() -> None:
             opened = _FLAGS.open(strategy)
             original = _images(opened)
             given, known = inpainting.check(pipeline.to_float(original), _mask(opened, len(original)))
-            output = _FLAGS.folder(opened, "inpainting")
+            key = _key(opened, given, known)
+            output = _FLAGS.folder(opened, "inpainting", key)
             print(
                 f"{len(original)} images {opened.shape}, {_COMPLETIONS.value} completions each, of "
                 f"{opened.directory.path}"
@@ -59,7 +60,7 @@ def main() -> None:
             if not _FLAGS.prepare(opened, output):
                 return
         begun = time.perf_counter()
-        drawn = _draw(opened, output, given, known)
+        drawn = _draw(opened, output, key, given, known)
     if drawn is not None:
         _write(opened, output, original, given, known, drawn, time.perf_counter() - begun)
 
@@ -86,13 +87,30 @@ def _mask(opened: "TrainedRun", count: int) -> np.ndarray:
     return masks.read(_MASK.value, opened.shape, count)
 
 
-def _draw(opened: "TrainedRun", output: pathlib.Path, given: np.ndarray, known: np.ndarray) -> "Drawn | None":
+def _batch_size(count: int) -> int:
+    return min(_BATCH_SIZE.value, count * _COMPLETIONS.value)
+
+
+def _key(opened: "TrainedRun", given: np.ndarray, known: np.ndarray) -> dict[str, Any]:
+    """The sampling key of the completions."""
+    return {
+        **opened.sampling_key(_FLAGS.seed.value, _batch_size(len(given))),
+        "reference": _REFERENCE.value,
+        "completions": _COMPLETIONS.value,
+        "images": zlib.crc32(np.ascontiguousarray(given).data),
+        "known": zlib.crc32(np.ascontiguousarray(known).data),
+    }
+
+
+def _draw(
+    opened: "TrainedRun", output: pathlib.Path, key: dict[str, Any], given: np.ndarray, known: np.ndarray
+) -> "Drawn | None":
     """The completions, row by row; None on workers other than the chief."""
     from ncsn_tf.guidance import inpainting
 
     builder, completions = opened.builder, _COMPLETIONS.value
     count = len(given) * completions
-    batch_size = min(_BATCH_SIZE.value, count)
+    batch_size = _batch_size(len(given))
     encoded = builder.value_range.encode(given)
     drawn_by = opened.block_sampler(
         lambda numbers: inpainting.start(
@@ -102,17 +120,10 @@ def _draw(opened: "TrainedRun", output: pathlib.Path, given: np.ndarray, known: 
         guidance=inpainting.Inpainting(builder.sde, _REFERENCE.value),
         end=inpainting.put_back,
     )
-    key = {
-        **opened.sampling_key(_FLAGS.seed.value, batch_size),
-        "reference": _REFERENCE.value,
-        "completions": completions,
-        "images": zlib.crc32(np.ascontiguousarray(given).data),
-        "known": zlib.crc32(np.ascontiguousarray(known).data),
-    }
     rounds = -(-count // (batch_size * opened.strategy.num_replicas_in_sync))
     with (
         run.levels_shown(rounds * opened.sampler.segments) as bar,
-        opened.stored(output, key, floats=True, replace=True) as rows,
+        _FLAGS.stored(opened, output, key) as rows,
     ):
         opened.fill(rows, drawn_by, count, on_frame=lambda *_: bar.update())
         return None if rows is None else rows.finish(count)
@@ -150,7 +161,7 @@ def _write(
         "seconds": round(seconds, 1),
         **_FLAGS.record(opened),
     }
-    files.write_json(output / "about.json", about)
+    files.write_json(output / run.ABOUT, about)
     print(
         f"Differences of neighbours across the border {found.across:.3f} (originals {found.across_original:.3f}), "
         f"inside {found.inside:.3f} (originals {found.inside_original:.3f})"

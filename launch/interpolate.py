@@ -34,12 +34,13 @@ def main() -> None:
     with _FLAGS.devices.using() as strategy:
         with cli.usage_errors():
             opened = _FLAGS.open(strategy)
-            output = _FLAGS.folder(opened, "interpolation")
+            key = {**opened.sampling_key(_FLAGS.seed.value, _block()), "points": _POINTS.value}
+            output = _FLAGS.folder(opened, "interpolation", key)
             print(f"{_PATHS.value} paths of {_POINTS.value} samples {opened.shape} of {opened.directory.path}")
             if not _FLAGS.prepare(opened, output):
                 return
         begun = time.perf_counter()
-        drawn = _draw(opened, output)
+        drawn = _draw(opened, output, key)
     if drawn is None:
         return
     floats: Any = drawn.floats
@@ -53,17 +54,23 @@ def main() -> None:
         "seconds": round(time.perf_counter() - begun, 1),
         **_FLAGS.record(opened),
     }
-    files.write_json(output / "about.json", about)
+    files.write_json(output / run.ABOUT, about)
     print(f"Picture and arrays: {output}")
 
 
-def _draw(opened: "TrainedRun", output: pathlib.Path) -> "Drawn | None":
+def _block() -> int:
+    """The samples that a device draws at a time: whole paths, one at least."""
+    points = _POINTS.value
+    return points * max(1, min(_BATCH_SIZE.value, _PATHS.value * points) // points)
+
+
+def _draw(opened: "TrainedRun", output: pathlib.Path, key: dict[str, Any]) -> "Drawn | None":
     """The points of all paths, row by row; None on workers other than the chief."""
     from ncsn_tf.guidance import interpolation
 
     builder, points = opened.builder, _POINTS.value
     count = _PATHS.value * points
-    block = points * max(1, min(_BATCH_SIZE.value, count) // points)
+    block = _block()
     prior = interpolation.mixed_prior(builder.prior, points)
     sampler = builder.sampler(opened.strategy, noise=interpolation.noise(points))
     drawn_by = opened.block_sampler(
@@ -71,11 +78,10 @@ def _draw(opened: "TrainedRun", output: pathlib.Path) -> "Drawn | None":
         block,
         sampler=sampler,
     )
-    key = {**opened.sampling_key(_FLAGS.seed.value, block), "points": points}
     rounds = -(-count // (block * opened.strategy.num_replicas_in_sync))
     with (
         run.levels_shown(rounds * sampler.segments) as bar,
-        opened.stored(output, key, floats=True, replace=True) as rows,
+        _FLAGS.stored(opened, output, key) as rows,
     ):
         opened.fill(rows, drawn_by, count, on_frame=lambda *_: bar.update())
         return None if rows is None else rows.finish(count)

@@ -46,7 +46,10 @@ def main() -> None:
         else:
             source, preparation = _IMAGES.load(_SPLIT.value), _IMAGES.preparation()
             kind = names.CLASSIFIER if _IMAGES.name.value == DIGITS else names.INCEPTION
-        network = _EVALUATOR.feature_network(kind, source.name)
+        network = _EVALUATOR.feature_network(kind, source.name, dry=_DRY_RUN.value)
+        if network is None:
+            print("Dry run: would train the classifier of the digits, and write the statistics of its features")
+            return
         network.check_shape(source.shape)
         path = references.cached_path(network, source) if _OUTPUT.value is None else pathlib.Path(_OUTPUT.value)
         if path.suffix != ".npz" or path.is_dir():

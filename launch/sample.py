@@ -4,7 +4,8 @@ Writes to --output (by default a folder under the run's samples/):
   grid.png         the first samples
   trajectory.png   rows are samples, columns noise levels, as in the paper's Figure 4
   trajectory.gif   the same samples from noise to data
-  samples.npz      samples (uint8 [N, H, W, C]) and samples_float (float32, as the sampler left them)
+  samples.npz      samples (uint8 [N, H, W, C]) and samples_float (float32, as the sampler left them); also those that
+                   an earlier command with the same settings drew beyond them
   trajectory.npz   trajectory (uint8 [levels, n, H, W, C])
   about.json       checkpoint, seed, sampler, evaluations of the score, seconds, versions
 
@@ -42,7 +43,7 @@ def main() -> None:
     with _FLAGS.devices.using() as strategy:
         with cli.usage_errors():
             opened = _FLAGS.open(strategy)
-            output = _FLAGS.folder(opened, "samples")
+            output = _FLAGS.folder(opened, "samples", opened.sampling_key(_FLAGS.seed.value, _batch_size()))
             print(f"{_NUM_SAMPLES.value} samples {opened.shape} from step {opened.step} of {opened.directory.path}")
             if not _FLAGS.prepare(opened, output):
                 return
@@ -64,15 +65,27 @@ def main() -> None:
         trajectory = archive["trajectory"]
     pictures.save_trajectory(output / "trajectory.png", trajectory)
     pictures.save_animation(output / "trajectory.gif", trajectory)
-    files.write_json(output / "about.json", about)
+    files.write_json(output / run.ABOUT, about)
     print(f"Pictures and arrays: {output}")
+
+
+def _batch_size() -> int:
+    return min(_BATCH_SIZE.value, _NUM_SAMPLES.value)
+
+
+def _frames(output: pathlib.Path) -> int:
+    """The number of samples in the trajectory that is there already."""
+    if not (output / _FRAMES).exists():
+        return 0
+    with np.load(output / _FRAMES) as archive:
+        return archive["trajectory"].shape[1]
 
 
 def _draw(opened: "TrainedRun", output: pathlib.Path) -> "Drawn | None":
     """Draws the samples, and writes the trajectory of the first ones; None on workers other than the chief."""
     count = _NUM_SAMPLES.value
     shown = min(_TRAJECTORY, count)
-    batch_size = min(_BATCH_SIZE.value, count)
+    batch_size = _batch_size()
     frames: dict[int, list[np.ndarray]] = {}
 
     def look(first: int, level: int, x: np.ndarray) -> None:
@@ -81,7 +94,8 @@ def _draw(opened: "TrainedRun", output: pathlib.Path) -> "Drawn | None":
             frames.setdefault(level, []).append(x[: shown - first])
 
     def begin(rows: int) -> None:
-        if not rows:  # no sample is there yet, and a trajectory that is there belongs to others
+        (output / run.ABOUT).unlink(missing_ok=True)  # it would describe other results until these are complete
+        if not rows:  # no sample is there yet: a trajectory would belong to others
             (output / _FRAMES).unlink(missing_ok=True)
 
     levels = opened.sampler.segments
@@ -93,12 +107,11 @@ def _draw(opened: "TrainedRun", output: pathlib.Path) -> "Drawn | None":
             seed=_FLAGS.seed.value,
             batch_size=batch_size,
             floats=True,
-            replace=True,
             on_round=begin,
             on_frame=look,
         )
         whole = len(frames) == levels and sum(map(len, frames[levels])) == shown
-        if not whole and (opened.workers > 1 or not (output / _FRAMES).exists()):
+        if not whole and (opened.workers > 1 or _frames(output) < shown):
             # The first samples existed already. In a cluster all workers draw them again, whether or not they write.
             frames.clear()
             opened.block_sampler(opened.start_samples(_FLAGS.seed.value), batch_size).draw_rows(shown, on_frame=look)

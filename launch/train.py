@@ -130,7 +130,7 @@ def _read(strategy: "tf.distribute.Strategy", held: contextlib.ExitStack) -> _Jo
     directory = RunDirectory(_WORKDIR.value)
     content = _CONFIG.value.to_dict() if _CONFIG.value is not None else directory.config()
     if _DATA_DIR.value is not None:
-        content["data"]["data_dir"] = _DATA_DIR.value
+        content.setdefault("data", {})["data_dir"] = _DATA_DIR.value
     builder = build.Builder(content)
     builder.check_devices(strategy)
     if _DRY_RUN.value:

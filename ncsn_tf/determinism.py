@@ -8,6 +8,7 @@ without it, three runs of 60 steps gave equal weights on a CPU (TensorFlow 2.21)
 """
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,20 +19,28 @@ DESCRIPTION = f"Grappler's {_OPTION} is off"
 """For the record of a run."""
 
 
+_lock = threading.Lock()
+_inside: list[Any] = []
+"""The option as it was, once for each block that is being executed."""
+
+
 @contextlib.contextmanager
 def repeatable_gradients() -> Iterator[None]:
-    """Makes the gradients of compiled functions that are called in this context sum in a fixed order.
+    """Within it, graphs that hold gradients are optimized so that their sums have one order.
 
     TensorFlow reads the option at each call of a compiled function, so the call must be inside, not only the tracing.
-    The option is global: until it is restored at the end of the context, it applies to all threads of the process.
+    The option belongs to the process, and is restored when the last thread leaves. A thread that had called a compiled
+    function before keeps what it knew: every thread that computes gradients needs a block of its own.
     """
-    before = tf.config.optimizer.get_experimental_options()
-    if before.get(_OPTION) is False:
-        yield
-        return
-    tf.config.optimizer.set_experimental_options({_OPTION: False})
+    with _lock:
+        before = _inside[0] if _inside else tf.config.optimizer.get_experimental_options().get(_OPTION)
+        _inside.append(before)
+        tf.config.optimizer.set_experimental_options({_OPTION: False})
     try:
         yield
     finally:
-        unset: dict[str, Any] = {_OPTION: before.get(_OPTION)}  # None leaves the choice to TensorFlow, as at its start
-        tf.config.optimizer.set_experimental_options(unset)
+        with _lock:
+            _inside.pop()
+            if not _inside:
+                # None leaves the choice to TensorFlow, as at its start.
+                tf.config.optimizer.set_experimental_options({_OPTION: before})

@@ -192,7 +192,7 @@ class TrainedRun:
 
     @contextlib.contextmanager
     def stored(
-        self, output: pathlib.Path, key: Mapping[str, Any], *, floats: bool, replace: bool = False
+        self, output: pathlib.Path, key: Mapping[str, Any], *, floats: bool
     ) -> Iterator[store.SampleStore | None]:
         """Yields the rows of a folder, which is locked for this process; None on workers other than the chief.
 
@@ -200,17 +200,16 @@ class TrainedRun:
           output: the folder.
           key: the sampling key.
           floats: whether the rows are also kept as float32.
-          replace: whether complete rows of another key are replaced, as in `store.SampleStore`.
 
         Raises:
-          SamplingKeyError: if the folder holds other rows that may not be replaced, or another process draws into it.
+          SamplingKeyError: if the folder holds other rows, or another process draws into it.
         """
         if not self.is_chief:
             yield None
             return
         output.mkdir(parents=True, exist_ok=True)
         with files.locked(output / "lock", lambda holder: _occupied(output, holder)):
-            yield store.SampleStore(output, key, self.shape, floats=floats, replace=replace)
+            yield store.SampleStore(output, key, self.shape, floats=floats)
 
     def fill(
         self,
@@ -260,7 +259,6 @@ class TrainedRun:
         seed: int,
         batch_size: int,
         floats: bool = False,
-        replace: bool = False,
         on_round: Callable[[int], object] = lambda rows: None,
         on_frame: blocks.OnFrame | None = None,
     ) -> store.Drawn | None:
@@ -272,7 +270,6 @@ class TrainedRun:
           seed: sample i depends on (seed, i) alone.
           batch_size: the number of samples that a replica draws at a time.
           floats: whether `samples.npz` also holds the floats.
-          replace: whether complete samples of another key are replaced, as in `store.SampleStore`.
           on_round: called with the number of samples that exist already, and then with the number of new ones.
           on_frame: called with each frame of new samples, in the SDE's data range.
 
@@ -280,11 +277,10 @@ class TrainedRun:
           The samples; None on the workers of a cluster other than the chief, which writes.
 
         Raises:
-          SamplingKeyError: if the folder holds other samples that may not be replaced, or another process draws
-            into it.
+          SamplingKeyError: if the folder holds other samples, or another process draws into it.
           DivergedError: if samples are not finite.
         """
-        with self.stored(output, self.sampling_key(seed, batch_size), floats=floats, replace=replace) as rows:
+        with self.stored(output, self.sampling_key(seed, batch_size), floats=floats) as rows:
             drawn_by = self.block_sampler(self.start_samples(seed), batch_size)
             self.fill(rows, drawn_by, num_samples, on_round=on_round, on_frame=on_frame)
             return None if rows is None else rows.finish(num_samples)

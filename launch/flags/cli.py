@@ -19,6 +19,7 @@ STOPPED = 75
 """Stopped from outside: the same command resumes. sysexits.h calls this code EX_TEMPFAIL."""
 
 
+_FULL_HELP = frozenset(("--helpfull", "-helpfull"))
 _HELP = frozenset(("--help", "-help", "-h", "-?"))
 
 
@@ -82,6 +83,9 @@ def run(main: Callable[[], None]) -> NoReturn:
     def parse(arguments: Sequence[str]) -> list[str]:
         if _HELP.intersection(arguments[1:]):
             print(_help(main))
+            sys.exit(0)
+        if _FULL_HELP.intersection(arguments[1:]):
+            print(f"{sys.modules[main.__module__].__doc__}\n{flags.FLAGS.get_help()}")
             sys.exit(0)
         try:
             rest = flags.FLAGS(arguments)

@@ -25,12 +25,13 @@ class EvaluatorFlags:
     classifier_path: flags.FlagHolder
     reference: flags.FlagHolder
 
-    def feature_network(self, default: str, data_name: str) -> "FeatureNetwork":
-        """The feature network of the flags.
+    def feature_network(self, default: str, data_name: str, *, dry: bool = False) -> "FeatureNetwork | None":
+        """The feature network of the flags; None in a dry run that would have to train it.
 
         Args:
           default: the kind, where no flag gives it.
           data_name: the dataset; the digits' classifier is trained when it is first needed, in seconds.
+          dry: train nothing.
 
         Raises:
           ValueError: if the flags contradict each other, or the network is unavailable.
@@ -53,6 +54,8 @@ class EvaluatorFlags:
             return features.load_classifier(self.classifier_path.value)
         if data_name == DIGITS:
             path = features.cache_directory() / "classifiers" / DIGITS
+            if dry and not path.exists():
+                return None
             return features.load_classifier(classifier.ensure_digits(path))
         raise ValueError(
             f"There is no classifier of {data_name!r} yet. Train one with launch.train_classifier "
@@ -94,7 +97,9 @@ class EvaluatorFlags:
             )
         about = (given.about or {}) if given is not None else {}
         name = train.name if train is not None else about.get("dataset", {}).get("name", "")
-        network = self.feature_network(about.get("feature_network", {}).get("kind", default), name)
+        network = self.feature_network(about.get("feature_network", {}).get("kind", default), name, dry=dry)
+        if network is None:
+            return None
         network.check_shape(shape)
         if given is None:
             if dry or train is None:

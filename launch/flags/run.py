@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
+import itertools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -12,6 +13,10 @@ from . import devices, sampler
 
 if TYPE_CHECKING:
     from ncsn_tf.runs import TrainedRun
+    from ncsn_tf.samplers.store import SampleStore
+
+ABOUT = "about.json"
+"""The record of a folder of results."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +40,18 @@ class OpenedRun:
         run.load(self.checkpoint.value)
         return run
 
-    def folder(self, run: "TrainedRun", kind: str) -> pathlib.Path:
-        """Where results are written: --output, or WORKDIR/KIND/step_N_seed_S."""
-        name = f"step_{run.step:08d}_seed_{self.seed.value}"
-        return pathlib.Path(self.output.value or run.directory.path / kind / name)
+    def folder(self, run: "TrainedRun", kind: str, key: Mapping[str, Any]) -> pathlib.Path:
+        """Where results are written: --output, or WORKDIR/KIND/step_N_seed_S.
+
+        If the latter holds results of another sampling key, which are kept, it is step_N_seed_S_2, and so on.
+        """
+        from ncsn_tf.samplers import store
+
+        if self.output.value is not None:
+            return pathlib.Path(self.output.value)
+        first = run.directory.path / kind / f"step_{run.step:08d}_seed_{self.seed.value}"
+        others = (first.with_name(f"{first.name}_{number}") for number in itertools.count(2))
+        return next(folder for folder in itertools.chain([first], others) if store.is_free_for(folder, key))
 
     def prepare(self, run: "TrainedRun", folder: pathlib.Path) -> bool:
         """Makes the folder and returns True; a dry run reports instead and returns False."""
@@ -47,9 +60,15 @@ class OpenedRun:
             return False
         if run.is_chief:
             folder.mkdir(parents=True, exist_ok=True)
-            # It would describe other results until these are complete.
-            (folder / "about.json").unlink(missing_ok=True)
         return True
+
+    @contextlib.contextmanager
+    def stored(self, run: "TrainedRun", folder: pathlib.Path, key: Mapping[str, Any]) -> "Iterator[SampleStore | None]":
+        """`run.stored`, without the record of earlier results, which would describe others until these are complete."""
+        with run.stored(folder, key, floats=True) as rows:
+            if rows is not None:
+                (folder / ABOUT).unlink(missing_ok=True)
+            yield rows
 
     def record(self, run: "TrainedRun") -> dict[str, Any]:
         """Everything that is needed to repeat what was drawn."""

@@ -1,7 +1,7 @@
 """Configuration -> objects: the one place that unpacks a configuration."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -90,6 +90,21 @@ def _langevin(process: sde.SDE, grid: np.ndarray, epsilon, noise: langevin.Noise
 _SAMPLERS: dict[str, Callable] = {"annealed_langevin": _annealed_langevin, "langevin": _langevin}
 
 
+def _check_composition(names: Mapping[str, str], process: sde.SDE) -> None:
+    """Raises ValueError for choices that exclude each other."""
+    if names["network"] == "ncsn" and names["condition"] != "nearest_level":
+        raise ValueError(
+            "The network ncsn is conditioned on the index of a noise level: give condition.name=nearest_level. "
+            f"Received: condition.name={names['condition']}."
+        )
+    alpha, sigma = (float(part[0]) for part in process.marginal(tf.constant([1.0])))
+    if names["output"] == "velocity" and abs(alpha**2 + sigma**2 - 1.0) > 1e-2:
+        raise ValueError(
+            "output.name=velocity needs an SDE with alpha^2 + sigma^2 = 1, a variance-preserving one. "
+            f"Received: sde.name={names['sde']}, with alpha={alpha:.4g}, sigma={sigma:.4g} at t=1."
+        )
+
+
 class Builder:
     """Makes a run's objects from its configuration.
 
@@ -121,6 +136,7 @@ class Builder:
         self.evaluation: schema.Evaluation = values["evaluation"]
         self.sde = _SDES[names["sde"]](values["sde"])
         self.value_range = ValueRange(*self.sde.data_range)
+        _check_composition(names, self.sde)
         self.grid = times.uniform(values["times"].num_levels)
         self.sigmas = self.sde.marginal(tf.constant(self.grid))[1].numpy()
         self.draw: times.TimeDraw = times.Levels(

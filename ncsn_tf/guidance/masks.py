@@ -48,7 +48,8 @@ def make(name: str, shape: tuple[int, int, int], count: int, *, share: float = 0
     seeds = random.per_example(random.fold(random.seed(run_seed), random.Stream.MASK), tf.range(count))
     if name == "random":
         known = random.uniform(seeds, (height, width)).numpy() < share
-        known.reshape(count, -1)[:, 0] |= ~known.any(axis=(1, 2))  # a mask needs a known pixel
+        known.reshape(count, -1)[:, 0] |= ~known.any(axis=(1, 2))  # a mask needs a known pixel,
+        known.reshape(count, -1)[:, -1] &= ~known.all(axis=(1, 2))  # and an unknown one
     elif name == "strokes":
         corners = random.uniform(seeds, (_STROKES, _CORNERS, 2)).numpy() * [height, width]
         known = np.stack([_distance_to_lines(rows, columns, lines) > min(height, width) / 12 for lines in corners])

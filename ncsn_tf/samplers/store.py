@@ -28,6 +28,8 @@ from ncsn_tf.samplers import journal
 
 _OUT_OF_RANGE = 0.01
 """The largest share of values far outside their range for which no caveat is reported."""
+_ARCHIVE = "samples.npz"
+_JOURNAL = "samples.json"
 SAMPLES = "samples"
 SAMPLES_FLOAT = "samples_float"
 
@@ -63,6 +65,14 @@ class Drawn:
         return [f"{self.out_of_range:.1%} of the samples' values are outside [-1, 2]: is the step size too large?"]
 
 
+def is_free_for(directory: pathlib.Path, sampling_key: Mapping[str, Any]) -> bool:
+    """Returns whether a folder, which may not exist yet, holds no samples, or only those of a sampling key."""
+    found = journal.read(directory / _JOURNAL)
+    if found is None:
+        return not any((directory / name).exists() for name in (_JOURNAL, _ARCHIVE))
+    return found["sampling_key"] == json.loads(json.dumps(sampling_key))
+
+
 class SampleStore:
     """The rows of one sampling key in a folder, complete or not.
 
@@ -71,8 +81,6 @@ class SampleStore:
       sampling_key: plain values that determine the rows. Their number is not among them: row i does not depend on it.
       shape: the shape of one row, such as (H, W, C).
       floats: whether the rows are also kept as float32, as the sampler left them.
-      replace: whether complete rows of another key are removed, to start again. Incomplete rows of another key are
-        always refused: a killed job may still resume.
 
     Attributes:
       path: the path of the complete rows, `samples.npz`.
@@ -91,24 +99,16 @@ class SampleStore:
         shape: tuple[int, ...],
         *,
         floats: bool = False,
-        replace: bool = False,
     ):
-        self.path = directory / "samples.npz"
-        self._journal = directory / "samples.json"
+        self.path = directory / _ARCHIVE
+        self._journal = directory / _JOURNAL
         self._sampling_key = json.loads(json.dumps(sampling_key))
         self._shape = tuple(shape)
         self._dtypes = {SAMPLES: np.dtype(np.uint8)} | ({SAMPLES_FLOAT: np.dtype(np.float32)} if floats else {})
         self._raw = {name: directory / f"{name}.raw" for name in self._dtypes}
         directory.mkdir(parents=True, exist_ok=True)
         self._start_anew()
-        try:
-            self._resume()
-        except SamplingKeyError:
-            if not replace or not self.path.exists() or any(raw.exists() for raw in self._raw.values()):
-                raise
-            self._start_anew()
-            self._journal.unlink(missing_ok=True)
-            self.path.unlink()
+        self._resume()
 
     @property
     def evaluations_per_row(self) -> float:

@@ -92,6 +92,13 @@ def test_every_variant_is_a_configuration(path, variant):
         ({"evaluation__num_samples": 0}, r"evaluation\.num_samples"),
         ({"training__held_out_examples": -1}, "held_out_examples"),
         ({"seed": -1}, r"\[0, 2\^31\)"),
+        (
+            {"condition": chosen("condition", "log_sigma")},
+            r"condition\.name=nearest_level\. Received: .*log_sigma",
+        ),
+        ({"condition": chosen("condition", "scaled_time")}, r"Received: condition\.name=scaled_time"),
+        ({"condition": chosen("condition", "none")}, r"Received: condition\.name=none"),
+        ({"output": chosen("output", "velocity")}, r"alpha\^2 \+ sigma\^2 = 1.*Received: sde\.name=ve, with alpha=1"),
     ],
 )
 def test_invalid_keys_and_values_are_refused(changes, match):

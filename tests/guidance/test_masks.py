@@ -37,6 +37,7 @@ def test_random_masks_keep_their_share_and_differ():
     np.testing.assert_array_equal(masks.make("random", (20, 20, 1), 3, share=0.3), made[:3])
     assert not np.array_equal(masks.make("random", (20, 20, 1), 50, share=0.3, run_seed=1), made)
     assert masks.make("random", (2, 2, 1), 300, share=0.01).any(axis=(1, 2, 3)).all(), "no mask knows nothing"
+    assert not masks.make("random", (2, 2, 1), 300, share=0.99).all(axis=(1, 2, 3)).any(), "no mask knows everything"
 
 
 def test_strokes_cross_every_image_and_leave_most_of_it():

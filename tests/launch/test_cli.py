@@ -16,3 +16,18 @@ def test_help_shows_every_flag_of_the_launcher(verb):
     assert f"python -m launch.{verb} " in ended.stdout, "the command"
     for flag in ("dry_run", "workdir" if verb not in ("reference_statistics", "train_classifier") else "data_name"):
         assert ended.stdout.count(f"  --{flag}: ") + ended.stdout.count(f"  --[no]{flag}: ") == 1, flag
+
+
+def test_full_help_ends_without_an_error():
+    ended = launch("sample", "--helpfull")
+    assert (
+        ended.returncode == 0 and "--workdir: " in ended.stdout and "--logtostderr" in ended.stdout.replace("[no]", "")
+    )
+
+
+def test_a_dry_run_trains_no_classifier(tmp_path):
+    environment = {"NCSN_TF_CACHE": str(tmp_path / "cache")}
+    arguments = ["--data_name=digits", f"--output={tmp_path / 'digits.npz'}", "--dry_run"]
+    ended = launch("reference_statistics", *arguments, environment=environment)
+    assert ended.returncode == 0 and "would train the classifier" in ended.stdout, ended.stderr
+    assert not list(tmp_path.iterdir())

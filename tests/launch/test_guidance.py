@@ -41,9 +41,23 @@ def test_inpainting_keeps_what_is_known(run, tmp_path):
     )
     with Image.open(output / "inpainting.png") as picture:
         assert picture.size == (4 * 33 + 1, 3 * 33 + 1), "occluded, two completions, original"
-    again = launch("inpaint", f"--workdir={run}", f"--images={run.parent / 'photograph.png'}", f"--output={output}")
-    assert again.returncode == 0, again.stderr
-    assert json.loads((output / "about.json").read_text())["images"].endswith("photograph.png")
+    photograph = f"--images={run.parent / 'photograph.png'}"
+    refused = launch("inpaint", f"--workdir={run}", photograph, f"--output={output}")
+    assert refused.returncode == 2 and "holds other samples" in refused.stderr
+    assert json.loads((output / "about.json").read_text()) == about, "a refused command leaves the results as they are"
+
+
+def test_other_settings_have_a_folder_of_their_own(run):
+    folders = run / "inpainting"
+    for options, name in (
+        ([], "step_00000002_seed_0"),
+        (["--mask=top"], "step_00000002_seed_0_2"),
+        (["--epsilon=1e-6"], "step_00000002_seed_0_3"),
+        (["--mask=top"], "step_00000002_seed_0_2"),
+    ):
+        ended = launch("inpaint", f"--workdir={run}", "--num_images=1", "--completions=1", *options)
+        assert ended.returncode == 0 and ended.stdout.endswith(f"{folders / name}\n"), ended.stderr
+    assert len(list(folders.iterdir())) == 3
 
 
 def test_interpolation_ends_in_the_samples_of_launch_sample(run, tmp_path):

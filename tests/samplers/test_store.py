@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ncsn_tf import random
 from ncsn_tf.data import pipeline
-from ncsn_tf.samplers.store import DivergedError, SampleStore, SamplingKeyError
+from ncsn_tf.samplers.store import DivergedError, SampleStore, SamplingKeyError, is_free_for
 from tests.support import rows
 from tests.support.rows import fill
 
@@ -180,18 +180,19 @@ def test_other_samples_are_refused(one, tmp_path):
     assert issubclass(SamplingKeyError, ValueError)
 
 
-def test_complete_samples_of_another_key_are_replaced_on_request(one, tmp_path):
-    drawn(one, SampleStore(tmp_path, KEY, SHAPE), 4)
-    other = {**KEY, "seed": 1}
-    new = SampleStore(tmp_path, other, SHAPE, replace=True)
-    assert new.done == 0 and not list(tmp_path.iterdir())
+def test_a_folder_is_free_for_its_own_key_and_for_any_while_it_holds_no_samples(one, tmp_path):
+    folder, other = tmp_path / "new", {**KEY, "seed": 1}
+    assert is_free_for(folder, KEY) and not folder.exists()
+    new = SampleStore(folder, KEY, SHAPE)
+    assert is_free_for(folder, other), "no row is there yet"
     fill(one, new, 0, 4, quantise)
-    with pytest.raises(SamplingKeyError, match="seed: 1 there, 0 now"):
-        SampleStore(tmp_path, KEY, SHAPE, replace=True)
-    new.finish(4)
-    assert SampleStore(tmp_path, other, SHAPE, replace=True).done == 4, "the same key continues"
-    (tmp_path / "samples.json").unlink()
-    assert SampleStore(tmp_path, KEY, SHAPE, replace=True).done == 0
+    for _ in range(2):
+        assert is_free_for(folder, KEY) and not is_free_for(folder, other)
+        new.finish(4)
+    (folder / "samples.json").write_text("{")
+    assert not is_free_for(folder, KEY)
+    (folder / "samples.json").unlink()
+    assert not is_free_for(folder, KEY), "the archive may be of any origin"
 
 
 @pytest.mark.parametrize("raw", [b"", b"a torn copy of what the archive holds"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncsn_tf import determinism, objectives, random, score, times
+from ncsn_tf import objectives, random, score, times
 from ncsn_tf.data import pipeline
 from ncsn_tf.objectives import NonFiniteLossError
 from ncsn_tf.score import EnergyModel, ScoreModel
@@ -337,22 +337,3 @@ def test_training_in_continuous_time_reports_by_bin():
     trainer = make(draw=draw, model=lambda net: ScoreModel(net, SDE, condition=score.nearest_level(TIMES)))
     result = trainer.run(batches(trainer), 4)
     assert result.bin_losses.shape == (5,) and result.counts.sum() == 4 * BATCH
-
-
-def test_the_options_of_the_graph_optimizer_are_as_before():
-    before = tf.config.optimizer.get_experimental_options()
-    options, inside = tf.config.optimizer.get_experimental_options, []
-
-    def watching(score_fn, x, t, z):
-        inside.append(options())
-        return objectives.annealed_denoising(score_fn, SDE, x, t, z)
-
-    run(make(objective=watching), 1)
-    assert inside and all(found["arithmetic_optimization"] is False for found in inside)
-    assert options() == before
-    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": True})
-    with determinism.repeatable_gradients():
-        assert options()["arithmetic_optimization"] is False
-    assert options()["arithmetic_optimization"] is True
-    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": None})
-    assert options() == before
