@@ -6,14 +6,17 @@ epoch is a function of (seed, epoch), and a run resumes at any step at no cost.
 
 import dataclasses
 import functools
-import os
+import warnings
 import zlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ncsn_tf.data import faults
 from ncsn_tf.data.names import DIGITS, is_path
 from ncsn_tf.data.preparation import Preparation
+from ncsn_tf.data.readers import Loaded
 from ncsn_tf.data.splits import Split
 
 if TYPE_CHECKING:
@@ -27,10 +30,12 @@ class ImageSource:
     Attributes:
       name: the dataset's name or path, as given by the caller.
       images: uint8 [N, H, W, C], N at least 1. Must not be modified.
+      formats: the number of images per format of their files, such as {"JPEG": 12}; empty if they were not encoded.
     """
 
     name: str
     images: np.ndarray
+    formats: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         got = f"dtype {self.images.dtype}, shape {self.images.shape}"
@@ -47,8 +52,14 @@ class ImageSource:
         return height, width, channels
 
     def describe(self) -> dict[str, Any]:
-        """Returns plain values that identify the dataset: `name`, `images`, `shape` and a CRC-32 `checksum`."""
-        return {"name": self.name, "images": len(self), "shape": list(self.shape), "checksum": self._checksum}
+        """Returns plain values that identify the dataset: `name`, `images`, `shape`, a CRC-32 `checksum`, `formats`."""
+        return {
+            "name": self.name,
+            "images": len(self),
+            "shape": list(self.shape),
+            "checksum": self._checksum,
+            "formats": dict(self.formats),
+        }
 
     @functools.cached_property
     def _checksum(self) -> int:
@@ -80,7 +91,8 @@ def load(
 
     * "digits": the 1,797 real 8x8 grey digits of scikit-learn, which need no network; see `load_digits`;
     * a path (an existing directory, or a name that has a path separator and is not a TFDS name) to a folder of images
-      (`ncsn_tf.data.folder`) or to TFRecords, as a file, a glob or a folder (`ncsn_tf.data.tfrecords`);
+      (`ncsn_tf.data.folder`), to TFRecords, as a file, a glob or a folder (`ncsn_tf.data.tfrecords`), or to an `.npz`
+      or `.npy` of images (`ncsn_tf.data.arrays`);
     * a dataset of TensorFlow Datasets with an "image" feature, such as "mnist" or "cifar10"
       (`ncsn_tf.data.tfds_images`). Song & Ermon (2019) crop "celeb_a" to 140 and resize it to 32x32.
 
@@ -97,7 +109,7 @@ def load(
       download: let TFDS download and prepare what `data_dir` lacks.
 
     Returns:
-      The images in a fixed order.
+      The images in a fixed order. A warning says if they look as if they were read wrongly: see `ncsn_tf.data.faults`.
 
     Raises:
       ValueError: for an unknown name or split, a dataset that is missing, damaged or too large, and incompatible sizes.
@@ -106,14 +118,19 @@ def load(
     preparation = Preparation(_size(image_size), center_crop, channels, memory_limit_gib)
     _check(preparation)
     if name == DIGITS:
-        images = load_digits(parsed, preparation)
+        loaded = Loaded(load_digits(parsed, preparation))
     elif is_path(name):
-        images = _load_path(name, parsed, preparation)
+        from ncsn_tf.data import paths  # here: reading files needs Pillow
+
+        loaded = paths.open_path(name).images(parsed, preparation)
     else:
         from ncsn_tf.data import tfds_images  # here: importing TFDS costs seconds
 
-        images = tfds_images.read(name, parsed, preparation, data_dir=data_dir, download=download)
-    return ImageSource(name, images)
+        loaded = tfds_images.read(name, parsed, preparation, data_dir=data_dir, download=download)
+    found = faults.find(loaded.images)
+    for fault in [*found.total, *found.partial]:
+        warnings.warn(f"The images of {name}, {split}: {fault}", stacklevel=2)
+    return ImageSource(name, loaded.images, loaded.formats)
 
 
 def load_digits(split: Split, preparation: Preparation) -> np.ndarray:
@@ -143,15 +160,6 @@ def held_out_digits(classes: np.ndarray) -> np.ndarray:
     return held_out
 
 
-def _load_path(name: str, split: Split, preparation: Preparation) -> np.ndarray:
-    from ncsn_tf.data import folder, tfrecords
-
-    path = os.path.expanduser(name)
-    if tfrecords.recognises(path):
-        return tfrecords.read(path, split, preparation)
-    return folder.read(path, split, preparation)
-
-
 def _size(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     if image_size is None:
         return None
@@ -168,5 +176,5 @@ def _check(preparation: Preparation) -> None:
         raise ValueError(f"center_crop must be positive, in pixels. Received: {preparation.center_crop}.")
     if preparation.channels not in (None, 1, 3):
         raise ValueError(f"channels must be 1 (grey), 3 (colour) or None. Received: {preparation.channels}.")
-    if preparation.memory_limit_gib <= 0:
+    if not preparation.memory_limit_gib > 0:  # nor NaN
         raise ValueError(f"memory_limit_gib must be positive. Received: {preparation.memory_limit_gib}.")

@@ -1,7 +1,7 @@
 """Labels of image datasets, in the order in which `ncsn_tf.data.images` reads the images.
 
-Only evaluation needs them, to train a classifier whose activations are used to compare samples. Scores are learnt
-without labels.
+Evaluation needs them, to train a classifier whose activations are used to compare samples. Scores are learnt without
+labels.
 """
 
 import dataclasses
@@ -46,7 +46,8 @@ def load(name: str, split: str, *, data_dir: str | None = None, download: bool =
     """Reads the labels of a dataset; label i is that of image i of `images.load` for the same name and split.
 
     Args:
-      name: "digits", or a dataset of TensorFlow Datasets with a feature "label" of classes.
+      name: "digits"; a dataset of TensorFlow Datasets with a feature "label" of classes; or a path to a folder of
+        images with a subfolder per class, to TFRecords with a feature "label", or to arrays with one named "labels".
       split: "train" or "held_out", or a slice of one: "train[:50000]", "held_out[:10%]".
       data_dir: the folder of prepared TFDS datasets; TFDS's own default if None.
       download: let TFDS download and prepare what `data_dir` lacks.
@@ -58,9 +59,9 @@ def load(name: str, split: str, *, data_dir: str | None = None, download: bool =
     if name == DIGITS:
         return _load_digits(parsed)
     if is_path(name):
-        raise ValueError(
-            f"Only '{DIGITS}' and datasets of TensorFlow Datasets carry labels, files do not. Received: {name!r}."
-        )
+        from ncsn_tf.data import paths  # here: reading files needs Pillow
+
+        return Labels(*paths.open_path(name).labels(parsed))
     return _load_tfds(name, parsed, data_dir, download)
 
 

@@ -5,20 +5,35 @@ import glob
 import os
 import re
 
+from ncsn_tf import files
+from ncsn_tf.data import listing
+
 DIGITS = "digits"
 # A TFDS name: dataset, then perhaps a configuration and a version, as in "lsun/church" or "mnist:3.0.1".
 _TFDS_NAME = re.compile(r"[A-Za-z]\w*(/[\w.\-+]+)*(:[\d.*]+)?")
 
 
+def is_remote(name: str) -> bool:
+    """Returns whether a name is the address of a file system that only `tf.io.gfile` reaches, as "gs://bucket/a"."""
+    return "://" in name
+
+
 def is_path(name: str) -> bool:
     """Returns whether a name is read as a path rather than as the name of a dataset."""
-    if os.path.isdir(os.path.expanduser(name)):
+    if is_remote(name) or os.path.isdir(os.path.expanduser(name)):
         return True
-    has_separator = "/" in name or os.sep in name
-    if not has_separator and not glob.has_magic(name) and ".tfrecord" not in name:
+    of_file = listing.RECORDS.search(name) or name.lower().endswith(listing.ARRAYS)
+    if of_file or name.startswith(("~", ".")):
+        return True
+    if "/" not in name and os.sep not in name and not glob.has_magic(name):
         return False
     # A TFDS name with a configuration, "lsun/church", has a separator too: it is read as one if no such path exists.
-    return os.path.exists(name) or ".tfrecord" in name or not _TFDS_NAME.fullmatch(name)
+    return os.path.exists(name) or not _TFDS_NAME.fullmatch(name)
+
+
+def located(name: str) -> str:
+    """Returns a dataset's name as it is recorded: a local path made absolute, anything else unchanged."""
+    return str(files.local_path(name)) if is_path(name) and not is_remote(name) else name
 
 
 def unknown_name(name: str, known: list[str]) -> ValueError:
@@ -26,8 +41,8 @@ def unknown_name(name: str, known: list[str]) -> ValueError:
     near = difflib.get_close_matches(name, [DIGITS, *known], n=4, cutoff=0.5)
     hint = f" Nearest known names: {', '.join(near)}." if near else ""
     return ValueError(
-        f"Unknown dataset {name!r}, and no such path exists.{hint} "
-        f"Give '{DIGITS}', the name of a TensorFlow Datasets image dataset, or a path: "
-        "an existing folder of images or TFRecords, a TFRecord file, or a glob of them. A name with a path separator "
-        f"or '.tfrecord' in it is read as a path; write './{name}' for one in the working directory."
+        f"Unknown dataset {name!r}, and there is no folder {os.path.abspath(name)}.{hint} "
+        f"Give '{DIGITS}', the name of a TensorFlow Datasets image dataset, or a path: an existing folder of images or "
+        "TFRecords, a TFRecord file, a glob of them, an .npz or an .npy. A name with a path separator or the suffix of "
+        f"such a file is read as a path; write './{name}' for one in the working directory."
     )

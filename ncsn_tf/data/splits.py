@@ -1,11 +1,10 @@
-"""Parts of a dataset, "train" or "held_out", whole or a slice, and the division of files that have no split."""
+"""Parts of a dataset, "train" or "held_out", whole or a slice, and the division of items that have no split."""
 
 import dataclasses
 import hashlib
 import re
 from collections.abc import Sequence
 
-HELD_OUT_FOLDERS = ("test", "held_out", "validation")
 _BOUND = r"(\d+%?)?"
 _SPLIT = re.compile(rf"(train|held_out)(?:\[{_BOUND}:{_BOUND}\])?")
 

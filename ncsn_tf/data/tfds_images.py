@@ -7,17 +7,20 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from ncsn_tf.data import parts
 from ncsn_tf.data.names import DIGITS, unknown_name
 from ncsn_tf.data.preparation import Preparation
+from ncsn_tf.data.readers import Loaded
 from ncsn_tf.data.splits import Split
 
 _BATCH = 512
 
 
-def read(name: str, split: Split, preparation: Preparation, *, data_dir: str | None, download: bool) -> np.ndarray:
+def read(name: str, split: Split, preparation: Preparation, *, data_dir: str | None, download: bool) -> Loaded:
     """Reads one split of a TFDS dataset, in the order of its records.
 
-    "train" is the TFDS split "train"; "held_out" is "test", or "validation" where there is no test split.
+    "train" is the TFDS split "train"; "held_out" is "test", or where there is none "validation" or another split whose
+    name says so (`parts.role`).
 
     Args:
       name: a TFDS name, with configuration and version if wanted: "mnist", "lsun/church", "cifar10:3.0.2".
@@ -25,9 +28,6 @@ def read(name: str, split: Split, preparation: Preparation, *, data_dir: str | N
       preparation: crop, size, channels, memory limit.
       data_dir: the folder of prepared datasets; TFDS's default if None.
       download: whether to download and prepare a missing dataset.
-
-    Returns:
-      uint8 [N, H, W, C].
 
     Raises:
       ValueError: if the dataset is unknown, not prepared, cannot be downloaded, or has no uint8 "image" feature.
@@ -59,7 +59,14 @@ def read(name: str, split: Split, preparation: Preparation, *, data_dir: str | N
         problem = f" ({error.message})"
     if array is None or row != stop - start:
         raise damaged(builder, name, f"{row} of {stop - start} images could be read{problem}")
-    return array
+    return Loaded(array, {_format(builder, part, start): len(array)})
+
+
+def _format(builder: Any, part: str, number: int) -> str:
+    """The format of one record, which stands for all: TFDS encodes arrays as PNG, and keeps files as they were."""
+    skipping = tfds.decode.PartialDecoding({"image": True}, decoders={"image": tfds.decode.SkipDecoding()})
+    (record,) = tfds.as_numpy(records(builder, part, number, number + 1, skipping))
+    return "JPEG" if record["image"].startswith(b"\xff\xd8") else "PNG"
 
 
 def records(builder: Any, part: str, start: int, stop: int, decoding: tfds.decode.PartialDecoding) -> tf.data.Dataset:
@@ -151,10 +158,11 @@ def _image_shape(builder: Any, name: str) -> tuple[int | None, int | None, int |
 
 
 def _tfds_split(builder: Any, part: str, name: str) -> str:
+    roles = {split: found for split in builder.info.splits if (found := parts.role(split)) is not None}
+    candidates = [(not found.exact, found.rank, split) for split, found in roles.items() if found.part == part]
+    if candidates:
+        return min(candidates)[2]
     wanted = ("train",) if part == "train" else ("test", "validation")
-    for candidate in wanted:
-        if candidate in builder.info.splits:
-            return candidate
     raise ValueError(
         f"{name!r} has no split {' or '.join(map(repr, wanted))} to serve as {part!r}; it has "
         f"{sorted(builder.info.splits)}. Without held-out images, set training.held_out_examples=0."

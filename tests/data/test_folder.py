@@ -35,7 +35,7 @@ def test_folder_with_subfolders_of_parts(tmp_path, held_out):
     save(tmp_path / held_out / "deep" / "9.PNG", np.full((4, 5), 9, np.uint8))
     np.testing.assert_array_equal(images.load(str(tmp_path), "train").images[:, 0, 0, 0], [0, 1, 2])
     np.testing.assert_array_equal(images.load(str(tmp_path), "held_out").images[:, 0, 0, 0], [9])
-    everything = folder.read_all(str(tmp_path), Preparation())
+    everything = folder.read_all(str(tmp_path), Preparation()).images
     assert sorted(everything[:, 0, 0, 0]) == [0, 1, 2, 9]
 
 
@@ -121,9 +121,11 @@ def test_folder_names_a_damaged_image(tmp_path):
 
 
 def test_folder_missing_or_empty(tmp_path):
-    with pytest.raises(ValueError, match="There is no folder '.*absent'. Check the path"):
+    with pytest.raises(ValueError, match="There is no folder or file '.*absent'. Check the path"):
         images.load(str(tmp_path / "absent"), "train")
-    with pytest.raises(ValueError, match="has no images; looked for .png"):
+    with pytest.raises(
+        ValueError, match="has no images that Pillow reads, .*it and its subfolders have no files"
+    ):
         images.load(str(tmp_path), "train")
     save(tmp_path / "a.png", random_pixels(2, 2))
     with pytest.raises(ValueError, match="has 1 image, too few to hold any out"):

@@ -79,7 +79,7 @@ def test_load_refuses(arguments, options, message):
     ("name", "near"), [("mnisst", "mnist"), ("digit", "digits"), ("nothing/at/all", "Give 'digits'")]
 )
 def test_unknown_names_list_the_nearest_known_names(tmp_path, name, near):
-    with pytest.raises(ValueError, match=f"Unknown dataset '{name}', and no such path exists.*{near}.*path"):
+    with pytest.raises(ValueError, match=f"Unknown dataset '{name}', and there is no folder /.*{name}.*{near}.*path"):
         images.load(name, "train", data_dir=str(tmp_path))
 
 

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from ncsn_tf.data import images, labels
 from tests.support.tiny import random_pixels
@@ -110,9 +112,11 @@ def test_tfds_labels_are_downloaded_on_request_and_damage_is_named(tmp_path):
 
 
 def test_data_without_labels_is_refused(prepared, tmp_path):
-    only = "Only 'digits' and datasets of TensorFlow Datasets carry labels"
-    for name in (str(tmp_path), "no/such.tfrecord", "./pictures"):
-        with pytest.raises(ValueError, match=f"{only}.*Received: '{name}'"):
+    Image.fromarray(random_pixels(4, 4)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"has no labels: 1 of its 1 pictures are in no subfolder of a class"):
+        labels.load(str(tmp_path), "train")
+    for name in ("no/such.tfrecord", "./pictures"):
+        with pytest.raises(ValueError, match="No TFRecord file matches|There is no folder or file"):
             labels.load(name, "train")
     with pytest.raises(ValueError, match="'tiny_measured' has no feature 'label' of classes; its features are"):
         labels.load("tiny_measured", "train", data_dir=prepared)
@@ -129,3 +133,54 @@ def test_data_without_labels_is_refused(prepared, tmp_path):
 def test_impossible_labels_are_refused(values):
     with pytest.raises(ValueError, match="Received"):
         labels.Labels(values, 7)
+
+
+@pytest.mark.parametrize("layout", ["{part}/{name}/{i}.png", "{name}/{i}.png", "{name}/deep/{i}.png"])
+def test_labels_of_a_folder_are_its_subfolders(tmp_path, layout):
+    pixels = {}
+    for i in range(40):
+        name = ("cat", "Dog", "emu")[i % 3]
+        path = tmp_path / layout.format(part="test" if i >= 30 else "Train", name=name, i=i)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture = random_pixels(4, 5, seed=i)
+        Image.fromarray(picture).save(path)
+        pixels[picture.tobytes()] = sorted(("cat", "Dog", "emu")).index(name)
+    for part in ("train", "held_out", "train[3:9]"):
+        found, pictures = labels.load(str(tmp_path), part), images.load(str(tmp_path), part).images
+        assert found.num_classes == 3
+        np.testing.assert_array_equal(found.values, [pixels[picture.tobytes()] for picture in pictures])
+
+
+def test_a_folder_with_one_class_or_with_loose_pictures_has_no_labels(tmp_path):
+    for name in ("train/cat/a.png", "test/cat/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random_pixels(4, 5)).save(tmp_path / name)
+    with pytest.raises(ValueError, match="has one class alone, the subfolder 'cat'"):
+        labels.load(str(tmp_path), "train")
+    Image.fromarray(random_pixels(4, 5)).save(tmp_path / "train" / "loose.png")
+    with pytest.raises(
+        ValueError, match="1 of its 3 pictures are in no subfolder .*such as 'train/loose.png'"
+    ):
+        labels.load(str(tmp_path), "held_out")
+
+
+@pytest.mark.parametrize("key", ["label", "image/class/label"])
+def test_labels_of_tfrecords_match_their_images(tmp_path, key):
+    pixels = random_pixels(30, 4, 5, 1)
+    with tf.io.TFRecordWriter(str(tmp_path / "a.tfrecord")) as writer:
+        for picture, label in zip(pixels, class_from_pixels(pixels), strict=True):
+            features = {
+                "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture.tobytes()])),
+                "shape": tf.train.Feature(int64_list=tf.train.Int64List(value=picture.shape)),
+                key: tf.train.Feature(int64_list=tf.train.Int64List(value=[int(label)])),
+            }
+            writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+    for part in ("train", "held_out"):
+        found = labels.load(str(tmp_path), part)
+        assert found.num_classes == class_from_pixels(pixels).max() + 1
+        np.testing.assert_array_equal(found.values, class_from_pixels(images.load(str(tmp_path), part).images))
+    with tf.io.TFRecordWriter(str(tmp_path / "a.tfrecord")) as writer:
+        del features[key]
+        writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+    with pytest.raises(ValueError, match="record 0, has no label"):
+        labels.load(str(tmp_path), "train")

@@ -46,9 +46,9 @@ def test_tfrecords_encoded_by_file_glob_and_folder(tmp_path):
 
 
 def test_tfrecords_raw_of_two_channels_in_parts_by_name(tmp_path):
-    pixels = random_pixels(5, 3, 4, 2)
-    write_records(tmp_path / "y-train.tfrecord", [example(p.tobytes(), shape=[3, 4, 2]) for p in pixels[:3]])
-    write_records(tmp_path / "y-test.tfrecord", [example(p.tobytes(), height=3, width=4, depth=2) for p in pixels[3:]])
+    pixels = random_pixels(5, 5, 4, 2)
+    write_records(tmp_path / "y-train.tfrecord", [example(p.tobytes(), shape=[5, 4, 2]) for p in pixels[:3]])
+    write_records(tmp_path / "y-test.tfrecord", [example(p.tobytes(), height=5, width=4, depth=2) for p in pixels[3:]])
     np.testing.assert_array_equal(images.load(str(tmp_path), "train").images, pixels[:3])
     np.testing.assert_array_equal(images.load(str(tmp_path), "held_out").images, pixels[3:])
 
@@ -98,3 +98,67 @@ def test_sharded_tfrecords_are_read_from_any_file_system_that_tensorflow_reaches
     for name in ("ram://bucket/part-*.tfrecord*", "ram://bucket"):
         for part in ("train", "held_out"):
             np.testing.assert_array_equal(images.load(name, part).images, pixels[splits.by_hash(keys, part)])
+
+
+def stylegan(pixels):
+    """A record as StyleGAN's tools write it: raw bytes [C, H, W] in `data`."""
+    planes = np.moveaxis(pixels, -1, 0)
+    features = {
+        "shape": tf.train.Feature(int64_list=tf.train.Int64List(value=planes.shape)),
+        "data": tf.train.Feature(bytes_list=tf.train.BytesList(value=[planes.tobytes()])),
+    }
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+def test_records_of_stylegan_are_read_with_their_channels_first_and_at_their_largest_resolution(tmp_path):
+    large, small = random_pixels(12, 8, 8, 3), random_pixels(12, 4, 4, 3)
+    write_records(tmp_path / "faces-r02.tfrecords", map(stylegan, small))
+    write_records(tmp_path / "faces-r03.tfrecords", map(stylegan, large))
+    with pytest.warns(UserWarning, match="only the largest is read: faces-r03.tfrecords"):
+        train, held_out = (images.load(str(tmp_path), part).images for part in ("train", "held_out"))
+    keys = [f"faces-r03.tfrecords#{i}" for i in range(12)]
+    np.testing.assert_array_equal(train, large[splits.by_hash(keys, "train")])
+    np.testing.assert_array_equal(held_out, large[splits.by_hash(keys, "held_out")])
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (example(bytes(3 * 16 * 16), shape=[3, 16, 16]), r"record 0, has the shape \[3, 16, 16\].*looks like"),
+        (example(bytes(4 * 48), shape=[4, 4, 3]), r"has 192 bytes.*needs 48 bytes of uint8, 4 times fewer"),
+        (example(bytes(47), shape=[4, 4, 3]), r"has 47 bytes, which are no encoded picture; the shape \[4, 4, 3\]"),
+        (example(bytes(47), height=4, width=4), r"has 47 bytes.*the shape \[4, 4, 1\] needs 16"),
+        (example(bytes(48)), "content is of no format that Pillow reads"),
+        (stylegan(random_pixels(5, 4, 4)), r"the shape of 'data' must be \[channels, height, width\], with 1 or 3"),
+    ],
+    ids=["channels_first", "floats", "bytes", "sides", "nothing", "stylegan"],
+)
+def test_a_record_that_does_not_fit_its_shape_is_refused_with_the_reason(tmp_path, record, message):
+    path = write_records(tmp_path / "a.tfrecord", [record])
+    with pytest.raises(ValueError, match=message) as caught:
+        images.load(path, "train")
+    assert "BytesIO" not in str(caught.value)
+
+
+@pytest.mark.parametrize("folder", ["br[1]", "a*b", "what?", "back\\slash", "{a,b}", "new line\n", b"caf\xe9"])
+@pytest.mark.parametrize("suffix", ["tfrecord", "tfrecords", "tfrec", "TFRecord-00000-of-00001"])
+def test_any_folder_name_is_taken_literally(tmp_path, folder, suffix):
+    import os
+
+    place = os.path.join(tmp_path, os.fsdecode(folder))
+    os.makedirs(os.path.join(place, "deep"))
+    pixels = random_pixels(12, 4, 4, 1)
+    source = write_records(tmp_path / "plain", [example(p.tobytes(), shape=[4, 4, 1]) for p in pixels])
+    file = os.path.join(place, "deep", f"a.{suffix}")
+    os.replace(source, file)
+    expected = pixels[splits.by_hash([f"a.{suffix}#{i}" for i in range(12)], "train")]
+    for name in (file, place, os.path.join(place, "deep", "*.[tT]*")):
+        np.testing.assert_array_equal(images.load(name, "train").images, expected)
+
+
+def test_pictures_beside_records_are_neither_pooled_nor_lost(tmp_path):
+    write_records(tmp_path / "train" / "a.tfrecord", [example(png(random_pixels(4, 4)))])
+    (tmp_path / "test").mkdir()
+    Image.fromarray(random_pixels(4, 4)).save(tmp_path / "test" / "b.png")
+    with pytest.raises(ValueError, match=r"holds both TFRecords and pictures \(1 pictures, 1 TFRecord files\)"):
+        images.load(str(tmp_path), "train")
