@@ -31,7 +31,7 @@ def flags_of(text):
 
 def defined_flags():
     texts = [(ROOT / "launch" / name).read_text() for name in ("train.py", "flags/devices.py")]
-    return set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', "".join(texts)))
+    return set(re.findall(r'(?:DEFINE_\w+|paths\.define)\(\s*"(\w+)"', "".join(texts)))
 
 
 def test_the_pods_of_the_job_are_one_cluster(tmp_path, monkeypatch):

@@ -1,12 +1,19 @@
-"""Files appear completely or not at all."""
+"""Files appear completely or not at all, and a path means the same everywhere."""
 
+import errno
 import json
+import os
+import pathlib
+import re
 import threading
 
 import numpy as np
 import pytest
 
 from ncsn_tf import files
+
+NOT_TEXT = os.fsdecode(b"\xe9")
+HOSTILE = ("new[1]", "*", "a?b", "{a,b}", "back\\slash", "two\nlines", "%s$HOME", "c:d#e", "ü", NOT_TEXT, "-x'\"")
 
 
 def test_npz_written_in_batches_is_the_arrays(tmp_path):
@@ -84,3 +91,102 @@ def test_two_writers_of_one_file_do_not_share_a_partial_file(tmp_path):
         other.join()
         assert path.read_text() == "other"
     assert path.read_text() == "mine" and [file.name for file in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, NOT_TEXT, "a[1]"])
+def test_a_file_may_have_any_name_that_the_system_accepts(tmp_path, name):
+    files.write_json(tmp_path / name, [name])
+    assert json.loads((tmp_path / name).read_text()) == [name]
+    files.write_npz(tmp_path / name, 1, [{"a": np.ones((1, 2))}])
+    assert np.load(tmp_path / name)["a"].tolist() == [[1.0, 1.0]]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_name_that_is_not_text_is_escaped_in_text(tmp_path):
+    files.write_text(tmp_path / "t", f"ü {NOT_TEXT}")
+    assert (tmp_path / "t").read_text(encoding="utf-8") == "ü \\udce9"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("~", "{home}"),
+        ("~/r", "{home}/r"),
+        (pathlib.Path("~/r"), "{home}/r"),
+        ("~root/r", f"{pathlib.Path('~root').expanduser()}/r"),
+        ("./~/r", "{here}/~/r"),
+        ("r/", "{here}/r"),
+        ("link/../r", "{here}/link/../r"),
+        (b"a\xe9", "{here}/a\udce9"),
+        ("/a b/%s", "/a b/%s"),
+        (".", "{here}"),
+    ],
+)
+def test_a_local_path_is_absolute_and_without_tilde(tmp_path, monkeypatch, path, expected):
+    """Links are not followed: `link/..` is the folder above the one that the link leads to."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert str(files.local_path(path)) == expected.format(home="/home/somebody", here=tmp_path)
+
+
+@pytest.mark.parametrize("path", ["", b"", "a\0b", "gs://bucket/r", "s3://b", "file:///r", "~nobody_of_this_name/r"])
+def test_what_is_no_local_path_is_refused_with_a_remedy(path):
+    with pytest.raises(ValueError, match=r"Give|mount|no file system|Write \./~nobody"):
+        files.local_path(path)
+
+
+@pytest.mark.parametrize("descriptors", ["/proc/self/fd", "/none of a system without them"])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_plain_path_leads_to_the_same_place(tmp_path, monkeypatch, name, descriptors):
+    monkeypatch.setattr(files, "_DESCRIPTORS", descriptors)
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    before = os.listdir("/proc/self/fd")
+    with files.plain_path(f"./{name}") as folder, files.plain_path(pathlib.Path(name, "..", name, "new")) as file:
+        monkeypatch.chdir("/")
+        assert re.fullmatch(r"[\w/.-]+", folder + file, re.ASCII)
+        assert os.path.samefile(folder, tmp_path / name)
+        pathlib.Path(file).write_text("there")
+    assert (tmp_path / name / "new").read_text() == "there"
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_plain_path_of_plain_characters_is_the_path(tmp_path):
+    with files.plain_path(tmp_path / "a b_c-1.d") as path:
+        assert path == str(tmp_path / "a b_c-1.d")
+
+
+def test_a_path_that_has_no_plain_form_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="ASCII letters"), files.plain_path(tmp_path / "new[1]"):
+        pass
+    with pytest.raises(FileNotFoundError), files.plain_path(tmp_path / "new[1]" / "a"):
+        pass
+
+
+def test_the_reason_of_a_long_message_is_its_end():
+    error = RuntimeError(
+        f"{{{{function_node __wrapped__SaveV2}}}} /{'r' * 300}/data; No space left on device [Op:SaveV2]"
+    )
+    assert re.fullmatch(r"RuntimeError: \.\.\.r+/data; No space left on device", files.reason(error))
+    assert files.reason(OSError(errno.EIO, "Input/output\nerror")) == "OSError: [Errno 5] Input/output error"
+
+
+@pytest.mark.parametrize(
+    ("number", "full"),
+    [
+        (errno.ENOSPC, True),
+        (errno.EDQUOT, True),
+        (errno.EIO, False),
+        (errno.EROFS, False),
+        (errno.EACCES, False),
+        (errno.EFBIG, False),
+        (errno.EMFILE, False),
+    ],
+)
+def test_a_full_disk_is_known_by_its_number_its_words_and_its_cause(number, full):
+    """TensorFlow repeats the words of the system; too many open files are ResourceExhaustedError to it too."""
+    error = OSError(number, os.strerror(number), "/r")
+    outer = OSError("The checkpoint cannot be written.")
+    outer.__cause__ = error
+    words = RuntimeError(f"{{{{function_node x}}}} /r; {os.strerror(number)} [Op:SaveV2]")
+    assert [files.no_space(one) for one in (error, outer, words)] == [full] * 3

@@ -4,16 +4,17 @@ import contextlib
 import dataclasses
 import itertools
 import pathlib
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from . import devices, sampler
+from . import devices, paths, sampler
 
 if TYPE_CHECKING:
     from ncsn_tf.runs import TrainedRun
-    from ncsn_tf.samplers.store import SampleStore
+    from ncsn_tf.samplers.store import Drawn, SampleStore
 
 ABOUT = "about.json"
 """The record of a folder of results."""
@@ -70,6 +71,13 @@ class OpenedRun:
                 (folder / ABOUT).unlink(missing_ok=True)
             yield rows
 
+    def caveats(self, drawn: "Drawn", share: float = 1.0) -> list[str]:
+        """Warns of each caveat of what was drawn, and returns them for the record; `share` as for `Drawn.caveats`."""
+        found = drawn.caveats(share)
+        for caveat in found:
+            warnings.warn(caveat, stacklevel=2)
+        return found
+
     def record(self, run: "TrainedRun") -> dict[str, Any]:
         """Everything that is needed to repeat what was drawn."""
         from ncsn_tf.cluster import strategies
@@ -87,8 +95,8 @@ class OpenedRun:
 def define() -> OpenedRun:
     """Defines --workdir, --output, --checkpoint, --seed, --dry_run, and the flags of the sampler and of devices."""
     return OpenedRun(
-        workdir=flags.DEFINE_string("workdir", None, "The run's directory.", required=True),
-        output=flags.DEFINE_string("output", None, "Where to write; by default a folder in the run's directory."),
+        workdir=paths.define("workdir", None, "The run's directory.", required=True),
+        output=paths.define("output", None, "Where to write; by default a folder in the run's directory."),
         checkpoint=flags.DEFINE_integer("checkpoint", None, "The checkpoint's step; by default the newest."),
         seed=flags.DEFINE_integer("seed", 0, "The seed of all draws: row i depends on (seed, i) alone.", 0, 2**31 - 1),
         dry_run=flags.DEFINE_bool("dry_run", False, "Load everything, draw nothing, write nothing."),
@@ -97,10 +105,18 @@ def define() -> OpenedRun:
     )
 
 
+def environment() -> dict[str, Any]:
+    """Versions, commit, device and command of a program that computes on one device, for its record."""
+    from ncsn_tf.cluster import strategies
+    from ncsn_tf.training import run_directory
+
+    return run_directory.environment(strategies.describe(strategies.create("one_device")))
+
+
 @contextlib.contextmanager
 def levels_shown(total: int, unit: str = "level") -> Iterator[Any]:
-    """Yields a progress bar of `total` frames."""
-    from ncsn_tf.training.summaries import progress_bar
+    """Yields the progress of `total` frames."""
+    from ncsn_tf.progress import progress_bar
 
     with progress_bar(total, unit) as bar:
         yield bar

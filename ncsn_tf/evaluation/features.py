@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ncsn_tf import files
 from ncsn_tf.evaluation import EvaluationError, tfgan
 from ncsn_tf.evaluation.names import CLASSIFIER, FEATURE_KINDS, INCEPTION
 
@@ -72,11 +73,11 @@ class FeatureNetwork:
       FeatureNetworkError: if there is no SavedModel, if it lacks an output, or if it is of the other kind.
     """
 
-    def __init__(self, path: str | pathlib.Path, kind: str):
+    def __init__(self, path: str | os.PathLike, kind: str):
         if kind not in FEATURE_KINDS:
             raise ValueError(f"A feature network is one of {', '.join(FEATURE_KINDS)}. Received: {kind!r}.")
         self.kind = kind
-        self.path = pathlib.Path(path).expanduser()
+        self.path = files.local_path(path)
         if not (self.path / "saved_model.pb").is_file():
             raise FeatureNetworkError(f"There is no SavedModel at {self.path} (no saved_model.pb). {_REMEDIES}")
         about = _about(self.path)
@@ -86,10 +87,10 @@ class FeatureNetwork:
         self._accuracy: float | None = about.get("held_out_accuracy")
         self.fingerprint = _fingerprint(self.path)
         try:
-            with tfgan.without_warnings():
-                self._model = tf.saved_model.load(str(self.path))
+            with tfgan.without_warnings(), files.plain_path(self.path) as plain:
+                self._model = tf.saved_model.load(plain)
         except (OSError, ValueError, tf.errors.OpError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = files.reason(error)
             raise FeatureNetworkError(f"{self.path} cannot be loaded as a SavedModel: {reason}") from error
         self._call = _callable(self._model, self.path)
         self._shape = (_INCEPTION_SIDE, _INCEPTION_SIDE, 3) if kind == INCEPTION else _image_shape(about, self.path)
@@ -155,7 +156,7 @@ class FeatureNetwork:
         except (tf.errors.InvalidArgumentError, TypeError, ValueError) as error:
             if isinstance(error, FeatureNetworkError):
                 raise
-            reason = " ".join(str(error).split())[:200]
+            reason = files.reason(error)
             raise FeatureNetworkError(f"{self.path} does not take images {self._shape}: {reason}") from error
         sizes = {"pool_3": features.pooled.shape[1], "logits": features.logits.shape[1]}
         self.width = sizes["pool_3"]
@@ -166,7 +167,7 @@ class FeatureNetwork:
             )
 
 
-def load_inception(path: str | pathlib.Path | None = None) -> FeatureNetwork:
+def load_inception(path: str | os.PathLike | None = None) -> FeatureNetwork:
     """TF-GAN's Inception network.
 
     Args:
@@ -178,20 +179,20 @@ def load_inception(path: str | pathlib.Path | None = None) -> FeatureNetwork:
     """
     if path is not None:
         return FeatureNetwork(path, INCEPTION)
-    os.environ.setdefault("TFHUB_CACHE_DIR", str(cache_directory() / "tfhub"))
     with warnings.catch_warnings(), _socket_timeout(_DOWNLOAD_TIMEOUT):
         warnings.simplefilter("ignore")  # it imports pkg_resources, which warns that it is deprecated
         import tensorflow_hub
 
         try:
-            resolved = tensorflow_hub.resolve(INCEPTION_ADDRESS)
+            with _hub_cache() as (folder, plain):
+                resolved = folder + tensorflow_hub.resolve(INCEPTION_ADDRESS).removeprefix(plain)
         except Exception as error:  # networks, proxies, archives and disks raise errors of many types
-            reason = " ".join(str(error).split())[:160]
+            reason = files.reason(error)
             raise FeatureNetworkError(f"Inception could not be downloaded ({reason}). {_REMEDIES}") from error
     return FeatureNetwork(resolved, INCEPTION)
 
 
-def load_classifier(path: str | pathlib.Path) -> FeatureNetwork:
+def load_classifier(path: str | os.PathLike) -> FeatureNetwork:
     """The classifier of a dataset that `launch.train_classifier` wrote; raises as `FeatureNetwork` does."""
     return FeatureNetwork(path, CLASSIFIER)
 
@@ -203,8 +204,8 @@ def cache_directory() -> pathlib.Path:
     """
     own = os.environ.get("NCSN_TF_CACHE")
     if own:
-        return pathlib.Path(own).expanduser()
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ncsn_tf"
+        return files.local_path(own)
+    return files.local_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ncsn_tf"
 
 
 def extract(
@@ -290,6 +291,24 @@ def _callable(model: Any, path: pathlib.Path) -> Callable[[tf.Tensor], Any]:
     raise FeatureNetworkError(
         f"{path} cannot be called, and has no signature 'serving_default' from one batch to pool_3 and logits."
     )
+
+
+@contextlib.contextmanager
+def _hub_cache() -> Iterator[tuple[str, str]]:
+    """Makes the cache of TensorFlow Hub, and yields its path and the one by which TensorFlow Hub knows it."""
+    variable = "TFHUB_CACHE_DIR"
+    before = os.environ.get(variable)
+    folder = files.local_path(before) if before else cache_directory() / "tfhub"
+    folder.mkdir(parents=True, exist_ok=True)
+    with files.plain_path(folder) as plain:
+        os.environ[variable] = plain
+        try:
+            yield str(folder), plain
+        finally:
+            if before is None:
+                del os.environ[variable]
+            else:
+                os.environ[variable] = before
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ OUTPUT/distances.png            how near samples and held-out images are to the 
 
 import dataclasses
 import math
+import os
 import pathlib
 import warnings
 from collections.abc import Mapping
@@ -83,20 +84,23 @@ class Report:
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def write(output: pathlib.Path, report: Report, about: Mapping[str, Any]) -> pathlib.Path:
+def write(output: str | os.PathLike, report: Report, about: Mapping[str, Any]) -> pathlib.Path:
     """Writes results.json: the report, and `about`, everything that is needed to repeat it. Returns its path."""
-    path = output / RESULTS
+    path = files.local_path(output) / RESULTS
     files.write_json(path, {**report.as_dict(), **about})
     return path
 
 
-def write_scalars(directory: pathlib.Path, step: int, report: Report) -> None:
+def write_scalars(directory: str | os.PathLike, step: int, report: Report) -> None:
     """Adds the report's numbers to TensorBoard's curves at a training step, under `evaluation/`."""
+    directory = files.local_path(directory)
     try:
-        writer = tf.summary.create_file_writer(str(directory))
-        with writer.as_default(step):
-            for name, value in report.scalars().items():
-                tf.summary.scalar(f"evaluation/{name}", value)
-        writer.close()
-    except tf.errors.OpError as error:  # the numbers are in results.json: a lost curve is not a lost measurement
-        warnings.warn(f"TensorBoard's curves could not be written to {directory}: {error.message}", stacklevel=2)
+        directory.mkdir(parents=True, exist_ok=True)
+        with files.plain_path(directory) as plain:
+            writer = tf.summary.create_file_writer(plain)
+            with writer.as_default(step):
+                for name, value in report.scalars().items():
+                    tf.summary.scalar(f"evaluation/{name}", value)
+            writer.close()
+    except (OSError, tf.errors.OpError) as error:  # results.json has the numbers: no measurement is lost with a curve
+        warnings.warn(f"TensorBoard's curves could not be written to {directory}: {files.reason(error)}", stacklevel=2)

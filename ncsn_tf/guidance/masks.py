@@ -1,26 +1,25 @@
 """Masks of the known pixels of images: True where a pixel is known."""
 
 import math
-import pathlib
+import os
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from ncsn_tf import random
+from ncsn_tf import files, random
+from ncsn_tf.guidance.names import MASKS
 
 _STROKES = 3
 _CORNERS = 4
-NAMES = ("left", "right", "top", "bottom", "centre", "random", "strokes")
-"""`left`: the left half is known, and so on; `centre`: all but a square in the middle, half as wide as the image."""
 
 
 def make(name: str, shape: tuple[int, int, int], count: int, *, share: float = 0.5, run_seed: int = 0) -> np.ndarray:
     """Masks for a batch of images.
 
     Args:
-      name: one of `NAMES`. "random" keeps each pixel with probability `share`, in all its channels; "strokes" leaves
-        out three polylines with random corners, a sixth of the image wide. Both differ from image to image.
+      name: one of `names.MASKS`. "random" keeps each pixel with probability `share`, in all its channels; "strokes"
+        leaves out three polylines with random corners, a sixth of the image wide. Both differ from image to image.
       shape: (H, W, C) of an image.
       count: the number of masks.
       share: the share of the pixels that "random" keeps, in (0, 1).
@@ -33,8 +32,8 @@ def make(name: str, shape: tuple[int, int, int], count: int, *, share: float = 0
       ValueError: for an unknown name, a share out of range, or an image too small for the mask.
     """
     height, width, _ = shape
-    if name not in NAMES:
-        raise ValueError(f"A mask must be one of {', '.join(NAMES)}, or a picture. Received: {name!r}.")
+    if name not in MASKS:
+        raise ValueError(f"A mask must be one of {', '.join(MASKS)}, or a picture. Received: {name!r}.")
     if not 0.0 < share < 1.0:
         raise ValueError(f"The share of known pixels must be in (0, 1). Received: {share}.")
     rows, columns = np.mgrid[:height, :width]
@@ -60,7 +59,7 @@ def make(name: str, shape: tuple[int, int, int], count: int, *, share: float = 0
     return known[..., None]
 
 
-def read(path: str | pathlib.Path, shape: tuple[int, int, int], count: int) -> np.ndarray:
+def read(path: str | os.PathLike, shape: tuple[int, int, int], count: int) -> np.ndarray:
     """Reads a picture as the mask of every image: white is known, black is unknown.
 
     Returns:
@@ -69,6 +68,9 @@ def read(path: str | pathlib.Path, shape: tuple[int, int, int], count: int) -> n
     Raises:
       ValueError: if it cannot be read, has another size than the images, is all white or all black, or has grey pixels.
     """
+    path = files.local_path(path)
+    if not path.exists():
+        raise ValueError(f"There is no picture at {path}. A mask is a picture or one of {', '.join(MASKS)}.")
     try:
         with Image.open(path) as picture:
             values = np.asarray(picture.convert("L"))

@@ -26,11 +26,16 @@ _PARTIAL = ".partial"
 _OBJECT_GRAPH = (
     "_CHECKPOINTABLE_OBJECT_GRAPH"  # the part of a checkpoint besides the variables; read only to be verified
 )
+_UNREADABLE = (tf.errors.PermissionDeniedError, tf.errors.ResourceExhaustedError, OSError)
 _DAMAGE = (tf.errors.OpError, IndexError, RuntimeError, AssertionError, KeyError, ValueError)
 
 
 class CheckpointError(ValueError):
     """A checkpoint is missing or damaged, or does not fit."""
+
+
+class MisfitError(CheckpointError):
+    """The variables of a checkpoint are others than those to fill, in number or shape."""
 
 
 class DamagedCheckpointError(CheckpointError):
@@ -53,16 +58,17 @@ class Checkpoints:
       keep: the number of checkpoints to keep, at least 1.
     """
 
-    def __init__(self, directory: pathlib.Path, trainer: Trainer, keep: int):
-        self._directory = directory
+    def __init__(self, directory: str | os.PathLike, trainer: Trainer, keep: int):
+        self._directory = files.local_path(directory)
         self._trainer = trainer
         self._keep = keep
         self._parts = {part: _by_number(variables) for part, variables in trainer.state.items()}
 
-    def restore(self) -> int:
+    def restore(self, initial: Sequence[np.ndarray] | None = None) -> int:
         """Restores the newest undamaged checkpoint, if there is one, and returns its step; 0 without a checkpoint.
 
-        If a checkpoint is damaged, a warning names it, and the previous checkpoint is restored.
+        If a checkpoint is damaged, a warning names it, and the previous checkpoint is restored. Without a checkpoint,
+        the network and its average take the weights `initial`, of which the chief's count, if they are given.
 
         Raises:
           CheckpointError: if the variables of a checkpoint differ from the trainer's in number or shape, or if all
@@ -71,6 +77,9 @@ class Checkpoints:
         strategy = self._trainer.strategy
         variables = [variable for part in self._parts.values() for variable in part.values()]
         values = self._read_newest() if strategies.is_chief(strategy) else None
+        if values is None and initial is not None:
+            kept = [part for name, part in self._parts.items() if name not in ("network", "average")]
+            values = [*initial, *initial, *(variable.numpy() for part in kept for variable in part.values())]
         found = int(values is not None)
         if strategies.from_chief(strategy, [np.array([found], np.int32)])[0][0]:
             mine = values or [variable.numpy() for variable in variables]  # only the chief's values matter
@@ -114,8 +123,8 @@ class Checkpoints:
           The checkpoint's path; None on a worker other than the chief.
 
         Raises:
-          CheckpointWriteError: if the checkpoint cannot be written, for instance because the disk is full. Earlier
-            checkpoints are unchanged.
+          CheckpointWriteError: if the checkpoint cannot be written; the message gives the reason, for instance a full
+            disk. Earlier checkpoints are unchanged.
         """
         if not strategies.is_chief(self._trainer.strategy):
             return None
@@ -124,11 +133,12 @@ class Checkpoints:
             try:
                 self._write(path)
             except (OSError, _DamageError, *_DAMAGE) as error:
-                self._remove_partial()
-                free = shutil.disk_usage(self._directory).free / 1e6
+                with contextlib.suppress(OSError):
+                    self._remove_partial()
+                remedy = "Make room" if files.no_space(error) else "Remove the cause"
                 raise CheckpointWriteError(
-                    f"The checkpoint {path} cannot be written, with {free:,.0f} MB free "
-                    f"({_reason(error)}). Make room, and run the same command again."
+                    f"The checkpoint {path} cannot be written ({files.reason(error)}). "
+                    f"{remedy}, and run the same command again."
                 ) from error
         for old in _in_order(self._directory)[: -self._keep]:
             _remove(old)
@@ -139,7 +149,8 @@ class Checkpoints:
         self._remove_partial()
         aside = self._directory / f"{_PARTIAL}-{self._trainer.step}"
         aside.mkdir(parents=True)
-        tf.train.Checkpoint(**self._parts).write(str(aside / _NAME))
+        with files.plain_path(aside / _NAME) as prefix:
+            tf.train.Checkpoint(**self._parts).write(prefix)
         _read(str(aside / _NAME), self._parts)
         written = sorted(aside.glob(f"{_NAME}.*"), key=lambda file: file.suffix == ".index")
         for file in (*written, aside):
@@ -175,7 +186,7 @@ def _remove(path: str) -> None:
         part.unlink(missing_ok=True)
 
 
-def find(directory: pathlib.Path, step: int | None = None) -> str:
+def find(directory: str | os.PathLike, step: int | None = None) -> str:
     """The path of a checkpoint, for `load_average`.
 
     Args:
@@ -185,6 +196,7 @@ def find(directory: pathlib.Path, step: int | None = None) -> str:
     Raises:
       CheckpointError: if there is no such checkpoint; the message lists the existing steps.
     """
+    directory = files.local_path(directory)
     steps = _paths(directory)
     if not steps:
         raise CheckpointError(f"No checkpoint in {directory}. Train first: python -m launch.train --workdir=...")
@@ -211,7 +223,7 @@ def step_of(path: str) -> int:
     return int(path.rsplit("-", 1)[1])
 
 
-def load_newest_average(directory: pathlib.Path, network: keras.Model, step: int | None = None) -> str:
+def load_newest_average(directory: str | os.PathLike, network: keras.Model, step: int | None = None) -> str:
     """Loads the averaged weights of the newest undamaged checkpoint, or of one step's checkpoint, into a network.
 
     If a checkpoint is damaged, a warning names it, and the previous checkpoint is loaded, unless a step is given.
@@ -228,11 +240,18 @@ def load_newest_average(directory: pathlib.Path, network: keras.Model, step: int
       CheckpointError: if there is no undamaged checkpoint, or if its weights differ from the network's in number or
         shape.
     """
+    path, values = newest_average(directory, network, step)
+    _assign(network, values)
+    return path
+
+
+def newest_average(directory: str | os.PathLike, network: keras.Model, step: int | None) -> tuple[str, list]:
+    """Reads what `load_newest_average` loads: (the checkpoint's path, the arrays); the network is not changed."""
+    directory = files.local_path(directory)
     newest = find(directory, step)
     for path in [newest] if step is not None else reversed(_in_order(directory)):
         try:
-            load_average(path, network)
-            return path
+            return path, _read_average(path, network)
         except DamagedCheckpointError as error:
             if step is not None or path == _in_order(directory)[0]:
                 raise
@@ -248,53 +267,61 @@ def load_average(path: str, network: keras.Model) -> None:
       network: the network to fill.
 
     Raises:
-      CheckpointError: if the checkpoint's weights differ from the network's in number or shape.
+      CheckpointError: if the checkpoint's weights differ from the network's in number or shape, or may not be read.
       DamagedCheckpointError: if the checkpoint is damaged.
     """
-    variables = _by_number([weight.value for weight in network.weights])
+    _assign(network, _read_average(path, network))
+
+
+def _read_average(path: str, network: keras.Model) -> list[np.ndarray]:
     try:
-        values = _read(path, {"average": variables})
+        return _read(path, {"average": _by_number([weight.value for weight in network.weights])})
     except _DamageError as error:
         others = sorted(set(_paths(pathlib.Path(path).parent)) - {step_of(path)})
         raise DamagedCheckpointError(f"{error} Other checkpoints: {others}.") from error
-    for variable, value in zip(variables.values(), values, strict=True):
-        variable.assign(value)
+
+
+def _assign(network: keras.Model, values: Sequence[np.ndarray]) -> None:
+    for weight, value in zip(network.weights, values, strict=True):
+        weight.value.assign(value)
 
 
 class _DamageError(Exception):
     """The files of a checkpoint cannot be read, or do not match their checksums."""
 
 
-def _reason(error: Exception) -> str:
-    """The type and message of an error in one line, without TensorFlow's names of nodes."""
-    words = " ".join(re.sub(r"\{\{.*?\}\}", "", str(error)).split())
-    return f"{type(error).__name__}: {words[:160]}"
-
-
 @contextlib.contextmanager
 def _damage_named(path: str) -> Iterator[None]:
-    """Turns the errors of a truncated, altered or missing file into one error that names the checkpoint."""
+    """Turns the errors of a truncated, altered or missing file into one error that names the checkpoint.
+
+    A file that may not be read, or for which the system lacks resources, is not damaged: it raises CheckpointError.
+    """
     try:
         yield
+    except FileNotFoundError as error:
+        raise _DamageError(f"The checkpoint {path} is no longer there ({files.reason(error)}).") from error
+    except _UNREADABLE as error:
+        raise CheckpointError(f"The checkpoint {path} cannot be read ({files.reason(error)}).") from error
     except _DAMAGE as error:
-        raise _DamageError(f"The checkpoint {path} is damaged or incomplete ({_reason(error)}).") from error
+        raise _DamageError(f"The checkpoint {path} is damaged or incomplete ({files.reason(error)}).") from error
 
 
 def _read(path: str, parts: Mapping[str, Mapping[str, tf.Variable]]) -> list[np.ndarray]:
     """The values of the parts' variables, in order; TensorFlow verifies them against the checksums.
 
     Raises:
-      CheckpointError: if the checkpoint does not hold the parts, variable by variable.
-      _DamageError: if the checkpoint cannot be read.
+      CheckpointError: if the checkpoint does not hold the parts, variable by variable, or may not be read.
+      _DamageError: if the checkpoint is truncated, altered or missing.
     """
-    with _damage_named(path):
-        reader = tf.train.load_checkpoint(path)
-        shapes = reader.get_variable_to_shape_map()
-    for part, variables in parts.items():
-        _check_fit(path, part, variables, shapes)
-    with _damage_named(path):
-        reader.get_tensor(_OBJECT_GRAPH)
-        return [reader.get_tensor(_key(part, number)) for part, variables in parts.items() for number in variables]
+    with contextlib.ExitStack() as opened:
+        with _damage_named(path):
+            reader = tf.train.load_checkpoint(opened.enter_context(files.plain_path(path)))
+            shapes = reader.get_variable_to_shape_map()
+        for part, variables in parts.items():
+            _check_fit(path, part, variables, shapes)
+        with _damage_named(path):
+            reader.get_tensor(_OBJECT_GRAPH)
+            return [reader.get_tensor(_key(part, number)) for part, variables in parts.items() for number in variables]
 
 
 def _key(part: str, number: str) -> str:
@@ -312,6 +339,6 @@ def _check_fit(path: str, part: str, variables: Mapping[str, tf.Variable], shape
             f"number {number}: {there.get(number, 'absent')} there, {wanted.get(number, 'absent')} now"
             for number in differing[:3]
         )
-        raise CheckpointError(
+        raise MisfitError(
             f"The checkpoint {path} does not fit: {len(differing)} of its {part}'s variables differ, first {first}."
         )

@@ -4,6 +4,7 @@ DIR/config.json        the configuration, every default resolved
 DIR/dataset.json       the images: name, number, shape, checksum
 DIR/lock               held by the job that trains here
 DIR/environment.json   versions, commit, devices and command of every start
+DIR/init.json          the checkpoint whose weights the run started with, if it did not start from random ones
 DIR/checkpoints/       weights, their average, optimizer and step
 DIR/tensorboard/       losses by level, held-out loss, gradient norm, images/s, sample grids
 DIR/samples/           grids made during training
@@ -13,6 +14,7 @@ import contextlib
 import datetime
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 import subprocess
@@ -22,6 +24,7 @@ from typing import Any
 
 from ncsn_tf import determinism, files
 from ncsn_tf.config import sections, upgrade
+from ncsn_tf.data import names
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "ml_collections")
 _RESTORE = "Restore the file from a copy, or give another --workdir."
@@ -36,10 +39,16 @@ class RunDirectory:
 
     Args:
       path: the run's directory.
+
+    Attributes:
+      path: the same, absolute, with `~` expanded.
+
+    Raises:
+      ValueError: if the path is not one of this machine; see `files.local_path`.
     """
 
-    def __init__(self, path: str | pathlib.Path):
-        self.path = pathlib.Path(path)
+    def __init__(self, path: str | os.PathLike):
+        self.path = files.local_path(path)
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
         self.samples = self.path / "samples"
@@ -82,6 +91,12 @@ class RunDirectory:
                 "or the images that it was started with."
             )
 
+    def _same_images(self, before: Any, now: Any) -> bool:
+        """Returns whether two names may be of the same images: the checksum decides, if it is known."""
+        if self._read(self._dataset).get("checksum") is not None:
+            return True  # `check_images` compares it
+        return isinstance(before, str) and isinstance(now, str) and names.located(before) == names.located(now)
+
     def _refuse_file(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise RunDirectoryError(f"{self.path} is a file. Give another --workdir.")
@@ -96,7 +111,8 @@ class RunDirectory:
         Raises:
           RunDirectoryError: if the directory holds another run; the message gives the first differences. Keys that do
             not affect the weights at a step, or only their rounding, may change: the number of steps, intervals, the
-            place of the data, the sampler, the accumulation and compilation of a step; see `schema.MAY_CHANGE`.
+            place of the data, the sampler, the accumulation and compilation of a step; see `schema.MAY_CHANGE`. The
+            images may have another name, such as that of a folder they were moved to, if their checksum is the same.
         """
         self._refuse_file()
         if not any(self.checkpoints.glob("*.index")):
@@ -106,7 +122,9 @@ class RunDirectory:
         differing = [
             f"{key}: {before.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} now"
             for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key) and not sections.may_change(*key.partition(".")[::2])
+            if before.get(key) != now.get(key)
+            and not sections.may_change(*key.partition(".")[::2])
+            and not (key == "data.name" and self._same_images(before.get(key), now.get(key)))
         ]
         if differing:
             raise RunDirectoryError(
@@ -138,7 +156,7 @@ class RunDirectory:
             if not path.exists() or path.read_text(encoding="utf-8") != text:
                 files.write_text(path, text)
         try:
-            starts = list(json.loads(self._environment.read_text()))
+            starts = list(json.loads(self._environment.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             starts = []  # a lost or damaged record is started again; it must not stop the run
         files.write_json(self._environment, [*starts, environment(devices)])
@@ -147,9 +165,15 @@ class RunDirectory:
         """The resolved configuration of the run; keys that were added later have their defaults.
 
         Raises:
-          RunDirectoryError: if there is no run here, or the file cannot be read.
+          RunDirectoryError: if there is no run here, the file cannot be read, or a value is of the wrong type.
         """
-        return upgrade.upgraded(self._read(self._config))
+        content = self._read(self._config)
+        try:
+            found = upgrade.upgraded(content)
+            sections.plain(found)
+        except ValueError as error:
+            raise RunDirectoryError(f"{self._config}: {error} {_RESTORE}") from error
+        return found
 
     def shape(self) -> tuple[int, int, int]:
         """(H, W, C) of the run's images; raises as `config`."""
@@ -163,8 +187,8 @@ class RunDirectory:
         if not path.exists():
             raise RunDirectoryError(f"{self.path} is not a run directory: it has no {path.name}. Train into it first.")
         try:
-            content = json.loads(path.read_text())
-        except ValueError as error:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
             raise RunDirectoryError(f"{path} is not valid JSON: {error}. {_RESTORE}") from error
         if not isinstance(content, dict):
             raise RunDirectoryError(f"{path} holds no JSON object but a {type(content).__name__}. {_RESTORE}")
@@ -203,7 +227,12 @@ def _commit(root: pathlib.Path) -> str | None:
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+            ["git", "-C", str(root), *arguments],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=True,
+            timeout=10,
         ).stdout.strip()
 
     if not (root / ".git").exists():

@@ -309,7 +309,9 @@ def test_the_error_for_a_failed_download_names_both_remedies(monkeypatch):
         raise EOFError("half an archive")
 
     monkeypatch.setattr("tensorflow_hub.resolve", resolve)
-    with pytest.raises(FeatureNetworkError, match=r"\(half an archive\).*--inception_path.*--classifier_path"):
+    with pytest.raises(
+        FeatureNetworkError, match=r"\(EOFError: half an archive\).*--inception_path.*--classifier_path"
+    ):
         features.load_inception()
 
 

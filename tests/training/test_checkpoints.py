@@ -1,6 +1,7 @@
 """Checkpoints: resumed runs, retention, damage, kills, and what does not fit."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import resource
@@ -166,8 +167,8 @@ def test_a_run_with_only_damaged_checkpoints_does_not_start_again(tmp_path):
         Checkpoints(tmp_path, make(), keep=2).restore()
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
-    """A limit on the size of files stands in for the full disk; writing ends in the middle of the weights."""
+def test_a_failed_write_leaves_the_last_checkpoint(tmp_path):
+    """A limit on the size of files ends the writing in the middle of the weights; room would not help against it."""
     trainer = make()
     kept = Checkpoints(tmp_path, trainer, keep=1)
     kept.save()
@@ -176,8 +177,9 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, unlimited[1]))
     try:
-        with pytest.raises(CheckpointWriteError, match="checkpoint-1 cannot be written.*Make room"):
+        with pytest.raises(CheckpointWriteError, match="checkpoint-1 cannot be written .*File too large") as caught:
             kept.save()
+        assert "room" not in str(caught.value)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -243,3 +245,71 @@ def test_a_changed_optimizer_is_refused_and_not_half_loaded(tmp_path):
         Checkpoints(tmp_path, other, keep=2).restore()
     for ours, theirs in zip(other.network.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+NAMES = ("new[1]", "*", "a?b", "back\\slash", "{a,b}", "ü", os.fsdecode(b"\xe9"), "two\nlines")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_directory_may_have_any_name(tmp_path, monkeypatch, name):
+    """Also one that was relative, before the program changed its directory."""
+    monkeypatch.chdir(tmp_path)
+    directory = pathlib.Path(name, "..", name, "checkpoints")
+    trainer = make()
+    kept = Checkpoints(directory, trainer, keep=1)
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir("/")
+    kept.save()
+    pretend(trainer)
+    path = kept.save()
+    assert path == str(tmp_path / name / ".." / name / "checkpoints" / "checkpoint-1")
+    resumed, network = make(), TinyNetwork()
+    network.build()
+    assert Checkpoints(tmp_path / name / "checkpoints", resumed, keep=1).restore() == 1
+    assert checkpoints.load_newest_average(tmp_path / name / "checkpoints", network)
+    for ours, expected in zip(network.get_weights(), trainer.average.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
+def failing(number):
+    """The error of TensorFlow for an error of the operating system, as far as it has one of its own."""
+    words = f"{{{{function_node __wrapped__SaveV2}}}} /r/data.tempstate; {os.strerror(number)} [Op:SaveV2]"
+    return {
+        errno.ENOSPC: tf.errors.ResourceExhaustedError(None, None, words),
+        errno.EMFILE: tf.errors.ResourceExhaustedError(None, None, words),
+        errno.EACCES: tf.errors.PermissionDeniedError(None, None, words),
+    }.get(number, OSError(number, os.strerror(number)))
+
+
+def test_only_a_full_disk_asks_for_room(tmp_path, monkeypatch):
+    kept = Checkpoints(tmp_path, make(), keep=1)
+    said = {}
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.EACCES, errno.EIO, errno.EROFS, errno.ENOTDIR):
+        with monkeypatch.context() as patched, pytest.raises(CheckpointWriteError) as caught:
+            patched.setattr(tf.train.Checkpoint, "write", raising(failing(number)))
+            kept.save()
+        said[number] = str(caught.value)
+        assert os.strerror(number) in said[number] and "run the same command again" in said[number]
+    assert {number for number, text in said.items() if "Make room" in text} == {errno.ENOSPC, errno.EDQUOT}
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.EIO, errno.ENOTDIR])
+def test_a_checkpoint_that_may_not_be_read_is_not_damaged(tmp_path, monkeypatch, number):
+    """It is neither set aside nor passed over for an older one."""
+    saved_twice(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(tf.train, "load_checkpoint", raising(failing(number)))
+    for read in (
+        lambda: Checkpoints(tmp_path, make(), keep=3).restore(),
+        lambda: checkpoints.load_newest_average(tmp_path, make().network),
+    ):
+        with pytest.raises(CheckpointError, match=f"checkpoint-1 cannot be read .*{os.strerror(number)}"):
+            read()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def raising(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
