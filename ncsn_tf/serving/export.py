@@ -4,12 +4,13 @@
     denoise(x, sigma) -> denoised               the mean of the clean image given the noisy one
     sample(seed) -> samples, samples_float      one sample per row, which depends on its own seed alone
     inpaint(image, mask, seed) -> the same      the mask is True where the image is known
+    serving_default(seed) -> the same           sample, for a client that names no signature
     sample_tuned, inpaint_tuned                 the same with steps_per_level and epsilon, scalars with defaults
 
-Every input of the first four has one row per example, so a server may batch requests; the rows of a batch are
+Every input has one row per example, apart from the two scalars, so a server may batch requests; the rows of a batch are
 independent of each other. Images are in [0, 1], whatever the range of the SDE's data, and `sigma` has the same unit. An
-invalid request (images out of range, a mask without a known pixel, no rows, a seed out of range) returns an
-InvalidArgument error with the reason.
+invalid request (an input of another shape, images out of range, a mask without a known pixel, no rows, a seed out of
+range, a step size with which sampling diverges) returns an InvalidArgument error with the reason.
 """
 
 import hashlib
@@ -29,9 +30,10 @@ from ncsn_tf import files, random
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.value_range import ValueRange
 from ncsn_tf.guidance import inpainting
-from ncsn_tf.samplers import driver
+from ncsn_tf.samplers import driver, langevin
 from ncsn_tf.score import ScoreModel, denoise
 from ncsn_tf.sde import SDE
+from ncsn_tf.serving import checks
 
 DTYPES = ("float32", "bfloat16")
 FORMAT = 1
@@ -50,7 +52,7 @@ class ServedModel(tf.Module):
       network: the network, built; its weights are copied.
       adapter: makes a score model from a function that replaces the network.
       sampler: makes the sampler for (epsilon, steps_per_level), scalars of a graph.
-      epsilon: the default step size.
+      epsilon: the default step size at the smallest level, in squared units of the SDE's data.
       steps_per_level: the default number of steps per level.
       prior: draws the start of samples.
       sde: the SDE.
@@ -94,6 +96,7 @@ class ServedModel(tf.Module):
         self._sde = sde
         self._sampler = sampler
         self._epsilon = epsilon
+        self._largest_epsilon = langevin.largest_epsilon(float(sigmas[-1]))
         self._steps = steps_per_level
         self._prior = prior
         self._range = value_range
@@ -138,6 +141,7 @@ class ServedModel(tf.Module):
             return completed(image, mask, seed, steps_per_level, epsilon)
 
         specs = {
+            "serving_default": (sample, [seed]),
             "score": (score, [images, sigma]),
             "denoise": (denoised, [images, sigma]),
             "sample": (sample, [seed]),
@@ -146,7 +150,7 @@ class ServedModel(tf.Module):
             "inpaint_tuned": (inpaint_tuned, [image, mask, seed, steps, epsilon]),
         }
         return {
-            name: tf.function(function, input_signature=arguments, autograph=False)
+            name: tf.function(checks.checked(function, arguments), input_signature=arguments, autograph=False)
             for name, (function, arguments) in specs.items()
         }
 
@@ -164,18 +168,18 @@ class ServedModel(tf.Module):
         low, high = (float(self._sigmas[end]) / self._scale for end in (-1, 0))
         with tf.control_dependencies(
             [
-                *_rows(x=x, sigma=sigma),
-                _require(tf.math.is_finite(x), "x must be finite; it holds NaN or infinite values"),
-                _require(
+                checks.require(tf.math.is_finite(x), "x must be finite; it holds NaN or infinite values"),
+                checks.require(
                     (sigma >= 0.99 * low) & (sigma <= 1.01 * high),
                     f"sigma must be within the levels of training, {low:.6g} to {high:.6g}",
+                    sigma,
                 ),
             ]
         ):
             return self._sde.time(tf.clip_by_value(sigma, low, high) * self._scale)
 
     def _sampled(self, seed: tf.Tensor, steps: tf.Tensor, epsilon: tf.Tensor) -> dict[str, tf.Tensor]:
-        with tf.control_dependencies([*_rows(seed=seed), *_numbers(seed, steps, epsilon)]):
+        with tf.control_dependencies(self._numbers(seed, steps, epsilon)):
             seed, steps, epsilon = (tf.identity(value) for value in (seed, steps, epsilon))
         seeds = _row_seeds(seed, random.Stream.SAMPLE)
         seeds = random.fold_each(seeds, 0)  # sample 0 of a run of this seed
@@ -187,11 +191,10 @@ class ServedModel(tf.Module):
         within = tf.math.is_finite(image) & (image >= 0.0) & (image <= 1.0)
         with tf.control_dependencies(
             [
-                *_rows(image=image, mask=mask, seed=seed),
-                *_numbers(seed, steps, epsilon),
-                _require(~known | within, "known pixels must be within 0 and 1"),
-                _require(share > 0.0, "a mask must have a known pixel: it is True where the image is known"),
-                _require(share < 1.0, "a mask must leave a pixel to be completed"),
+                *self._numbers(seed, steps, epsilon),
+                checks.require(~known | within, "known pixels must be within 0 and 1", image),
+                checks.require(share > 0.0, "a mask must have a known pixel: it is True where the image is known"),
+                checks.require(share < 1.0, "a mask must leave a pixel to be completed"),
             ]
         ):
             seed, steps, epsilon = (tf.identity(value) for value in (seed, steps, epsilon))
@@ -201,6 +204,20 @@ class ServedModel(tf.Module):
         x = self._drawn(seeds, steps, epsilon, inpainting.Inpainting(self._sde), given)
         return _outputs(inpainting.put_back(self._range.decode(x), (image, known)))
 
+    def _numbers(self, seed: tf.Tensor, steps: tf.Tensor, epsilon: tf.Tensor) -> list[tf.Operation]:
+        largest = f"{self._largest_epsilon:.6g}, four times the square of the smallest noise level"
+        return [
+            checks.require((seed >= 0) & (seed < 2**31), "a seed must be within 0 and 2^31 - 1", seed),
+            checks.require(
+                (steps >= 1) & (steps <= _MOST_STEPS), f"steps_per_level must be within 1 and {_MOST_STEPS}", steps
+            ),
+            checks.require(
+                (epsilon > 0.0) & (epsilon < self._largest_epsilon),
+                f"epsilon must be positive and below {largest}: from there on Langevin dynamics diverges",
+                epsilon,
+            ),
+        ]
+
     def _drawn(
         self, seeds: tf.Tensor, steps: tf.Tensor, epsilon: tf.Tensor, guidance: driver.Guidance, given: driver.Given
     ) -> tf.Tensor:
@@ -208,9 +225,8 @@ class ServedModel(tf.Module):
         x = self._prior(random.fold_each(seeds, random.Stream.PRIOR), self._shape)
         x = tf.ensure_shape(x, [None, *self._shape])
         x = self._sampler(epsilon, steps)(self._score, x, seeds, guidance, given).x
-        with tf.control_dependencies(
-            [_require(tf.math.is_finite(x), "the samples diverged: epsilon is too large, or the weights are broken")]
-        ):
+        diverged = "the samples diverged: epsilon is too large, or the weights are broken"
+        with tf.control_dependencies([checks.require(tf.math.is_finite(x), diverged)]):
             return tf.identity(x)
 
 
@@ -230,30 +246,8 @@ def _outputs(x: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"samples": pipeline.quantise(x), "samples_float": x}
 
 
-def _require(condition: tf.Tensor, what: str) -> tf.Operation:
-    return tf.debugging.Assert(tf.reduce_all(condition), [f"{what}."])
-
-
-def _rows(**inputs: tf.Tensor) -> list[tf.Operation]:
-    """Checks that all inputs have the same number of rows, at least one."""
-    counts = tf.stack([tf.shape(value)[0] for value in inputs.values()])
-    names = ", ".join(inputs)
-    return [
-        _require(counts > 0, f"there must be at least one row; {names} has none"),
-        _require(tf.equal(counts, counts[0]), f"{names} must have the same number of rows"),
-    ]
-
-
-def _numbers(seed: tf.Tensor, steps: tf.Tensor, epsilon: tf.Tensor) -> list[tf.Operation]:
-    return [
-        _require((seed >= 0) & (seed < 2**31), "a seed must be within 0 and 2^31 - 1"),
-        _require((steps >= 1) & (steps <= _MOST_STEPS), f"steps_per_level must be within 1 and {_MOST_STEPS}"),
-        _require(tf.math.is_finite(epsilon) & (epsilon > 0.0), "epsilon must be positive and finite"),
-    ]
-
-
 def save(
-    model: ServedModel, folder: pathlib.Path, about: Mapping[str, Any], version: int | None = None
+    model: ServedModel, folder: str | os.PathLike, about: Mapping[str, Any], version: int | None = None
 ) -> pathlib.Path:
     """Writes a model into a folder of numbered versions, as TF Serving expects them; a version appears complete.
 
@@ -269,6 +263,7 @@ def save(
     Raises:
       ExportError: if the version exists already.
     """
+    folder = files.local_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     there = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
     version = max(there, default=0) + 1 if version is None else version
@@ -277,7 +272,8 @@ def save(
         raise ExportError(f"A version must be a new number, at least 1. Received: {version}, in {folder}.")
     partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{version}.", dir=folder))
     try:
-        tf.saved_model.save(model, str(partial), signatures=model.signatures())
+        with files.plain_path(partial) as plain:
+            tf.saved_model.save(model, plain, signatures=model.signatures())
         extra = partial / "assets.extra"
         extra.mkdir()
         content = {"format": FORMAT, "sha256": _fingerprint(partial), **about}
@@ -292,7 +288,7 @@ def save(
     return final
 
 
-def load(path: str | pathlib.Path) -> tuple[Any, dict[str, Any]]:
+def load(path: str | os.PathLike) -> tuple[Any, dict[str, Any]]:
     """Loads an export: one version, or the newest of a folder of them.
 
     Returns:
@@ -301,7 +297,7 @@ def load(path: str | pathlib.Path) -> tuple[Any, dict[str, Any]]:
     Raises:
       ExportError: if there is no export, or if its files differ from those that were written.
     """
-    path = pathlib.Path(path).expanduser()
+    path = files.local_path(path)
     versions = [child for child in path.iterdir() if child.name.isdecimal()] if path.is_dir() else []
     if versions:
         path = max(versions, key=lambda child: int(child.name))
@@ -313,7 +309,8 @@ def load(path: str | pathlib.Path) -> tuple[Any, dict[str, Any]]:
         raise ExportError(f"{path} is an export of another release. Export the run again.")
     if about.get("sha256") != _fingerprint(path):
         raise ExportError(f"{path} is damaged: its files differ from those that were written. Export the run again.")
-    return tf.saved_model.load(str(path)), about
+    with files.plain_path(path) as plain:
+        return tf.saved_model.load(plain), about
 
 
 def _fingerprint(path: pathlib.Path) -> str:

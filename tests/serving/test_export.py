@@ -19,7 +19,7 @@ from ncsn_tf.score import denoise
 from ncsn_tf.serving import export
 from ncsn_tf.serving.export import ExportError
 from ncsn_tf.training.run_directory import RunDirectory
-from tests.support import processes, tiny
+from tests.support import tiny
 from tests.support.processes import ROOT
 
 SHAPE = (8, 8, 1)
@@ -154,15 +154,24 @@ REFUSED = {
     ),
     "a step size that diverges": (
         "sample_tuned",
-        {"seed": seeds(1), "steps_per_level": tf.constant(200), "epsilon": tf.constant(1e30)},
-        "diverged",
+        {"seed": seeds(1), "steps_per_level": tf.constant(1), "epsilon": tf.constant(0.0401)},
+        r"epsilon must be positive and below 0\.04,.*0\.0401",  # four times the square of sigma = 0.1
+    ),
+    "a step size that is no number": (
+        "inpaint_tuned",
+        {
+            **{"image": IMAGES[:1], "mask": KNOWN[:1], "seed": seeds(1)},
+            **{"steps_per_level": tf.constant(1), "epsilon": tf.constant(np.nan)},
+        },
+        "epsilon must be positive and below",
     ),
     "bytes as floats": ("inpaint", {"image": 255 * IMAGES, "mask": KNOWN, "seed": seeds(1, 2, 3)}, "within 0 and 1"),
     "images from -1": ("inpaint", {"image": 2 * IMAGES - 1, "mask": KNOWN, "seed": seeds(1, 2, 3)}, "within 0 and 1"),
     "known NaN": ("inpaint", {"image": IMAGES * np.nan, "mask": KNOWN, "seed": seeds(1, 2, 3)}, "within 0 and 1"),
     "nothing known": ("inpaint", {"image": IMAGES, "mask": NOTHING, "seed": seeds(1, 2, 3)}, "must have a known pixel"),
     "all known": ("inpaint", {"image": IMAGES, "mask": ~NOTHING, "seed": seeds(1, 2, 3)}, "leave a pixel"),
-    "fewer masks": ("inpaint", {"image": IMAGES, "mask": KNOWN[:1], "seed": seeds(1, 2, 3)}, "the same number of rows"),
+    "one mask for all": ("inpaint", {"image": IMAGES, "mask": KNOWN[:1], "seed": seeds(1, 2, 3)}, "the same number of"),
+    "fewer masks": ("inpaint", {"image": IMAGES, "mask": KNOWN[:2], "seed": seeds(1, 2, 3)}, "the same number of rows"),
 }
 
 
@@ -172,6 +181,40 @@ def test_an_invalid_request_is_an_invalid_argument_with_the_reason(name, signatu
     inputs = {key: tf.constant(value) for key, value in inputs.items()}
     with pytest.raises(tf.errors.InvalidArgumentError, match=reason):
         signatures[signature](**inputs)
+
+
+SIGNATURES = ("serving_default", "sample", "sample_tuned", "inpaint", "inpaint_tuned", "score", "denoise")
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_every_side_of_every_input_is_checked(name, signatures):
+    assert sorted(signatures) == sorted(SIGNATURES)
+    right = {
+        **{"x": tf.constant(IMAGES), "image": tf.constant(IMAGES), "mask": tf.constant(KNOWN), "sigma": SIGMA},
+        **{"seed": seeds(1, 2, 3), "steps_per_level": tf.constant(1), "epsilon": tf.constant(1e-3)},
+    }
+    inputs = {key: right[key] for key in signatures[name].structured_input_signature[1]}
+    signatures[name](**inputs)
+    for key, value in inputs.items():
+        wrong = [value[None], value[..., None]] + ([value[0]] if value.shape.rank else [])
+        wrong += [tf.concat([value, value], axis) for axis in range(1, value.shape.rank)]
+        for other in wrong:
+            shape = " ".join(map(str, other.shape))
+            with pytest.raises(tf.errors.InvalidArgumentError, match=rf"{key} must have the shape .*\[{shape}\]"):
+                signatures[name](**inputs | {key: other})
+
+
+def test_a_client_that_names_no_signature_samples(signatures):
+    found, expected = (signatures[name](seed=seeds(3)) for name in ("serving_default", "sample"))
+    np.testing.assert_array_equal(found["samples_float"], expected["samples_float"])
+
+
+def test_samples_that_are_not_finite_are_refused(run):
+    model = run.served_model()
+    for variable in model.stored:
+        variable.assign(np.nan * tf.ones_like(variable))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the samples diverged"):
+        model.signatures()["sample"](seeds(1))
 
 
 def test_pixels_under_the_mask_are_not_read(signatures):
@@ -302,18 +345,3 @@ def test_weights_in_bfloat16_take_half_the_bytes(run, signatures, tmp_path):
         np.testing.assert_array_equal(variable, weight)
     with pytest.raises(ValueError, match="float32 or bfloat16"):
         run.served_model("float16")
-
-
-def test_the_launcher_exports_the_newest_weights(run, signatures, tmp_path):
-    arguments = [f"--workdir={run.directory.path}", f"--output={tmp_path}"]
-    result = processes.launch("export", *arguments, stand_in=True)
-    assert result.returncode == 0, result.stderr
-    assert f"SavedModel: {tmp_path / '1'}" in result.stdout
-    loaded, about = export.load(tmp_path)
-    np.testing.assert_array_equal(
-        loaded.signatures["sample"](seed=seeds(5))["samples"], signatures["sample"](seed=seeds(5))["samples"]
-    )
-    assert about["dataset"] == "digits" and about["step"] == 2 and about["image"]["shape"] == [8, 8, 1]
-    assert len(about["sigmas"]) == 2 and {"config", "versions", "commit", "weights"} <= about.keys()
-    again = processes.launch("export", *arguments, "--version=1", stand_in=True)
-    assert again.returncode == 2 and "Received: 1" in again.stderr
