@@ -65,57 +65,94 @@ def test_every_weight_is_taken_from_the_file():
     )
 
 
-@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: [s], lambda s: {f"module.{k}": v for k, v in s.items()}])
-def test_a_bare_state_dict_a_list_and_the_module_prefix_are_read(tmp_path, wrap):
-    state = {name: torch.tensor(value) for name, value in ncsn.read_state_dict(SMALL).items()}
-    torch.save(wrap(state), tmp_path / "checkpoint.pth")
-    assert ncsn.ncsn_from_torch(tmp_path / "checkpoint.pth").filters == 8
+def tensors():
+    return {name: torch.tensor(value) for name, value in ncsn.read_state_dict(SMALL).items()}
+
+
+def test_the_average_is_taken_from_what_the_authors_program_writes(tmp_path):
+    """In halves: names are read with prefixes, and half precision is converted."""
+    raw = {f"module._orig_mod.{name}": tensor.half() for name, tensor in tensors().items()}
+    average = {name: tensor + 1.0 for name, tensor in tensors().items()}
+    optimizer = {"state": {}, "param_groups": []}
+    torch.save([raw, optimizer, 3, 100, average], tmp_path / "c.pth")
+    read = ncsn.read_checkpoint(tmp_path / "c.pth")
+    assert (read.kind, read.also, read.sigmas) == ("average", "raw", None) and read.weights.startswith("[4] (average")
+    expected = ncsn.ncsn_from_torch(SMALL).get_weights()
+    for ours, theirs in zip(read.network.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs + 1.0, rtol=1e-6)
+    for ours, theirs in zip(ncsn.ncsn_from_torch(tmp_path / "c.pth", "raw").get_weights(), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-6)
+
+
+SIGMAS = torch.tensor(np.geomspace(25.0, 0.01, 10))
+
+
+@pytest.mark.parametrize("wrap", ["a buffer", "a buffer that has no average", "beside"])
+def test_noise_levels_in_the_file_are_compared(tmp_path, wrap):
+    state = tensors()
+    content = {
+        "a buffer": {**state, "sigmas": SIGMAS.half()},
+        "a buffer that has no average": {"model": {**state, "sigmas": SIGMAS}, "ema": {"shadow": state}},
+        "beside": {"model": state, "sigmas": SIGMAS},
+    }[wrap]
+    torch.save(content, tmp_path / "c.pth")
+    read = ncsn.read_checkpoint(tmp_path / "c.pth")
+    read.check_sigmas(np.geomspace(25.0, 0.01, 10))
+    with pytest.raises(ncsn.CheckpointFormatError, match=r"from 25 to 0\.01, .*from 1 to 0\.01\. Give .*sigma_max=25 "):
+        read.check_sigmas(np.geomspace(1.0, 0.01, 10))
 
 
 def damaged(tmp_path, kind):
     path = tmp_path / "checkpoint.pth"
-    state = {name: torch.tensor(value) for name, value in ncsn.read_state_dict(SMALL).items()}
-    if kind == "truncated":
-        path.write_bytes(SMALL.read_bytes()[:300_000])
-    elif kind == "text":
-        path.write_text("not a checkpoint")
-    elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "missing tensor":
+    state = tensors()
+    if kind == "missing tensor":
         del state["refine3.crp.convs.1.weight"]
-        torch.save([state], path)
+    elif kind == "misspelt tensor":
+        state["refine3.crp.conv.1.weight"] = state.pop("refine3.crp.convs.1.weight")
     elif kind == "superfluous tensor":
-        torch.save([{**state, "refine5.extra": torch.zeros(3)}], path)
+        state["refine5.extra"] = torch.zeros(3)
     elif kind == "wrong shape":
-        torch.save([{**state, "res3.0.conv1.bias": torch.zeros(17)}], path)
+        state["res3.0.conv1.bias"] = torch.zeros(17)
+    elif kind == "wrong kernel":
+        state["res3.0.conv1.weight"] = torch.zeros(16, 16, 5, 5)
     elif kind == "NaN":
-        torch.save([{**state, "res3.0.conv1.bias": torch.full((16,), float("nan"))}], path)
+        state["res3.0.conv1.bias"][3:5] = torch.tensor([np.nan, -np.inf])
+    elif kind == "overflow":
+        state = {name: tensor.double() for name, tensor in state.items()}
+        state["end_conv.bias"][0] = 1e300
+    elif kind == "levels":
+        state["sigmas"] = torch.ones(12)
     elif kind == "no state dict":
-        torch.save([1, 2, 3], path)
+        state = 3
     elif kind == "another network":
-        torch.save([{"conv.weight": torch.zeros(3, 3)}], path)
-    elif kind == "code":
-        torch.save(pathlib.PurePosixPath("a"), path)
+        state = {"conv.weight": torch.zeros(3, 3)}
+    elif kind == "NCSNv2":
+        state["normalizer.alpha"] = state.pop("normalizer.embed.weight")[0]
+    elif kind == "score_sde":
+        state = {"model": {"module.all_modules.0.weight": torch.zeros(3, 3)}}
+    torch.save([state], path)
     return path
 
 
 @pytest.mark.parametrize(
     ("kind", "match"),
     [
-        ("truncated", "cannot be read"),
-        ("text", "cannot be read"),
-        ("empty", "cannot be read"),
-        ("code", "cannot be read"),
         ("missing tensor", r"Missing: refine3\.crp\.convs\.1\.weight"),
+        ("misspelt tensor", r"Missing: refine3\.crp\.convs\.1\.weight \(closest: refine3\.crp\.conv\.1\.weight\)"),
         ("superfluous tensor", r"Superfluous: refine5\.extra"),
-        ("wrong shape", r"res3\.0\.conv1\.bias does not fit"),
-        ("NaN", r"res3\.0\.conv1\.bias does not fit"),
+        ("wrong shape", r"res3\.0\.conv1\.bias does not fit. Expected: \(16,\), .* Received: \(17,\)"),
+        ("wrong kernel", r"conv1\.weight does not fit. Expected: \(16, 16, 3, 3\), .* Received: \(16, 16, 5, 5\)"),
+        ("NaN", r"res3\.0\.conv1\.bias does not fit: it holds 2 values that are not finite \(of 16\)"),
+        ("overflow", r"end_conv\.bias does not fit: it holds 1 values that are not finite"),
+        ("levels", r"sigmas does not fit. Expected 10 .* Received: shape \(12,\)"),
         ("no state dict", "holds no state dict"),
-        ("another network", r"begin_conv\.weight"),
+        ("another network", r"begin_conv\.weight.*conv\.weight"),
+        ("NCSNv2", "it is missing.*It looks like NCSNv2"),
+        ("score_sde", "it looks like a network of score_sde"),
     ],
 )
 def test_a_damaged_or_foreign_file_is_refused(tmp_path, kind, match):
-    with pytest.raises(ncsn.CheckpointFormatError, match=match):
+    with pytest.raises(ncsn.CheckpointFormatError, match=rf"checkpoint\.pth.*{match}"):
         ncsn.ncsn_from_torch(damaged(tmp_path, kind))
 
 
