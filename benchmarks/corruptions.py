@@ -244,20 +244,18 @@ def _line(cells: list[str]) -> str:
 
 def save_picture(path: pathlib.Path, sets: list[Corrupted]) -> None:
     """Writes a PNG with one row per set: its name, and images spread evenly over the set."""
-    from matplotlib.figure import Figure
-
     from ncsn_tf import pictures
 
-    picture = Figure(figsize=(8.0, 0.5 * len(sets)), layout="constrained")
-    for axes, one in zip(picture.subplots(len(sets), 1, squeeze=False)[:, 0], sets, strict=True):
-        rows = np.linspace(0, len(one.images) - 1, _SHOWN).astype(int)
-        axes.imshow(pictures.tile(one.images[rows], columns=_SHOWN))
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.set_ylabel(one.name, rotation="horizontal", ha="right", va="center")
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-    picture.savefig(path, dpi=120, bbox_inches="tight", format="png")
+    with pictures.drawn(8.0, 0.5 * len(sets)) as picture:
+        for axes, one in zip(picture.subplots(len(sets), 1, squeeze=False)[:, 0], sets, strict=True):
+            rows = np.linspace(0, len(one.images) - 1, _SHOWN).astype(int)
+            axes.imshow(pictures.tile(one.images[rows], columns=_SHOWN))
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.set_ylabel(one.name, rotation="horizontal", ha="right", va="center")
+            for spine in axes.spines.values():
+                spine.set_visible(False)
+    pictures.save_figure(path, picture)
 
 
 if __name__ == "__main__":

@@ -2,5 +2,7 @@
 
 import os
 
-# Set before TensorFlow is imported anywhere: its notes about CPU features are of no use to the user of a command.
+# Set before TensorFlow and Keras are imported: notes about CPU features are of no use to the user of a command, and
+# another backend of Keras, set for other programs, is not meant for this one.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["KERAS_BACKEND"] = "tensorflow"

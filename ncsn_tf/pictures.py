@@ -1,8 +1,12 @@
 """Pictures of images: grids, the trajectory of a sampler, animations."""
 
+import contextlib
 import math
+import os
 import pathlib
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -55,9 +59,53 @@ def save_grid(path: pathlib.Path, images: np.ndarray, columns: int | None = None
         Image.fromarray(tile(images, columns)).save(partial, format="PNG")
 
 
+@contextlib.contextmanager
+def drawn(width: float, height: float) -> "Iterator[Figure]":
+    """Yields a new figure of Matplotlib to draw on; in the block, Matplotlib has its default settings, not a user's.
+
+    Args:
+      width: the figure's width in inches.
+      height: its height in inches.
+    """
+    with _default_settings():
+        from matplotlib.figure import Figure
+
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+@contextlib.contextmanager
+def _default_settings() -> Iterator[None]:
+    """Within it, Matplotlib has its own defaults, apart from the backend, which figures without a window do not use."""
+    matplotlib = _matplotlib()
+    with matplotlib.rc_context({key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}):
+        yield
+
+
+def _matplotlib() -> Any:
+    """The module; a backend of MPLBACKEND that it does not know, which would stop its import, is left out.
+
+    Raises:
+      ImportError: if its settings file cannot be read.
+    """
+    backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    except ValueError as error:
+        raise ImportError(
+            f"Matplotlib cannot be imported: {error}. Correct its settings file, matplotlibrc."
+        ) from error
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend:
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend  # as its import does
+    return matplotlib
+
+
 def save_figure(path: pathlib.Path, figure: "Figure") -> None:
-    """Writes a figure of Matplotlib as a PNG, atomically."""
-    with files.replacing(path) as partial:
+    """Writes a figure of Matplotlib as a PNG, atomically, whatever a user's settings of Matplotlib are."""
+    with files.replacing(path) as partial, _default_settings():
         figure.savefig(partial, dpi=120, bbox_inches="tight", format="png")
 
 

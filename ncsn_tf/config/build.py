@@ -1,15 +1,15 @@
 """Configuration -> objects: the one place that unpacks a configuration."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from ncsn_tf import objectives, random, score, sde, times
-from ncsn_tf.config import schema, sections
+from ncsn_tf.config import checks, schema, sections
 from ncsn_tf.data import images, pipeline
 from ncsn_tf.data.value_range import ValueRange
 from ncsn_tf.networks.ncsn import NCSN
@@ -19,12 +19,15 @@ from ncsn_tf.training import optimizers
 from ncsn_tf.training.loop import Cadence
 from ncsn_tf.training.trainer import Trainer, check_division
 
+if TYPE_CHECKING:
+    import keras
+
 # The choices of each section, by name. Each function takes the section's dataclass and further arguments if needed.
 
 _SDES: dict[str, Callable[[Any], sde.SDE]] = {
     "ve": lambda keys: sde.VE(sigma_max=keys.sigma_max, sigma_min=keys.sigma_min),
 }
-_NETWORKS: dict[str, Callable[..., keras.Model]] = {"ncsn": NCSN}
+_NETWORKS: "dict[str, Callable[..., keras.Model]]" = {"ncsn": NCSN}
 _OUTPUTS: dict[str, Callable[[Any], score.Output]] = {
     "score": lambda keys: score.score,
     "score_over_sigma": lambda keys: score.score_over_sigma,
@@ -105,6 +108,11 @@ def _check_composition(names: Mapping[str, str], process: sde.SDE) -> None:
         )
 
 
+def _warn(lines: Iterable[str]) -> None:
+    for line in lines:
+        warnings.warn(line, stacklevel=3)
+
+
 class Builder:
     """Makes a run's objects from its configuration.
 
@@ -123,7 +131,8 @@ class Builder:
       evaluation: the `evaluation` section.
 
     Raises:
-      ValueError: for an unknown key, a missing key, or an invalid value.
+      ValueError: for an unknown key, a missing key, an invalid value, or values that cannot work together. Values that
+        only look wrong are a warning, those that concern training once a trainer is made.
     """
 
     def __init__(self, config: sections.Config):
@@ -150,7 +159,10 @@ class Builder:
                 f"{', '.join(_FIRST_ORDER_OBJECTIVES)}. Received: objective.name={names['objective']!r}."
             )
         # Impossible values raise an error now, before anything is written.
+        checks.levels(self.sigmas, getattr(values["objective"], "sigma_power", 0.0))
         self.sampler()
+        options, smallest = self.sampler_options, self._smallest_sigma
+        _warn(langevin.check_stability(options.epsilon, smallest, options.steps_per_level * len(self.sampler_grid)))
         self.score_model(lambda x, condition: x)
         self._learning_rate()
 
@@ -218,7 +230,7 @@ class Builder:
         """Raises ValueError if the batch is not a multiple of the strategy's replicas."""
         check_division(strategy.num_replicas_in_sync, self.training.batch_size, self.training.accumulation)
 
-    def network(self, shape: tuple[int, int, int]) -> keras.Model:
+    def network(self, shape: tuple[int, int, int]) -> "keras.Model":
         """A built network for images [H, W, C]; its initial weights are drawn from the run's seed."""
         keys = dataclasses.asdict(self._sections.values["network"])
         make = _NETWORKS[self._sections.names["network"]]
@@ -248,6 +260,8 @@ class Builder:
 
     def trainer(self, strategy: tf.distribute.Strategy, shape: tuple[int, int, int]) -> Trainer:
         """A trainer for images [H, W, C] on a strategy."""
+        _warn(checks.schedule_caveats(self._sections.values["optim"], self.training.steps))
+        _warn(checks.data_caveats(self._data))
         scaled = self._sections.values["network"].dtype == "mixed_float16"
         keys: schema.Optimizer = self._sections.values["optim"]
         with strategy.scope():
@@ -283,7 +297,16 @@ class Builder:
     def sampler_grid(self) -> np.ndarray:
         """The times of the levels that the sampler visits, float32 [K], decreasing."""
         levels = self.sampler_options.num_levels
+        if levels is not None and levels > len(self.grid):
+            raise ValueError(
+                f"sampler.num_levels must be at most times.num_levels={len(self.grid)}. Received: {levels}."
+            )
         return times.subsample(self.grid, levels) if levels is not None else self.grid
+
+    @property
+    def _smallest_sigma(self) -> float:
+        """The noise of the last level that the sampler visits, on which its step size depends."""
+        return float(self.sde.marginal(tf.constant(self.sampler_grid[-1:]))[1][0])
 
     def sampler(
         self,
@@ -299,12 +322,17 @@ class Builder:
         Args:
           strategy: the strategy to run on, as `driver.FixedSteps` takes it.
           noise: draws the noise of a step.
-          epsilon: replaces the section's value; a tensor in a graph.
+          epsilon: replaces the section's value; a tensor in a graph, which the graph must check.
           steps_per_level: likewise.
           jit_compile: likewise.
+
+        Raises:
+          UnstableStepError: a ValueError, if the dynamics diverges with this step size.
         """
         options = self.sampler_options
         chosen = options.epsilon if epsilon is None else epsilon
+        if not tf.is_tensor(chosen):
+            langevin.check_stability(float(chosen), self._smallest_sigma)
         step, grid = _SAMPLERS[self._sections.names["sampler"]](self.sde, self.sampler_grid, chosen, noise)
         return driver.FixedSteps(
             self.sde,

@@ -8,25 +8,13 @@ A section that offers a choice has the key `name` and the keys of the chosen ite
 """
 
 import dataclasses
-from typing import Any
+import math
 
+from ncsn_tf.config import checks
 
-def _positive(section: str, **values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not 0.0 < value < float("inf"):
-            raise ValueError(f"{section}.{name} must be positive and finite. Received: {value}.")
-
-
-def _at_least(section: str, smallest: int, **values: int) -> None:
-    for name, value in values.items():
-        if value < smallest:
-            raise ValueError(f"{section}.{name} must be at least {smallest}. Received: {value}.")
-
-
-def _one_of(section: str, known: tuple[str, ...], **values: str) -> None:
-    for name, value in values.items():
-        if value not in known:
-            raise ValueError(f"config.{section}.{name} must be one of {sorted(known)}. Received: {value!r}.")
+_MOST_LEVELS = 100_000
+_MOST_STEPS_PER_LEVEL = 100_000
+"""The most steps per level, as in `serving.export`: the schedule of a walk is held in memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +36,20 @@ class Data:
     name: str = "cifar10"
     data_dir: str | None = None
     download: bool = False
-    image_size: Any = None
+    image_size: int | tuple[int, int] | None = None
     center_crop: int | None = None
     channels: int | None = None
     memory_limit_gib: float = 8.0
     random_flip: bool = False
     dequantize: bool = True
+
+    def __post_init__(self):
+        checks.sides("data", image_size=self.image_size)
+        if self.center_crop is not None:
+            checks.at_least("data", 1, center_crop=self.center_crop)
+        if self.channels not in (None, 1, 3):
+            raise ValueError(f"data.channels must be 1 (grey), 3 (colour) or None. Received: {self.channels!r}.")
+        checks.positive("data", memory_limit_gib=self.memory_limit_gib)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +66,9 @@ class Levels:
 
     num_levels: int = 10
 
+    def __post_init__(self):
+        checks.at_least("times", 2, _MOST_LEVELS, num_levels=self.num_levels)
+
 
 @dataclasses.dataclass(frozen=True)
 class NoKeys:
@@ -82,12 +81,19 @@ class EDM:
 
     sigma_data: float = 0.5
 
+    def __post_init__(self):
+        checks.positive("output", sigma_data=self.sigma_data)
+
 
 @dataclasses.dataclass(frozen=True)
 class LogSigma:
     """The network takes scale log sigma as its condition."""
 
     scale: float = 1.0
+
+    def __post_init__(self):
+        if not math.isfinite(self.scale) or self.scale == 0.0:
+            raise ValueError(f"condition.scale must be finite and not 0. Received: {self.scale}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +111,8 @@ class NCSN:
     rematerialise: bool = False
 
     def __post_init__(self):
-        _one_of("network", ("float32", "mixed_bfloat16", "mixed_float16"), dtype=self.dtype)
+        checks.at_least("network", 2, filters=self.filters)
+        checks.one_of("network", ("float32", "mixed_bfloat16", "mixed_float16"), dtype=self.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,8 +139,8 @@ class Sliced:
     variance_reduced: bool = False
 
     def __post_init__(self):
-        _one_of("objective", ("normal", "rademacher", "spherical"), slices=self.slices)
-        _at_least("objective", 1, num_slices=self.num_slices)
+        checks.one_of("objective", ("normal", "rademacher", "spherical"), slices=self.slices)
+        checks.at_least("objective", 1, num_slices=self.num_slices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +158,7 @@ class Exact:
 
     def __post_init__(self):
         if self.directions_at_once is not None:
-            _at_least("objective", 1, directions_at_once=self.directions_at_once)
+            checks.at_least("objective", 1, directions_at_once=self.directions_at_once)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,10 +188,8 @@ class Optimizer:
     final_fraction: float = 0.0
 
     def __post_init__(self):
-        _positive("optim", learning_rate=self.learning_rate, epsilon=self.epsilon, clip_norm=self.clip_norm)
-        for name in ("beta_1", "beta_2"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"optim.{name} must be in [0, 1). Received: {getattr(self, name)}.")
+        checks.positive("optim", learning_rate=self.learning_rate, epsilon=self.epsilon, clip_norm=self.clip_norm)
+        checks.fraction("optim", beta_1=self.beta_1, beta_2=self.beta_2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,6 +197,9 @@ class MovingAverage:
     """The moving average of the weights; `decay` is the final one, in [0, 1)."""
 
     decay: float = 0.999
+
+    def __post_init__(self):
+        checks.fraction("ema", decay=self.decay)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,9 +234,14 @@ class Training:
 
     def __post_init__(self):
         ones = ("steps", "batch_size", "steps_per_loop", "sample_count", "checkpoint_every", "keep_checkpoints")
-        _at_least("training", 1, **{name: getattr(self, name) for name in (*ones, "accumulation")})
+        checks.at_least("training", 1, **{name: getattr(self, name) for name in (*ones, "accumulation")})
         zeros = ("evaluate_every", "held_out_examples", "sample_every")
-        _at_least("training", 0, **{name: getattr(self, name) for name in zeros})
+        checks.at_least("training", 0, **{name: getattr(self, name) for name in zeros})
+        if self.batch_size % self.accumulation:
+            raise ValueError(
+                f"training.batch_size must be a multiple of training.accumulation={self.accumulation}, and of the "
+                f"replicas. Received: {self.batch_size}."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,7 +265,11 @@ class Langevin:
     jit_compile: bool = False
 
     def __post_init__(self):
-        _one_of("sampler", ("uniform", "normal"), prior=self.prior)
+        checks.positive("sampler", epsilon=self.epsilon)
+        checks.at_least("sampler", 1, _MOST_STEPS_PER_LEVEL, steps_per_level=self.steps_per_level)
+        if self.num_levels is not None:
+            checks.at_least("sampler", 2, num_levels=self.num_levels)
+        checks.one_of("sampler", ("uniform", "normal"), prior=self.prior)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,10 +289,10 @@ class Evaluation:
     held_out_examples: int = 1_000
 
     def __post_init__(self):
-        _one_of("evaluation", ("inception", "classifier"), features=self.features)
-        _at_least("evaluation", 2, num_samples=self.num_samples)
-        _at_least("evaluation", 1, batch_size=self.batch_size)
-        _at_least("evaluation", 0, held_out_examples=self.held_out_examples)
+        checks.one_of("evaluation", ("inception", "classifier"), features=self.features)
+        checks.at_least("evaluation", 2, num_samples=self.num_samples)
+        checks.at_least("evaluation", 1, batch_size=self.batch_size)
+        checks.at_least("evaluation", 0, held_out_examples=self.held_out_examples)
 
 
 CHOICES: dict[str, dict[str, type]] = {

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from ncsn_tf import pictures
 from ncsn_tf.evaluation import neighbours
@@ -208,24 +207,24 @@ def save_distances(path: pathlib.Path, comparisons: Mapping[str, Comparison]) ->
     pictures.save_figure(path, draw_distances(comparisons))
 
 
-def draw_distances(comparisons: Mapping[str, Comparison]) -> Figure:
+def draw_distances(comparisons: Mapping[str, Comparison]) -> "pictures.Figure":
     """The figure of `save_distances`: one axes per space, with the densities of samples and of held-out images."""
     if not comparisons:
         raise ValueError(f"A figure needs the comparisons that `compare` returns. Received: {comparisons!r}.")
-    figure = Figure(figsize=(5.0 * len(comparisons), 3.5), layout="constrained")
-    for axes, (space, comparison) in zip(
-        figure.subplots(1, len(comparisons), squeeze=False)[0], comparisons.items(), strict=True
-    ):
-        sets = {"held-out images": comparison.held_out_distances, "samples": comparison.sample_distances}
-        edges = np.histogram_bin_edges(np.concatenate(list(sets.values())), bins=40)
-        for label, distances in sets.items():
-            axes.hist(distances, bins=edges, density=True, alpha=0.6, label=f"{label} ({len(distances):,})")
-        error = comparison.standard_error
-        spread = "" if error is None else f" \N{PLUS-MINUS SIGN} {error:.3f}"
-        axes.set_title(f"{space}: P(sample nearer) = {comparison.probability_nearer:.3f}{spread}")
-        axes.set_xlabel("distance to the nearest training image")
-        axes.set_ylabel("density")
-        axes.legend()
+    with pictures.drawn(5.0 * len(comparisons), 3.5) as figure:
+        for axes, (space, comparison) in zip(
+            figure.subplots(1, len(comparisons), squeeze=False)[0], comparisons.items(), strict=True
+        ):
+            sets = {"held-out images": comparison.held_out_distances, "samples": comparison.sample_distances}
+            edges = np.histogram_bin_edges(np.concatenate(list(sets.values())), bins=40)
+            for label, distances in sets.items():
+                axes.hist(distances, bins=edges, density=True, alpha=0.6, label=f"{label} ({len(distances):,})")
+            error = comparison.standard_error
+            spread = "" if error is None else f" \N{PLUS-MINUS SIGN} {error:.3f}"
+            axes.set_title(f"{space}: P(sample nearer) = {comparison.probability_nearer:.3f}{spread}")
+            axes.set_xlabel("distance to the nearest training image")
+            axes.set_ylabel("density")
+            axes.legend()
     return figure
 
 

@@ -1,0 +1,3 @@
+from ncsn_tf import backend
+
+backend.require_tensorflow()

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from ncsn_tf.networks.layers import LayerSeeds
+from ncsn_tf.networks.layers import LayerSeeds, own_dtype
 
 _SMALLEST_SIDE = 4
 """The smallest side, in pixels, that a halving may leave."""
@@ -43,7 +43,7 @@ class Classifier(keras.Model):
     """
 
     def __init__(self, num_classes: int, filters: int = 32, seed: int | None = None, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(**own_dtype(kwargs))
         for name, value, smallest in (("num_classes", num_classes, 2), ("filters", filters, 1)):
             if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
                 raise ValueError(
@@ -56,7 +56,7 @@ class Classifier(keras.Model):
         self.image_shape: tuple[int, int, int] | None = None
         self.convolutions: list[keras.layers.Layer] = []
         self.norms: list[keras.layers.Layer] = []
-        self.halve = keras.layers.MaxPooling2D(2, padding="same", dtype=self.dtype_policy)
+        self.halve = keras.layers.MaxPooling2D(2, padding="same", data_format="channels_last", dtype=self.dtype_policy)
         head_initializer = keras.initializers.GlorotUniform(self._seeds())
         self.head = keras.layers.Dense(num_classes, kernel_initializer=head_initializer, dtype=self.dtype_policy)
 
@@ -73,6 +73,7 @@ class Classifier(keras.Model):
                 filters,
                 3,
                 padding="same",
+                data_format="channels_last",
                 use_bias=False,
                 kernel_initializer=keras.initializers.HeNormal(self._seeds()),
                 dtype=self.dtype_policy,

@@ -34,6 +34,14 @@ class LayerSeeds:
         return int(sequence.generate_state(1, np.uint32)[0]) >> 2
 
 
+def own_dtype(arguments: dict) -> dict:
+    """The arguments of a layer or network, with the dtype float32 if they give none.
+
+    Keras would take the global policy, which a user may have set for other networks.
+    """
+    return {**arguments, "dtype": arguments.get("dtype") or "float32"}
+
+
 def refuse_labels(network: keras.Model, labels) -> None:
     """Raises ValueError if labels are given to a network that has no classes."""
     if labels is not None:
@@ -51,7 +59,7 @@ def convolution(
     seeds: LayerSeeds,
     dilation: int = 1,
     use_bias: bool = True,
-    dtype=None,
+    dtype="float32",
 ) -> keras.layers.Conv2D:
     """A size-preserving convolution with PyTorch's default initialisation, as in the paper's networks.
 
@@ -74,6 +82,7 @@ def convolution(
         filters,
         kernel_size,
         padding="same",
+        data_format="channels_last",
         dilation_rate=dilation,
         use_bias=use_bias,
         kernel_initializer=keras.initializers.RandomUniform(-bound, bound, seeds()),
@@ -98,7 +107,7 @@ class ScaleAndShiftInitializer(keras.initializers.Initializer):
     def __init__(self, seed: int | None = None):
         self.seed = seed
 
-    def __call__(self, shape, dtype=None):
+    def __call__(self, shape, dtype="float32"):
         levels, _, features = shape
         scales = keras.initializers.RandomNormal(1.0, 0.02, self.seed)((levels, 2, features), dtype=dtype)
         return ops.concatenate([scales, ops.zeros((levels, 1, features), dtype=dtype)], axis=1)
@@ -138,7 +147,7 @@ class ConditionalInstanceNormPlusPlus(keras.layers.Layer):
     """
 
     def __init__(self, num_levels: int, epsilon: float = 1e-5, seed: int | None = None, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(**own_dtype(kwargs))
         self.num_levels = num_levels
         self.epsilon = epsilon
         self.seed = seed

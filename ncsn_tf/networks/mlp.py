@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from ncsn_tf.networks.layers import LayerSeeds, refuse_labels
+from ncsn_tf.networks.layers import LayerSeeds, own_dtype, refuse_labels
 
 
 @keras.saving.register_keras_serializable("ncsn_tf")
@@ -48,7 +48,7 @@ class MLP(keras.Model):
         seed: int | None = None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(**own_dtype(kwargs))
         outputs = dimensions if outputs is None else outputs
         sizes = {"dimensions": dimensions, "num_levels": num_levels, "outputs": outputs, "width": width, "depth": depth}
         for name, value in sizes.items():

@@ -7,6 +7,7 @@ from ncsn_tf.networks.layers import (
     ConditionalInstanceNormPlusPlus,
     LayerSeeds,
     convolution,
+    own_dtype,
     refuse_labels,
     wide_dtype,
 )
@@ -67,7 +68,7 @@ class NCSN(keras.Model):
         seed: int | None = None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(**own_dtype(kwargs))
         # The input is centred in its own dtype; the layers cast it to theirs.
         self.autocast = False
         for name, value in (("channels", channels), ("num_levels", num_levels), ("filters", filters)):

@@ -7,14 +7,14 @@ normalisations look up. The order inside is normalise, ELU, convolve.
 import keras
 from keras import ops
 
-from ncsn_tf.networks.layers import ConditionalInstanceNormPlusPlus, LayerSeeds, convolution, resize_bilinear
+from ncsn_tf.networks.layers import ConditionalInstanceNormPlusPlus, LayerSeeds, convolution, own_dtype, resize_bilinear
 
 
 class _Block(keras.layers.Layer):
     """Base class of the blocks: keeps level count, widths and seed as attributes and in the configuration."""
 
     def __init__(self, num_levels: int, in_filters, filters: int, seed: int | None = None, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(**own_dtype(kwargs))
         self.num_levels = num_levels
         self.in_filters = in_filters
         self.filters = filters
@@ -34,7 +34,7 @@ class _Block(keras.layers.Layer):
 
 def _mean_pool(x):
     """Means of 2x2 cells; an odd last row or column is averaged over the cells that exist."""
-    return ops.average_pool(x, 2, 2, padding="same")
+    return ops.average_pool(x, 2, 2, padding="same", data_format="channels_last")
 
 
 @keras.saving.register_keras_serializable("ncsn_tf")
@@ -193,7 +193,7 @@ class ChainedResidualPooling(_Block):
         x = path = ops.elu(x)
         for norm, conv in zip(self.norms, self.convs, strict=True):
             path = ops.pad(norm(path, encoding), ((0, 0), (2, 2), (2, 2), (0, 0)))
-            path = conv(ops.average_pool(path, 5, 1, padding="valid"))
+            path = conv(ops.average_pool(path, 5, 1, padding="valid", data_format="channels_last"))
             x = x + path
         return x
 

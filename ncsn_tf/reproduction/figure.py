@@ -2,10 +2,9 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 from typing import Any
-
-from matplotlib.figure import Figure as Picture
 
 from ncsn_tf import files, pictures
 
@@ -21,15 +20,16 @@ class Figure:
     """
 
     numbers: dict[str, Any]
-    picture: Picture
+    picture: "pictures.Figure"
     caption: str
 
-    def save(self, directory: pathlib.Path, name: str) -> tuple[pathlib.Path, pathlib.Path]:
+    def save(self, directory: str | os.PathLike, name: str) -> tuple[pathlib.Path, pathlib.Path]:
         """Writes NAME.png and NAME.json into a directory, which is created if necessary; returns both paths.
 
         Raises:
           ValueError: if a number is not finite or not a plain value, which JSON cannot hold.
         """
+        directory = files.local_path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         picture, numbers = directory / f"{name}.png", directory / f"{name}.json"
         text = json.dumps({"caption": self.caption, **self.numbers}, indent=2, allow_nan=False) + "\n"

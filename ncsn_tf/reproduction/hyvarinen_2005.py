@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure as Picture
 
 from ncsn_tf import pictures
 from ncsn_tf.classical.ica import MAXIMUM_LIKELIHOOD, SCORE_MATCHING, ScoreMatchingICA
@@ -151,28 +150,31 @@ def _summary(results: np.ndarray, sizes: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def draw_errors(numbers: dict[str, Any]) -> Picture:
+def draw_errors(numbers: dict[str, Any]) -> "pictures.Figure":
     """Draws the result of `estimation_errors`: medians as lines, quartiles as bands, and a guide of slope -1."""
-    picture = Picture(figsize=(6.0, 4.5), layout="constrained")
-    axes = picture.subplots()
-    sizes = np.array(numbers["sizes"])
-    styles = ((SCORE_MATCHING, "score matching", "tab:blue", "-"), (MAXIMUM_LIKELIHOOD, "likelihood", "tab:red", "--"))
-    for method, label, colour, line in styles:
-        errors = numbers[method]
-        axes.fill_between(sizes, errors["lower_quartile"], errors["upper_quartile"], color=colour, alpha=0.15, lw=0)
-        axes.plot(
-            sizes, errors["median"], line, marker="o", color=colour, label=f"{label}, slope {errors['slope']:.2f}"
+    with pictures.drawn(6.0, 4.5) as picture:
+        axes = picture.subplots()
+        sizes = np.array(numbers["sizes"])
+        styles = (
+            (SCORE_MATCHING, "score matching", "tab:blue", "-"),
+            (MAXIMUM_LIKELIHOOD, "likelihood", "tab:red", "--"),
         )
-    anchor = numbers[MAXIMUM_LIKELIHOOD]["median"][0]
-    axes.plot(sizes, 0.5 * anchor * sizes[0] / sizes, ":", color="grey", label="slope -1")
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xticks(sizes, [str(size) for size in sizes])
-    axes.set_xticks([], minor=True)
-    axes.set_xlabel("sample size")
-    axes.set_ylabel("squared error of W")
-    axes.set_title(f"{numbers['sources'].capitalize()} sources, {numbers['mixing']} mixing, {numbers['runs']} runs")
-    axes.legend()
+        for method, label, colour, line in styles:
+            errors = numbers[method]
+            axes.fill_between(sizes, errors["lower_quartile"], errors["upper_quartile"], color=colour, alpha=0.15, lw=0)
+            axes.plot(
+                sizes, errors["median"], line, marker="o", color=colour, label=f"{label}, slope {errors['slope']:.2f}"
+            )
+        anchor = numbers[MAXIMUM_LIKELIHOOD]["median"][0]
+        axes.plot(sizes, 0.5 * anchor * sizes[0] / sizes, ":", color="grey", label="slope -1")
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.set_xticks([], minor=True)
+        axes.set_xlabel("sample size")
+        axes.set_ylabel("squared error of W")
+        axes.set_title(f"{numbers['sources'].capitalize()} sources, {numbers['mixing']} mixing, {numbers['runs']} runs")
+        axes.legend()
     return picture
 
 
@@ -291,14 +293,14 @@ def describe_filters(trained: Trained) -> dict[str, Any]:
     }
 
 
-def draw_filters(images: np.ndarray, columns: int = 20) -> Picture:
+def draw_filters(images: np.ndarray, columns: int = 20) -> "pictures.Figure":
     """Draws filters [m, size, size] in a grid, each scaled to its own largest weight."""
     scaled = images / np.max(np.abs(images), axis=(1, 2), keepdims=True)
     grid = pictures.tile(np.round(127.5 * (1.0 + scaled)).astype(np.uint8)[..., None], columns=columns)
-    picture = Picture(figsize=(grid.shape[1] / 80, grid.shape[0] / 80), layout="constrained")
-    axes = picture.subplots()
-    axes.imshow(grid, interpolation="nearest")
-    axes.set_axis_off()
+    with pictures.drawn(grid.shape[1] / 80, grid.shape[0] / 80) as picture:
+        axes = picture.subplots()
+        axes.imshow(grid, interpolation="nearest")
+        axes.set_axis_off()
     return picture
 
 
@@ -326,17 +328,17 @@ def largest_products(rows: np.ndarray) -> np.ndarray:
     return products.max(axis=1)
 
 
-def draw_products(learnt: np.ndarray, random: np.ndarray) -> Picture:
+def draw_products(learnt: np.ndarray, random: np.ndarray) -> "pictures.Figure":
     """Draws both histograms on the same axes, 0 to 1."""
-    picture = Picture(figsize=(6.0, 4.0), layout="constrained")
-    axes = picture.subplots()
-    bins = list(np.linspace(0.0, 1.0, 51))
-    axes.hist(learnt, bins, color="tab:blue", alpha=0.8, label="learnt filters")
-    axes.hist(random, bins, color="black", histtype="step", label="random unit vectors")
-    axes.set_xlim(0.0, 1.0)
-    axes.set_xlabel("largest dot product with another filter")
-    axes.set_ylabel("filters")
-    axes.legend()
+    with pictures.drawn(6.0, 4.0) as picture:
+        axes = picture.subplots()
+        bins = list(np.linspace(0.0, 1.0, 51))
+        axes.hist(learnt, bins, color="tab:blue", alpha=0.8, label="learnt filters")
+        axes.hist(random, bins, color="black", histtype="step", label="random unit vectors")
+        axes.set_xlim(0.0, 1.0)
+        axes.set_xlabel("largest dot product with another filter")
+        axes.set_ylabel("filters")
+        axes.legend()
     return picture
 
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Picture
 
 from ncsn_tf import pictures, random, times
 from ncsn_tf.data import pipeline
@@ -85,17 +83,19 @@ def mode_weights(density: Mixture, x: tf.Tensor) -> dict[str, Any]:
     }
 
 
-def draw_samples(samples: dict[str, np.ndarray], weights: dict[str, dict[str, Any]], shown: int = 1_280) -> Picture:
+def draw_samples(
+    samples: dict[str, np.ndarray], weights: dict[str, dict[str, Any]], shown: int = 1_280
+) -> "pictures.Figure":
     """Draws the first samples of each sampler as a scatter plot, with the weights above it."""
-    picture = Picture(figsize=(3.5 * len(samples), 3.9), layout="constrained")
-    panels: list[Axes] = list(np.atleast_1d(picture.subplots(1, len(samples), sharex=True, sharey=True)))
-    for axes, (name, x) in zip(panels, samples.items(), strict=True):
-        axes.scatter(*x[:shown].T, s=3, alpha=0.5)
-        low, high = weights[name]["weights"]
-        axes.set_title(f"{name}\n{low:.3f} and {high:.3f}, s.e. {weights[name]['standard_errors'][0]:.3f}")
-        axes.set_xlim(-_SQUARE - 2.0, _SQUARE + 2.0)
-        axes.set_ylim(-_SQUARE - 2.0, _SQUARE + 2.0)
-        axes.set_aspect("equal")
+    with pictures.drawn(3.5 * len(samples), 3.9) as picture:
+        panels: list[Any] = list(np.atleast_1d(picture.subplots(1, len(samples), sharex=True, sharey=True)))
+        for axes, (name, x) in zip(panels, samples.items(), strict=True):
+            axes.scatter(*x[:shown].T, s=3, alpha=0.5)
+            low, high = weights[name]["weights"]
+            axes.set_title(f"{name}\n{low:.3f} and {high:.3f}, s.e. {weights[name]['standard_errors'][0]:.3f}")
+            axes.set_xlim(-_SQUARE - 2.0, _SQUARE + 2.0)
+            axes.set_ylim(-_SQUARE - 2.0, _SQUARE + 2.0)
+            axes.set_aspect("equal")
     return picture
 
 
@@ -148,15 +148,15 @@ def figure4(directory: RunDirectory, *, checkpoint: int | None = None, num_sampl
     return Figure(numbers, draw_trajectory(np.stack(frames), builder.sigmas), caption)
 
 
-def draw_trajectory(frames: np.ndarray, sigmas: np.ndarray) -> Picture:
+def draw_trajectory(frames: np.ndarray, sigmas: np.ndarray) -> "pictures.Figure":
     """Draws float images [levels, N, H, W, C] in [0, 1]: rows are samples, columns are levels."""
     by_sample = np.swapaxes(pipeline.to_uint8(frames), 0, 1)
     grid = pictures.tile(by_sample.reshape(-1, *frames.shape[2:]), columns=len(frames))
     height, width = grid.shape[:2]
-    picture = Picture(figsize=(0.9 * len(sigmas), 0.9 * len(sigmas) * height / width), layout="constrained")
-    axes = picture.subplots()
-    axes.imshow(grid, interpolation="nearest")
-    axes.set_xticks((np.arange(len(sigmas)) + 0.5) * width / len(sigmas), [f"{sigma:.2g}" for sigma in sigmas])
-    axes.set_yticks([])
-    axes.set_xlabel("sigma")
+    with pictures.drawn(0.9 * len(sigmas), 0.9 * len(sigmas) * height / width) as picture:
+        axes = picture.subplots()
+        axes.imshow(grid, interpolation="nearest")
+        axes.set_xticks((np.arange(len(sigmas)) + 0.5) * width / len(sigmas), [f"{sigma:.2g}" for sigma in sigmas])
+        axes.set_yticks([])
+        axes.set_xlabel("sigma")
     return picture

@@ -9,18 +9,17 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from matplotlib.figure import Figure as Picture
 
-from ncsn_tf import objectives, random, score, times
+from ncsn_tf import objectives, pictures, random, score, times
 from ncsn_tf.data import images, pipeline
 from ncsn_tf.densities.toy import Mixture
 from ncsn_tf.networks.mlp import MLP
 from ncsn_tf.networks.ncsn import NCSN
+from ncsn_tf.progress import progress_bar
 from ncsn_tf.reproduction.figure import Figure
 from ncsn_tf.score import ScoreFunction, ScoreModel
 from ncsn_tf.sde import VE
 from ncsn_tf.training.optimizers import ReducedAdam
-from ncsn_tf.training.summaries import progress_bar
 from ncsn_tf.training.trainer import Trainer
 
 _ONE_TIME = np.zeros(1, np.float32)
@@ -121,17 +120,19 @@ def _image_network(shape: tuple[int, int, int], filters: int, seed: int) -> kera
     return network
 
 
-def draw_losses(numbers: dict[str, Any]) -> Picture:
+def draw_losses(numbers: dict[str, Any]) -> "pictures.Figure":
     """Draws the curves of `figure1`, one panel per curve, since their scales differ."""
-    picture = Picture(figsize=(10.0, 3.5), layout="constrained")
-    for axes, curve in zip(np.atleast_1d(picture.subplots(1, len(numbers["curves"]))), numbers["curves"], strict=True):
-        steps = numbers["steps_a_point"] * (1 + np.arange(len(curve["losses"])))
-        axes.plot(steps, curve["losses"], lw=0.8)
-        axes.set_yscale("symlog", linthresh=100.0)
-        noise_name = f"N(0, {curve['sigma'] ** 2:.0e})" if curve["sigma"] else "no noise"
-        axes.set_title(f"{noise_name}: fluctuation {curve['fluctuation']:.2g}")
-        axes.set_xlabel("step")
-        axes.set_ylabel("sliced score matching loss")
+    with pictures.drawn(10.0, 3.5) as picture:
+        for axes, curve in zip(
+            np.atleast_1d(picture.subplots(1, len(numbers["curves"]))), numbers["curves"], strict=True
+        ):
+            steps = numbers["steps_a_point"] * (1 + np.arange(len(curve["losses"])))
+            axes.plot(steps, curve["losses"], lw=0.8)
+            axes.set_yscale("symlog", linthresh=100.0)
+            noise_name = f"N(0, {curve['sigma'] ** 2:.0e})" if curve["sigma"] else "no noise"
+            axes.set_title(f"{noise_name}: fluctuation {curve['fluctuation']:.2g}")
+            axes.set_xlabel("step")
+            axes.set_ylabel("sliced score matching loss")
     return picture
 
 
@@ -243,21 +244,21 @@ def score_errors(density: Mixture, score_fn: ScoreFunction, half: float = 8.0, p
     return numbers, (axis, log_density.reshape(shape), true.reshape(*shape, 2), learnt.reshape(*shape, 2))
 
 
-def draw_scores(axis: np.ndarray, log_density: np.ndarray, true: np.ndarray, learnt: np.ndarray) -> Picture:
+def draw_scores(axis: np.ndarray, log_density: np.ndarray, true: np.ndarray, learnt: np.ndarray) -> "pictures.Figure":
     """Draws the true and the learnt field over the density, and the norm of their difference."""
-    picture = Picture(figsize=(12.0, 4.2), layout="constrained")
-    panels = picture.subplots(1, 3)
-    every = max(1, len(axis) // 20)
-    thin = slice(every // 2, None, every)
-    extent = (axis[0], axis[-1], axis[0], axis[-1])
-    for axes, field, title in zip(panels, (true, learnt), ("score of the data", "learnt score"), strict=False):
-        axes.imshow(np.exp(log_density), origin="lower", extent=extent, cmap="Oranges")
-        arrows = field[thin, thin]
-        axes.quiver(axis[thin], axis[thin], arrows[..., 0], arrows[..., 1], scale=120.0, width=0.004)
-        axes.set_title(title)
-    error = np.sqrt(np.sum((learnt - true) ** 2, axis=-1))
-    shown = panels[2].imshow(np.log10(error), origin="lower", extent=extent, cmap="viridis")
-    panels[2].contour(axis, axis, log_density - log_density.max(), [np.log(1e-2)], colors="white")
-    panels[2].set_title("error (lines: 1e-2 of the peak density)")
-    picture.colorbar(shown, ax=panels[2], shrink=0.8, label="log10 of the error's norm")
+    with pictures.drawn(12.0, 4.2) as picture:
+        panels = picture.subplots(1, 3)
+        every = max(1, len(axis) // 20)
+        thin = slice(every // 2, None, every)
+        extent = (axis[0], axis[-1], axis[0], axis[-1])
+        for axes, field, title in zip(panels, (true, learnt), ("score of the data", "learnt score"), strict=False):
+            axes.imshow(np.exp(log_density), origin="lower", extent=extent, cmap="Oranges")
+            arrows = field[thin, thin]
+            axes.quiver(axis[thin], axis[thin], arrows[..., 0], arrows[..., 1], scale=120.0, width=0.004)
+            axes.set_title(title)
+        error = np.sqrt(np.sum((learnt - true) ** 2, axis=-1))
+        shown = panels[2].imshow(np.log10(error), origin="lower", extent=extent, cmap="viridis")
+        panels[2].contour(axis, axis, log_density - log_density.max(), [np.log(1e-2)], colors="white")
+        panels[2].set_title("error (lines: 1e-2 of the peak density)")
+        picture.colorbar(shown, ax=panels[2], shrink=0.8, label="log10 of the error's norm")
     return picture

@@ -1,5 +1,8 @@
 """Adam for gradients that are already summed, learning-rate schedules, and the loss scale for float16."""
 
+import contextlib
+from collections.abc import Iterator
+
 import keras
 import tensorflow as tf
 from keras import ops
@@ -30,7 +33,8 @@ class ReducedAdam(keras.optimizers.Adam):
     def __init__(self, *args, **kwargs):
         if not callable(getattr(keras.optimizers.Adam, _REDUCTION, None)):
             raise _unknown_keras(f"keras.optimizers.Adam has no method {_REDUCTION}")
-        super().__init__(*args, **kwargs)
+        with _float32():
+            super().__init__(*args, **kwargs)
         self._called = False  # never reset, because replicas call `apply` from several threads
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
@@ -42,6 +46,20 @@ class ReducedAdam(keras.optimizers.Adam):
         super().apply(grads, trainable_variables)
         if len(grads) and not self._called:
             raise _unknown_keras(f"keras.optimizers.Adam.apply does not call {_REDUCTION}")
+
+
+@contextlib.contextmanager
+def _float32() -> Iterator[None]:
+    """Within it, Keras's default type is float32, in which an optimizer then keeps its learning rate.
+
+    Keras offers no argument for it; a user's own default stays as it is.
+    """
+    before = keras.config.floatx()
+    keras.config.set_floatx("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(before)
 
 
 def _unknown_keras(fault: str) -> RuntimeError:
