@@ -9,6 +9,9 @@ annealing from that level on. Writes into --output, by default a folder under th
 Every device draws (--strategy and the flags beside it). After a kill the same command resumes from the last batch.
 """
 
+if not __package__:
+    __import__("flags.started_as_file")  # ends with the line that says how a launcher is started
+
 import pathlib
 import time
 import zlib
@@ -53,7 +56,7 @@ def main() -> None:
     if drawn is not None:
         floats: Any = drawn.floats
         found = {"noisy": noisy, "one_step": one_step, "annealed": floats.reshape(noisy.shape)}
-        _write(opened, output, original, found, time.perf_counter() - begun)
+        _write(opened, output, original, found, time.perf_counter() - begun, _FLAGS.caveats(drawn))
 
 
 def _draw(
@@ -98,7 +101,12 @@ def _draw(
 
 
 def _write(
-    opened: "TrainedRun", output: pathlib.Path, original: np.ndarray, found: dict[str, np.ndarray], seconds: float
+    opened: "TrainedRun",
+    output: pathlib.Path,
+    original: np.ndarray,
+    found: dict[str, np.ndarray],
+    seconds: float,
+    caveats: list[str],
 ) -> None:
     """Writes the picture, the arrays and the table, and prints the table."""
     import tensorflow as tf
@@ -121,7 +129,9 @@ def _write(
     last = np.broadcast_to(original[:_SHOWN, None, None], (*shown.shape[:2], 1, *opened.shape))
     shown = np.concatenate([shown, last], axis=2)
     pictures.save_grid(output / "denoising.png", shown.reshape(-1, *opened.shape), columns=shown.shape[2])
-    files.write_json(output / run.ABOUT, {"psnr": table, "seconds": round(seconds, 1), **_FLAGS.record(opened)})
+    files.write_json(
+        output / run.ABOUT, {"psnr": table, "warnings": caveats, "seconds": round(seconds, 1), **_FLAGS.record(opened)}
+    )
     print("Peak signal-to-noise ratio, dB (standard error)\n   sigma      noisy           one step        annealed")
     for row in table:
         cells = "".join(f"{row[name][0]:8.2f} ({row[name][1]:.2f})" for name in found)

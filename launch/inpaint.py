@@ -8,6 +8,9 @@ Writes into --output, by default a folder under the run's inpainting/:
 Every device draws (--strategy and the flags beside it). After a kill the same command resumes from the last batch.
 """
 
+if not __package__:
+    __import__("flags.started_as_file")  # ends with the line that says how a launcher is started
+
 import dataclasses
 import pathlib
 import time
@@ -17,22 +20,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import flags
 
-from .flags import cli, run
+from ncsn_tf.guidance import names
+
+from .flags import cli, paths, run
 
 if TYPE_CHECKING:
     from ncsn_tf.runs import TrainedRun
     from ncsn_tf.samplers.store import Drawn
 
+_SPLITS = ("held_out", "train")
 _FLAGS = run.define()
-_IMAGES = flags.DEFINE_string(
-    "images", "held_out", "held_out or train, of the run's data; or a folder of images, one picture, an .npz or .npy."
+_IMAGES = paths.define(
+    "images",
+    _SPLITS[0],
+    "held_out or train, of the run's data; or a folder of images, one picture, an .npz or .npy.",
+    words=_SPLITS,
 )
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 8, "How many images, the first ones.", 1)
 _COMPLETIONS = flags.DEFINE_integer("completions", 6, "How many completions of each.", 1)
-_MASK = flags.DEFINE_string(
+_MASK = paths.define(
     "mask",
     "left",
-    "The known part: left, right, top, bottom, centre, random, strokes; or a picture, white where known.",
+    f"The known part: {', '.join(names.MASKS)}; or a picture, white where known.",
+    words=names.MASKS,
 )
 _SHARE = flags.DEFINE_float("known_share", 0.25, "The share of pixels that --mask=random keeps.", 0.0, 1.0)
 _REFERENCE = flags.DEFINE_enum(
@@ -69,10 +79,10 @@ def _images(opened: "TrainedRun") -> np.ndarray:
     """The images of the flags, uint8 [N, H, W, C], of the run's size."""
     from ncsn_tf.evaluation import image_files
 
-    if _IMAGES.value in ("held_out", "train"):
+    if _IMAGES.value in _SPLITS:
         found = opened.builder.load_images(_IMAGES.value).images
     else:
-        found = image_files.read(str(_IMAGES.value), fit=opened.shape)
+        found = image_files.read(str(_IMAGES.value), fit=opened.shape).images
     if found.shape[1:] != opened.shape:
         raise ValueError(f"The run is on images {opened.shape}, those of {_IMAGES.value} are {found.shape[1:]}.")
     return np.asarray(found[: _NUM_IMAGES.value])
@@ -81,7 +91,7 @@ def _images(opened: "TrainedRun") -> np.ndarray:
 def _mask(opened: "TrainedRun", count: int) -> np.ndarray:
     from ncsn_tf.guidance import masks
 
-    if _MASK.value in masks.NAMES:
+    if _MASK.value in names.MASKS:
         options: dict[str, Any] = {"share": _SHARE.value, "run_seed": _FLAGS.seed.value}
         return masks.make(_MASK.value, opened.shape, count, **options)
     return masks.read(_MASK.value, opened.shape, count)
@@ -158,6 +168,7 @@ def _write(
         "known_share": float(known.mean()),
         "seams": dataclasses.asdict(found),
         "score_evaluations_per_sample": drawn.evaluations,
+        "warnings": _FLAGS.caveats(drawn, 1.0 - float(known.mean())),
         "seconds": round(seconds, 1),
         **_FLAGS.record(opened),
     }

@@ -9,6 +9,9 @@ Writes into --output, by default a folder under the run's interpolation/:
 Every device draws (--strategy and the flags beside it). After a kill the same command resumes from the last batch.
 """
 
+if not __package__:
+    __import__("flags.started_as_file")  # ends with the line that says how a launcher is started
+
 import pathlib
 import time
 from typing import TYPE_CHECKING, Any
@@ -51,6 +54,7 @@ def main() -> None:
     about = {
         "ends": [(2 * path, 2 * path + 1) for path in range(_PATHS.value)],
         "score_evaluations_per_sample": drawn.evaluations,
+        "warnings": _FLAGS.caveats(drawn),
         "seconds": round(time.perf_counter() - begun, 1),
         **_FLAGS.record(opened),
     }

@@ -12,9 +12,11 @@ Writes to --output (by default a folder under the run's samples/):
 Every device draws (--strategy and the flags beside it). After a kill the same command resumes from the last batch.
 """
 
+if not __package__:
+    __import__("flags.started_as_file")  # ends with the line that says how a launcher is started
+
 import pathlib
 import time
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,12 +53,11 @@ def main() -> None:
         drawn = _draw(opened, output)
     if drawn is None:
         return
-    for caveat in drawn.caveats():
-        warnings.warn(caveat, stacklevel=1)
     about = {
         "num_samples": _NUM_SAMPLES.value,
         "batch_size": _BATCH_SIZE.value,
         "score_evaluations_per_sample": drawn.evaluations,
+        "warnings": _FLAGS.caveats(drawn),
         "seconds": round(time.perf_counter() - begun, 1),
         **_FLAGS.record(opened),
     }

@@ -2,8 +2,12 @@
 
 Evaluates samples of one checkpoint under every combination of --epsilons, --steps_per_level and --num_levels. Writes
 sweep.csv, sweep.json, sweep.png and a folder per combination into --output, by default a folder under the run's
-evaluation/. After a kill the same command resumes. Values that are not given are the run's.
+evaluation/. After a kill the same command resumes. Values that are not given are the run's. A step size with which
+sampling is known to diverge is listed as such, and nothing is drawn with it.
 """
+
+if not __package__:
+    __import__("flags.started_as_file")  # ends with the line that says how a launcher is started
 
 import pathlib
 from typing import TYPE_CHECKING
@@ -12,15 +16,19 @@ from absl import flags
 
 from ncsn_tf.evaluation.names import METRICS
 
-from .flags import cli, devices, evaluator
+from .flags import cli, devices, evaluator, paths
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from ncsn_tf.runs import TrainedRun
+    from ncsn_tf.sweep import Setting
+    from ncsn_tf.training.run_directory import RunDirectory
+
 _DEVICES = devices.define()
 _EVALUATOR = evaluator.define()
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "Where to write; by default WORKDIR/evaluation/sweep_step_N_seed_S.")
+_WORKDIR = paths.define("workdir", None, "The run's directory.", required=True)
+_OUTPUT = paths.define("output", None, "Where to write; by default WORKDIR/evaluation/sweep_step_N_seed_S.")
 _CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "The checkpoint's step; by default the newest.")
 _SEED = flags.DEFINE_integer("seed", 0, "Sample i depends on (seed, i) alone.", 0, 2**31 - 1)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "How many samples each, in place of the run's choice.", 2)
@@ -44,21 +52,21 @@ def main() -> None:
 
 
 def _sweep(strategy: "tf.distribute.Strategy") -> None:
-    from ncsn_tf import runs, sweep
+    from ncsn_tf import sweep
     from ncsn_tf.cluster import strategies
     from ncsn_tf.evaluation import measure
     from ncsn_tf.training.run_directory import RunDirectory
 
     with cli.usage_errors():
-        run = runs.TrainedRun(RunDirectory(_WORKDIR.value), strategy)
-        own, options = run.builder.sampler_options, run.builder.evaluation
+        directory = RunDirectory(_WORKDIR.value)
+        own = directory.config()["sampler"]
         settings = sweep.grid(
-            _numbers("epsilons", _EPSILONS.value, float) or [own.epsilon],
-            _numbers("steps_per_level", _STEPS.value, int) or [own.steps_per_level],
-            _numbers("num_levels", _LEVELS.value, int) or [own.num_levels],
+            _numbers("epsilons", _EPSILONS.value, float) or [own["epsilon"]],
+            _numbers("steps_per_level", _STEPS.value, int) or [own["steps_per_level"]],
+            _numbers("num_levels", _LEVELS.value, int) or [own["num_levels"]],
         )
-        for setting in settings:
-            run.with_sampler(setting.changes())  # refuses impossible values before anything is drawn
+        run = _opened(directory, strategy, settings)
+        options = run.builder.evaluation
         run.load(_CHECKPOINT.value)
         name = f"sweep_step_{run.step:08d}_seed_{_SEED.value}"
         output = pathlib.Path(_OUTPUT.value or run.directory.path / "evaluation" / name)
@@ -92,6 +100,24 @@ def _sweep(strategy: "tf.distribute.Strategy") -> None:
         name = measure.named(_METRIC.value, compared.kind)
         print(f"Best: {best.setting.name}, {name} {best.value:.5g}. Table and plot: {output}")
     strategies.wait_for_everyone(strategy)
+
+
+def _opened(directory: "RunDirectory", strategy: "tf.distribute.Strategy", settings: "list[Setting]") -> "TrainedRun":
+    """The run with the first stable combination; an error for impossible values, or if no combination is stable."""
+    from ncsn_tf import runs
+    from ncsn_tf.samplers.langevin import UnstableStepError
+
+    found, unstable = None, None
+    for setting in settings:
+        try:
+            if found is None:
+                found = runs.TrainedRun(directory, strategy, setting.changes())
+            found.with_sampler(setting.changes())  # refuses impossible values before anything is drawn
+        except UnstableStepError as error:
+            unstable = unstable or error
+    if found is None:
+        raise unstable or ValueError("There is no combination to evaluate.")
+    return found
 
 
 def _numbers(name: str, values: list[str] | None, kind: type) -> list:

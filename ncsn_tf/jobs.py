@@ -1,6 +1,6 @@
 """Jobs on runs: evaluating a trained run, and measuring a run while it is trained."""
 
-import pathlib
+import os
 import time
 from collections.abc import Callable, Collection
 
@@ -14,7 +14,7 @@ from ncsn_tf.data.images import ImageSource
 from ncsn_tf.evaluation import names, report
 from ncsn_tf.evaluation.evaluator import Evaluator, Progress
 from ncsn_tf.runs import TrainedRun
-from ncsn_tf.samplers import blocks
+from ncsn_tf.samplers import blocks, store
 from ncsn_tf.training.loop import DrawSamples, MeasureHeldOut
 from ncsn_tf.training.run_directory import environment
 from ncsn_tf.training.trainer import Trainer
@@ -42,16 +42,21 @@ def sample_drawer(builder: Builder, trainer: Trainer, shape: tuple[int, int, int
     """A function that draws `training.sample_count` samples of the averaged weights, the same ones each time.
 
     They are drawn by this process alone, on the first device. The function calls its argument after each noise level,
-    and returns uint8 [N, H, W, C], or None if the samples are not finite, which may happen early in training.
+    and returns uint8 [N, H, W, C] and the samples' caveats, or None if they are not finite, which may happen early in
+    training.
     """
     count, score_fn = builder.training.sample_count, trainer.average_model.score
     sampler = builder.sampler()
 
-    def draw(between_levels: Callable[[], None]) -> np.ndarray | None:
+    def draw(between_levels: Callable[[], None]) -> tuple[np.ndarray, list[str]] | None:
         numbers = tf.range(count)
         seeds, x, _ = blocks.start_samples(numbers, builder.prior, shape, run_seed=builder.seed)
         x = sampler(score_fn, x, seeds, on_frame=lambda *_: between_levels()).x.numpy()
-        return pipeline.to_uint8(builder.value_range.decode(x)) if np.isfinite(x).all() else None
+        if not np.isfinite(x).all():
+            return None
+        x = builder.value_range.decode(x)
+        pixels = pipeline.to_uint8(x)
+        return pixels, store.caveats(pixels, pipeline.count_out_of_range(x) / x.size)
 
     return draw
 
@@ -59,7 +64,7 @@ def sample_drawer(builder: Builder, trainer: Trainer, shape: tuple[int, int, int
 def evaluate(
     run: TrainedRun,
     evaluator: Evaluator | None,
-    output: pathlib.Path,
+    output: str | os.PathLike,
     *,
     num_samples: int,
     batch_size: int,

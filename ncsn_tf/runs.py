@@ -1,6 +1,7 @@
 """A trained run, opened for use: its configuration, its averaged weights, its sampler, its samples."""
 
 import contextlib
+import os
 import pathlib
 import time
 import zlib
@@ -192,7 +193,7 @@ class TrainedRun:
 
     @contextlib.contextmanager
     def stored(
-        self, output: pathlib.Path, key: Mapping[str, Any], *, floats: bool
+        self, output: str | os.PathLike, key: Mapping[str, Any], *, floats: bool
     ) -> Iterator[store.SampleStore | None]:
         """Yields the rows of a folder, which is locked for this process; None on workers other than the chief.
 
@@ -207,6 +208,7 @@ class TrainedRun:
         if not self.is_chief:
             yield None
             return
+        output = files.local_path(output)
         output.mkdir(parents=True, exist_ok=True)
         with files.locked(output / "lock", lambda holder: _occupied(output, holder)):
             yield store.SampleStore(output, key, self.shape, floats=floats)
@@ -253,7 +255,7 @@ class TrainedRun:
 
     def samples(
         self,
-        output: pathlib.Path,
+        output: str | os.PathLike,
         num_samples: int,
         *,
         seed: int,

@@ -12,12 +12,12 @@ import io
 import itertools
 import json
 import math
+import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from ncsn_tf import files, jobs, pictures
 from ncsn_tf.cluster import strategies
@@ -25,7 +25,9 @@ from ncsn_tf.evaluation import EvaluationError, measure, report
 from ncsn_tf.evaluation.evaluator import Evaluator, Progress
 from ncsn_tf.evaluation.image_files import ImagesError
 from ncsn_tf.runs import TrainedRun
+from ncsn_tf.samplers.langevin import UnstableStepError
 from ncsn_tf.samplers.store import DivergedError
+from ncsn_tf.training.run_directory import environment
 
 _LARGER_IS_BETTER = ("score", "precision", "recall")
 _FAILED = "failed"
@@ -64,8 +66,8 @@ class Row:
 
     Attributes:
       setting: the combination.
-      evaluations: the evaluations of the score per sample; None if the samples diverged.
-      value: the metric's value; None if the samples diverged or cannot be measured.
+      evaluations: the evaluations of the score per sample; None if the samples diverged, or would.
+      value: the metric's value; None likewise, and if the samples cannot be measured.
       standard_error: the standard error of the value; None if it is not known.
       remark: the reason why there is no value, or a warning about the samples; "" for none.
     """
@@ -86,7 +88,7 @@ def sweep(
     run: TrainedRun,
     evaluator: Evaluator | None,
     settings: Sequence[Setting],
-    output: pathlib.Path,
+    output: str | os.PathLike,
     *,
     metric: str,
     num_samples: int,
@@ -96,6 +98,8 @@ def sweep(
     log: Callable[[str], object] = print,
 ) -> list[Row]:
     """Evaluates samples of the loaded checkpoint under every combination; finished combinations are skipped.
+
+    A combination with which sampling is known to diverge is not drawn; its row says why, as where samples diverged.
 
     Args:
       run: the run, its checkpoint loaded.
@@ -115,21 +119,28 @@ def sweep(
     Raises:
       EvaluationError: if the metric is unavailable for this number of samples or against this reference.
     """
+    output = files.local_path(output)
     rows = []
     name = measure.named(metric, evaluator.kind) if evaluator is not None else metric
     about = evaluator.about() if evaluator is not None else {}
+    record = environment(strategies.describe(run.strategy))
+    common = {**run.sampling_key(seed, batch_size), "num_samples": num_samples, **about}
+    del common["sampler"]
     for number, setting in enumerate(settings, start=1):
-        changed = run.with_sampler(setting.changes())
-        folder = output / setting.name
-        wanted = {**changed.sampling_key(seed, batch_size), "num_samples": num_samples, **about}
-        content = _finished(folder, wanted, name) if evaluator is not None else None
-        # The chief has the results, and decides whether all draw.
-        done = strategies.from_chief(run.strategy, [np.array([content is not None], np.int32)])
-        if not int(done[0][0]):
-            content = _evaluated(changed, evaluator, folder, wanted, metric, progress)
+        try:
+            changed = run.with_sampler(setting.changes())
+        except UnstableStepError as error:  # on every worker
+            content = {_FAILED: str(error)}
+        else:
+            folder, wanted = output / setting.name, {**common, "sampler": changed.builder.sampler_key}
+            content = _finished(folder, wanted, name) if evaluator is not None else None
+            # The chief has the results, and decides whether all draw.
+            done = strategies.from_chief(run.strategy, [np.array([content is not None], np.int32)])
+            if not int(done[0][0]):
+                content = _evaluated(changed, evaluator, folder, wanted, metric, progress)
         rows.append(_row(setting, content or {}, name))
         if evaluator is not None:
-            _write(output, rows, name, wanted)
+            _write(output, rows, name, {**common, **record})
             log(f"{number} of {len(settings)}: {setting.name}: {_text(rows[-1], name)}")
             if rows[-1].value is None and rows[-1].evaluations is not None and content is not None:
                 raise EvaluationError("; ".join(content["not_measured"]))
@@ -151,7 +162,7 @@ def _evaluated(run, evaluator, folder, wanted, metric, progress) -> dict[str, An
     try:
         jobs.evaluate(run, evaluator, folder, **options, metrics=(metric,), progress=progress)
     except (DivergedError, ImagesError) as error:
-        content = {_FAILED: str(error), **wanted}
+        content = {_FAILED: str(error), **wanted, **environment(strategies.describe(run.strategy))}
         if evaluator is not None:
             files.write_json(folder / report.RESULTS, content)
         return content
@@ -185,8 +196,8 @@ def _text(row: Row, metric: str) -> str:
     return f"{metric} {row.value:.5g}{error}, {row.evaluations} evaluations per sample{remark}"
 
 
-def _write(output: pathlib.Path, rows: Sequence[Row], metric: str, wanted: dict[str, Any]) -> None:
-    """The table and the plot of what is done so far."""
+def _write(output: pathlib.Path, rows: Sequence[Row], metric: str, common: dict[str, Any]) -> None:
+    """The table and the plot of what is done so far, with what all combinations have in common."""
     table = [
         {
             **dataclasses.asdict(row.setting),
@@ -202,32 +213,31 @@ def _write(output: pathlib.Path, rows: Sequence[Row], metric: str, wanted: dict[
     writer.writeheader()
     writer.writerows(table)
     files.write_text(output / "sweep.csv", text.getvalue())
-    common = {key: value for key, value in wanted.items() if key != "sampler"}
     files.write_json(output / "sweep.json", {"metric": metric, **common, "rows": table})
     pictures.save_figure(output / "sweep.png", draw(rows, metric))
 
 
-def draw(rows: Sequence[Row], metric: str) -> Figure:
+def draw(rows: Sequence[Row], metric: str) -> "pictures.Figure":
     """Draws the metric over epsilon, one line per number of steps and levels, with bars of two standard errors."""
-    picture = Figure(figsize=(6.0, 4.0), layout="constrained")
-    axes = picture.subplots()
-    lines: dict[tuple[int, int | None], list[Row]] = {}
-    for row in rows:
-        if row.value is not None:
-            lines.setdefault((row.setting.steps_per_level, row.setting.num_levels), []).append(row)
-    for (steps, levels), points in lines.items():
-        points = sorted(points, key=lambda row: row.setting.epsilon)
-        axes.errorbar(
-            [row.setting.epsilon for row in points],
-            [row.value or math.nan for row in points],
-            yerr=[2.0 * (row.standard_error or 0.0) for row in points],
-            marker="o",
-            capsize=3.0,
-            label=f"T = {steps}" + (f", {levels} levels" if levels is not None else ""),
-        )
-    axes.set_xscale("log")
-    axes.set_xlabel("epsilon")
-    axes.set_ylabel(metric)
-    if lines:
-        axes.legend()
+    with pictures.drawn(6.0, 4.0) as picture:
+        axes = picture.subplots()
+        lines: dict[tuple[int, int | None], list[Row]] = {}
+        for row in rows:
+            if row.value is not None:
+                lines.setdefault((row.setting.steps_per_level, row.setting.num_levels), []).append(row)
+        for (steps, levels), points in lines.items():
+            points = sorted(points, key=lambda row: row.setting.epsilon)
+            axes.errorbar(
+                [row.setting.epsilon for row in points],
+                [row.value or math.nan for row in points],
+                yerr=[2.0 * (row.standard_error or 0.0) for row in points],
+                marker="o",
+                capsize=3.0,
+                label=f"T = {steps}" + (f", {levels} levels" if levels is not None else ""),
+            )
+        axes.set_xscale("log")
+        axes.set_xlabel("epsilon")
+        axes.set_ylabel(metric)
+        if lines:
+            axes.legend()
     return picture

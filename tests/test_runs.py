@@ -14,7 +14,7 @@ from ncsn_tf.config import build
 from ncsn_tf.data import images, pipeline
 from ncsn_tf.evaluation import EvaluationError, classifier, evaluator, features, references, report
 from ncsn_tf.guidance import inpainting
-from ncsn_tf.samplers.store import SamplingKeyError
+from ncsn_tf.samplers.store import DivergedError, SamplingKeyError
 from ncsn_tf.training.checkpoints import CheckpointError
 from ncsn_tf.training.run_directory import RunDirectory
 from tests.support import tiny
@@ -168,7 +168,9 @@ def test_a_sweep_writes_a_table_and_skips_finished_combinations(run, run_evaluat
     lines = []
     rows = sweep.sweep(run, run_evaluator, settings, tmp_path, **options, log=lines.append)
     assert [bool(row.remark) for row in rows] == [False, False, True, True]
-    assert "outside [-1, 2]: is the step size too large?" in lines[3]
+    assert "no classifier_fid: With this step size samples diverge" in lines[3]
+    assert not (tmp_path / settings[3].name).exists() and rows[3].evaluations is None
+    assert "on CPU" in json.loads((tmp_path / "sweep.json").read_text())["devices"]
     assert [row.evaluations for row in rows[:2]] == [2, 4]
     with open(tmp_path / "sweep.csv", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
@@ -196,6 +198,21 @@ def test_a_sweep_writes_a_table_and_skips_finished_combinations(run, run_evaluat
     assert run.builder.sampler_options.epsilon == 1e-3, "a sweep leaves the run as it is"
     with pytest.raises(SamplingKeyError, match="batch_size"):
         run.with_sampler(settings[0].changes()).samples(tmp_path / settings[0].name, 6, seed=0, batch_size=5)
+
+
+def test_a_combination_whose_samples_diverged_does_not_end_a_sweep(run, run_evaluator, tmp_path, monkeypatch):
+    def diverge(run, evaluator, output, **_):
+        output.mkdir()
+        raise DivergedError("Sample 3 is not finite")
+
+    monkeypatch.setattr(jobs, "evaluate", diverge)
+    options = {"metric": "fid", "num_samples": 6, "batch_size": 6, "seed": 0, "log": lambda line: None}
+    settings = sweep.grid([1e-3, 2e-3], [1], [None])
+    rows = sweep.sweep(run, run_evaluator, settings, tmp_path, **options)
+    assert [(row.value, row.remark) for row in rows] == [(None, "Sample 3 is not finite")] * 2
+    monkeypatch.setattr(jobs, "evaluate", lambda *_, **__: pytest.fail("done already"))
+    assert sweep.sweep(run, run_evaluator, settings, tmp_path, **options) == rows
+    assert "on CPU" in json.loads((tmp_path / settings[0].name / report.RESULTS).read_text())["devices"]
 
 
 def test_a_folder_that_another_process_draws_into_is_refused(run, tmp_path):

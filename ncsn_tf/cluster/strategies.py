@@ -48,8 +48,8 @@ def create(
     """
     if name not in STRATEGIES:
         raise ValueError(f"A strategy is one of {', '.join(STRATEGIES)}. Received: {name!r}.")
-    if timeout <= 0:
-        raise ValueError(f"The timeout of the cluster, in seconds, must be positive. Received: {timeout}.")
+    if not 0.0 < timeout <= threading.TIMEOUT_MAX:
+        raise ValueError(f"The timeout of the cluster, in seconds, must be positive and finite. Received: {timeout}.")
     if logical_devices is not None and logical_devices < 1:
         raise ValueError(f"The CPU is split into at least 1 logical device. Received: {logical_devices}.")
     found = None

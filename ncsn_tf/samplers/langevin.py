@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from ncsn_tf import random
@@ -10,6 +11,19 @@ from ncsn_tf.score import ScoreFunction, expand
 from ncsn_tf.sde import SDE
 
 Noise = Callable[[tf.Tensor, random.Shape], tf.Tensor]
+
+_FLOAT32 = np.finfo(np.float32)
+_ROUNDING = 1e-6
+"""The relative error of a noise level that has been a float32."""
+_USUAL_RATIO = 0.2
+"""epsilon / sigma_L^2 in Song & Ermon 2019: 2e-5 at a smallest level of 0.01."""
+
+_HARDLY_MOVED = 0.95
+"""The share of the start that may be left at the end of a walk."""
+
+
+class UnstableStepError(ValueError):
+    """A step size with which Langevin dynamics diverges whatever the score network has learnt."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +90,65 @@ def annealed(sde: SDE, epsilon: float | tf.Tensor, last_time: float = 0.0) -> Ca
     return step_size
 
 
+def largest_epsilon(sigma: float) -> float:
+    """The step size from which on Langevin dynamics diverges, 4 sigma^2, in squared data units.
+
+    Where the data have no spread, the score at the smallest level is -(x - m) / sigma^2, and a step of size epsilon
+    multiplies the deviation from m by
+
+        1 - epsilon / (2 sigma^2),
+
+    which shrinks it if 0 < epsilon < 4 sigma^2. `annealed` has the same factor at every level, since its step sizes
+    grow like sigma_i^2. Stable steps are biased: with epsilon, the stationary variance is sigma^2 / (1 - epsilon /
+    (4 sigma^2)), not sigma^2. The steps of `metropolis.MetropolisLangevin` are corrected and have no such limit.
+
+    Args:
+      sigma: the noise standard deviation of the smallest level that is visited, in data units.
+    """
+    return 4.0 * sigma**2
+
+
+def check_stability(epsilon: float, sigma: float, steps: int | None = None) -> list[str]:
+    """Checks the step size at the smallest level of `annealed` or `constant` against `largest_epsilon`.
+
+    Args:
+      epsilon: the step size at the smallest level, in squared data units.
+      sigma: the noise standard deviation of that level, in data units.
+      steps: the number of steps of the whole walk; None if it is not known.
+
+    Returns:
+      One line if steps overshoot, from 2 sigma^2 on: samples are then noisier than the level. One line if all steps
+      together hardly move the start: a step multiplies deviations by no less than 1 - epsilon / (2 sigma^2), since the
+      derivative of a score in any direction is at least -1 / sigma^2. Otherwise empty.
+
+    Raises:
+      UnstableStepError: if the dynamics diverges.
+    """
+    limit, factor = largest_epsilon(sigma), 1.0 - epsilon / (2.0 * sigma**2)
+    about = f"at the smallest level, sigma = {sigma:.4g}, a step multiplies deviations by {factor:.4g}"
+    remedy = f"Song & Ermon 2019 take {_USUAL_RATIO:g} sigma^2 = {_USUAL_RATIO * sigma**2:.3g}"
+    if not epsilon < limit * (1.0 - _ROUNDING):
+        raise UnstableStepError(
+            f"With this step size samples diverge: {about}. sampler.epsilon (--epsilon) must be below 4 sigma^2 = "
+            f"{limit:.3g}; {remedy}. Received: {epsilon:g}."
+        )
+    if epsilon >= 0.5 * limit:
+        inflation = 1.0 / (1.0 - epsilon / limit)
+        return [
+            f"sampler.epsilon={epsilon:g} overshoots: {about}, and the noise in samples has {inflation:.3g} times the "
+            f"level's variance; {remedy}"
+        ]
+    left = factor**steps if steps is not None else 0.0
+    if left > _HARDLY_MOVED:
+        return [
+            f"sampler.epsilon={epsilon:g} is too small for {steps} steps: {left:.2%} of the start's deviations are "
+            f"left at the end; {remedy}, and 100 steps at each of 10 levels"
+        ]
+    return []
+
+
 def _check_positive(name: str, value: float | tf.Tensor) -> None:
-    if not tf.is_tensor(value) and not 0.0 < value < float("inf"):
-        raise ValueError(f"The Langevin {name} must be positive and finite. Received: {value}.")
+    if tf.is_tensor(value):
+        return
+    if not float(_FLOAT32.tiny) <= float(value) <= float(_FLOAT32.max):
+        raise ValueError(f"The Langevin {name} must be positive and finite, as a float32. Received: {value}.")

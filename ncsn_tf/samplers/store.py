@@ -28,6 +28,8 @@ from ncsn_tf.samplers import journal
 
 _OUT_OF_RANGE = 0.01
 """The largest share of values far outside their range for which no caveat is reported."""
+_SATURATED = 0.999
+"""The largest share of bytes 0 and 255 for which no caveat is reported."""
 _ARCHIVE = "samples.npz"
 _JOURNAL = "samples.json"
 SAMPLES = "samples"
@@ -58,15 +60,32 @@ class Drawn:
     evaluations: float
     out_of_range: float
 
-    def caveats(self) -> list[str]:
-        """One line if the share of values out of range suggests that the step size is too large; otherwise empty."""
-        if self.out_of_range <= _OUT_OF_RANGE:
-            return []
-        return [f"{self.out_of_range:.1%} of the samples' values are outside [-1, 2]: is the step size too large?"]
+    def caveats(self, drawn: float = 1.0) -> list[str]:
+        """`caveats` of all rows; `drawn` is the share of the values that were drawn, where the others are given."""
+        return caveats(self.pixels, self.out_of_range / max(drawn, self.out_of_range, 1e-12))
 
 
-def is_free_for(directory: pathlib.Path, sampling_key: Mapping[str, Any]) -> bool:
+def caveats(pixels: np.ndarray, out_of_range: float) -> list[str]:
+    """Describes samples that look as if they had diverged, one line per fault; empty for others.
+
+    Args:
+      pixels: uint8 [N, H, W, C], the samples.
+      out_of_range: the share of their values that were far outside their range before they became bytes.
+    """
+    found = []
+    if out_of_range > _OUT_OF_RANGE:
+        found.append(f"{out_of_range:.1%} of the samples' values are outside [-1, 2]: is the step size too large?")
+    rows = pixels.reshape(len(pixels), -1, pixels.shape[-1])
+    if rows.shape[1] > 1 and (rows == rows[:, :1]).all():
+        found.append("every sample is of one colour: has the model learnt anything yet?")
+    elif (saturated := float(np.isin(pixels, (0, 255)).mean())) > _SATURATED:
+        found.append(f"{saturated:.1%} of the samples' values are 0 or 255: is the step size too large?")
+    return found
+
+
+def is_free_for(directory: str | os.PathLike, sampling_key: Mapping[str, Any]) -> bool:
     """Returns whether a folder, which may not exist yet, holds no samples, or only those of a sampling key."""
+    directory = files.local_path(directory)
     found = journal.read(directory / _JOURNAL)
     if found is None:
         return not any((directory / name).exists() for name in (_JOURNAL, _ARCHIVE))
@@ -94,12 +113,13 @@ class SampleStore:
 
     def __init__(
         self,
-        directory: pathlib.Path,
+        directory: str | os.PathLike,
         sampling_key: Mapping[str, Any],
         shape: tuple[int, ...],
         *,
         floats: bool = False,
     ):
+        directory = files.local_path(directory)
         self.path = directory / _ARCHIVE
         self._journal = directory / _JOURNAL
         self._sampling_key = json.loads(json.dumps(sampling_key))

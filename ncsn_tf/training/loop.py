@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -16,8 +16,8 @@ from ncsn_tf.training.trainer import Trainer
 MeasureHeldOut = Callable[[], tuple[float, np.ndarray]]
 """() -> the mean held-out loss per example, and that of each bin, [bins]."""
 
-DrawSamples = Callable[[Callable[[], None]], np.ndarray | None]
-"""(a function to call after each noise level) -> uint8 [N, H, W, C], or None if the samples diverged."""
+DrawSamples = Callable[[Callable[[], None]], tuple[np.ndarray, Sequence[str]] | None]
+"""(a function to call after each noise level) -> (uint8 [N, H, W, C], a line per fault), or None if they diverged."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,8 @@ def fit(
         if held_out_loss is not None and cadence.due(step, cadence.evaluate_every):
             record.held_out(step, *held_out_loss())
         if draw_samples is not None and cadence.due(step, cadence.sample_every):
-            record.samples(step, draw_samples(trainer.stop.raise_if_made))
+            drawn = draw_samples(trainer.stop.raise_if_made)
+            record.samples(step, *drawn) if drawn is not None else record.samples(step, None)
 
     iterator = iter(batches(step))
     with record.progress(step, cadence.steps):

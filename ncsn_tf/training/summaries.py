@@ -1,16 +1,16 @@
-"""The record of a training run for people: TensorBoard, grids of samples, a progress bar and lines of text."""
+"""The record of a training run for people: TensorBoard, grids of samples, progress and lines of text."""
 
 import contextlib
-import pathlib
-import sys
+import functools
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
-import tqdm
 
-from ncsn_tf import pictures
+from ncsn_tf import files, pictures
+from ncsn_tf.progress import Lines, Progress, progress_bar
 from ncsn_tf.training.results import LoopResult
 from ncsn_tf.training.run_directory import RunDirectory
 
@@ -23,8 +23,11 @@ class Summaries:
       bins: the names of the loss curves, one per bin of the time draw.
     """
 
-    def __init__(self, directory: pathlib.Path, bins: Sequence[str]):
-        self._writer = tf.summary.create_file_writer(str(directory))
+    def __init__(self, directory: str | os.PathLike, bins: Sequence[str]):
+        folder = files.local_path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._plain = contextlib.ExitStack()  # lives as long as the writer
+        self._writer = tf.summary.create_file_writer(self._plain.enter_context(files.plain_path(folder)))
         self._names = list(bins)
 
     def training(self, step: int, result: LoopResult, batch_size: int) -> None:
@@ -57,8 +60,11 @@ class Summaries:
                     tf.summary.scalar(f"{group}/{name}", loss)
 
 
+_print = functools.partial(print, flush=True)  # in a file that others read while the run is going on
+
+
 class Record:
-    """Records a run for people: curves, grids of samples, a progress bar and lines of text.
+    """Records a run for people: curves, grids of samples, progress and lines of text.
 
     If something cannot be written, a single warning says so and the run continues: a run is not lost for its curves.
 
@@ -70,12 +76,12 @@ class Record:
     """
 
     def __init__(
-        self, directory: RunDirectory, bins: Sequence[str], writes: bool = True, log: Callable[[str], None] = print
+        self, directory: RunDirectory, bins: Sequence[str], writes: bool = True, log: Callable[[str], None] = _print
     ):
         self._samples = directory.samples
         self._writes = writes
         self._log = log
-        self._bar: tqdm.tqdm | None = None
+        self._bar: Progress | None = None
         self._warned = False
         self._summaries: Summaries | None = None
         with self._tolerant():
@@ -88,27 +94,30 @@ class Record:
             yield
         except (OSError, tf.errors.OpError) as error:
             if not self._warned:
-                reason = " ".join(str(error).split())[:160]
+                reason = files.reason(error)
                 warnings.warn(f"Curves and grids cannot be written, and the run continues: {reason}", stacklevel=4)
             self._warned = True
 
     def say(self, line: str) -> None:
         """Shows a line, above the progress bar if there is one."""
         if self._writes:
-            (self._bar.write if self._bar is not None else self._log)(line)
+            bar = self._bar
+            (self._log if bar is None or isinstance(bar, Lines) else bar.write)(line)
 
     @contextlib.contextmanager
     def progress(self, step: int, steps: int) -> Iterator[None]:
-        """Shows a progress bar, from `step` to `steps`."""
+        """Shows the progress from `step` to `steps`, as a bar or as lines."""
         if not self._writes:
             yield
             return
-        with progress_bar(steps, "step", start=step) as self._bar:
-            yield
-        self._bar = None
+        try:
+            with progress_bar(steps, "step", start=step) as self._bar:
+                yield
+        finally:
+            self._bar = None
 
     def advance(self, result: LoopResult) -> None:
-        """Advances the bar by a loop's steps."""
+        """Advances the progress by a loop's steps."""
         if self._bar is not None:
             self._bar.update(result.steps)
             self._bar.set_postfix_str(f"loss {result.loss:.4g}", refresh=False)
@@ -128,8 +137,10 @@ class Record:
                 self._summaries.held_out(step, loss, bin_losses)
         self.say(f"step {step}: held-out loss of the averaged weights {loss:.5g}")
 
-    def samples(self, step: int, images: np.ndarray | None) -> None:
-        """Records a grid of samples, uint8 [N, H, W, C], or that they diverged."""
+    def samples(self, step: int, images: np.ndarray | None, caveats: Sequence[str] = ()) -> None:
+        """Records a grid of samples, uint8 [N, H, W, C], and what is wrong with them; None if they diverged."""
+        for caveat in caveats:
+            self.say(f"step {step}: {caveat}")
         if images is None:
             self.say(f"step {step}: the samples diverged; the score is not good enough for the step size yet")
         elif self._writes:
@@ -143,11 +154,3 @@ class Record:
         if self._summaries is not None:
             with self._tolerant():
                 self._summaries.flush()
-
-
-def progress_bar(total: int | None, unit: str, start: int = 0) -> tqdm.tqdm:
-    """A bar with the rate and, if the total is known, the time left; in a file, one line every half minute."""
-    interactive = sys.stderr.isatty()
-    return tqdm.tqdm(
-        total=total, initial=start, unit=unit, dynamic_ncols=interactive, mininterval=0.1 if interactive else 30.0
-    )

@@ -90,7 +90,42 @@ def test_annealing_finds_the_mixtures_weights_and_plain_langevin_does_not():
     assert abs(upper_weight(plain, times.repeat_times(np.zeros(1), 1000)) - 0.8) > 10 * error
 
 
-@pytest.mark.parametrize("value", [0.0, -1e-5, float("inf"), float("nan")])
+@pytest.mark.parametrize("ratio", [0.2, 1.0, 2.0, 3.0, 3.99, 4.01, 20.0])
+@pytest.mark.parametrize("annealed", [True, False])
+def test_the_limit_of_the_step_size_is_where_a_point_mass_is_no_longer_approached(annealed, ratio):
+    """Each step multiplies the deviation by 1 - epsilon / (2 sigma_L^2), at every level; here without noise."""
+    sigma, steps, mean = 0.01, 4, 0.4
+    epsilon, factor = ratio * sigma**2, 1.0 - ratio / 2.0
+    grid = times.uniform(3) if annealed else np.zeros(1)
+    size = langevin.annealed(SDE, epsilon) if annealed else langevin.constant(epsilon)
+    still = langevin.Langevin(size, noise=lambda seeds, shape: tf.zeros([tf.shape(seeds)[0], *shape]))
+    sampler = driver.FixedSteps(SDE, still, times.repeat_times(grid, steps))
+    x = sampler(Gaussian(mean, 0.0).score_fn(sigma_of), tf.constant([[mean + 1.0]]), random.seed(0)[None]).x
+    deviation = float(x[0, 0]) - mean
+    assert deviation == pytest.approx(factor ** (steps * len(grid)), rel=1e-4, abs=1e-6)
+    unstable = abs(factor) >= 1.0
+    assert (epsilon >= langevin.largest_epsilon(sigma)) == unstable
+    if unstable:
+        with pytest.raises(langevin.UnstableStepError, match=r"below 4 sigma\^2 = 0\.0004; .* = 2e-05\. Received"):
+            langevin.check_stability(epsilon, sigma)
+    else:
+        assert len(langevin.check_stability(epsilon, sigma)) == (factor <= 0.0)
+
+
+def test_a_step_that_overshoots_is_described_with_its_stationary_variance():
+    """From x' = f x + sqrt(epsilon) z, variance epsilon / (1 - f^2), at f = -1/2: four times sigma^2."""
+    (line,) = langevin.check_stability(3.0 * 0.1**2, 0.1)
+    assert "multiplies deviations by -0.5, " in line and "4 times the level's variance" in line
+
+
+def test_steps_that_hardly_move_the_start_are_described():
+    epsilon = 0.02 * 0.1**2  # f = 0.99
+    (line,) = langevin.check_stability(epsilon, 0.1, steps=4)
+    assert f"too small for 4 steps: {0.99**4:.2%} of" in line
+    assert langevin.check_stability(epsilon, 0.1, steps=10) == langevin.check_stability(epsilon, 0.1) == []
+
+
+@pytest.mark.parametrize("value", [0.0, -1e-5, 1e-40, 1e39, float("inf"), float("nan")])
 def test_impossible_steps_are_refused(value):
     with pytest.raises(ValueError, match="positive and finite"):
         langevin.constant(value)

@@ -9,9 +9,10 @@ import tensorflow as tf
 
 from ncsn_tf import random
 from ncsn_tf.data import pipeline
-from ncsn_tf.samplers.store import DivergedError, SampleStore, SamplingKeyError, is_free_for
+from ncsn_tf.samplers.store import DivergedError, SampleStore, SamplingKeyError, caveats, is_free_for
 from tests.support import rows
 from tests.support.rows import fill
+from tests.support.tiny import random_pixels
 
 SHAPE = (3, 2, 1)
 KEY = {"step": 7, "seed": 0, "sampler": {"epsilon": 4e-5}}
@@ -298,9 +299,28 @@ def test_a_folder_with_a_journal_of_the_former_keys_resumes(one, expected, tmp_p
 
 
 def test_a_caveat_is_reported_where_many_values_are_out_of_range(tmp_path):
-    for share, caveats in ((0.0, 0), (0.005, 0), (0.02, 1)):
-        store = SampleStore(tmp_path / str(share), KEY, (10, 10))
-        zeros = np.zeros([2, 10, 10])
-        store.append(zeros.astype(np.uint8), zeros.astype(np.float32), evaluations=2, out_of_range=round(200 * share))
+    pixels = random_pixels(2, 10, 10, 1)
+    for share, count in ((0.0, 0), (0.005, 0), (0.02, 1)):
+        store = SampleStore(tmp_path / str(share), KEY, (10, 10, 1))
+        store.append(pixels, pixels.astype(np.float32), evaluations=2, out_of_range=round(200 * share))
         found = store.finish(2)
-        assert found.out_of_range == share and len(found.caveats()) == caveats and found.floats is None
+        assert found.out_of_range == share and len(found.caveats()) == count and found.floats is None
+        # Where a quarter of the values was drawn and the others are given, the share is that of the quarter.
+        assert len(found.caveats(0.25)) == (share > 0.0)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        (np.where(random_pixels(4, 8, 8, 3) < 100, 0, 255), "100.0% of the samples' values are 0 or 255"),
+        (np.zeros([4, 8, 8, 1]), "of one colour"),
+        (random_pixels(4, 1, 1, 3) * np.ones([1, 8, 8, 1]), "of one colour"),
+        (random_pixels(4, 8, 8, 1), None),
+        (np.clip(random_pixels(4, 8, 8, 1), 120, 255), None),
+        (random_pixels(4, 1, 1, 3), None),
+    ],
+    ids=["saturated", "black", "each of one colour", "noise", "half white", "one pixel"],
+)
+def test_samples_that_look_as_if_they_had_diverged_are_described(pixels, said):
+    found = caveats(pixels.astype(np.uint8), 0.0)
+    assert [said in line for line in found] == ([True] if said else [])

@@ -31,7 +31,7 @@ def opened(path, config=CONFIG):
     return directory
 
 
-def fit(path, trainer, lines, draw_samples=lambda _: np.zeros((4, 4, 4, 1), np.uint8), **changes):
+def fit(path, trainer, lines, draw_samples=lambda _: (np.zeros((4, 4, 4, 1), np.uint8), ["odd samples"]), **changes):
     directory = opened(path)
     checkpoints = Checkpoints(directory.checkpoints, trainer, keep=9)
     checkpoints.restore()
@@ -87,10 +87,10 @@ def test_a_run_writes_its_files_and_resumes(tmp_path):
     assert [event.step for event in events.Tensors("loss/held_out")] == [2, 4, 6, 7]
 
     fit(tmp_path, make(), lines)
-    assert "complete" in lines[-1]
+    assert "complete" in lines[-1] and "step 5: odd samples" in lines
     longer = make()
     fit(tmp_path, longer, lines, steps=9)
-    assert longer.step == 9 and "from step 7 to 9" in lines[-1]
+    assert longer.step == 9 and "Training from step 7 to 9." in lines
     assert len(json.loads((tmp_path / "environment.json").read_text())) == 3
 
 
@@ -153,7 +153,7 @@ def test_a_run_that_is_asked_to_stop_saves_its_step_and_resumes(tmp_path):
     assert stopped.value.signal_number == 15 and asked[-1] == 2, "the loop was asked for more than it took"
     resumed = make()
     fit(tmp_path, resumed, lines, steps=4)
-    assert "from step 3 to 4" in lines[-1]
+    assert "Training from step 3 to 4." in lines
 
 
 def test_a_request_to_stop_interrupts_drawing_samples(tmp_path):
@@ -167,7 +167,7 @@ def test_a_request_to_stop_interrupts_drawing_samples(tmp_path):
             if level == 1:
                 trainer.stop.make("a test")
             between_levels()
-        return np.zeros((4, 4, 4, 1), np.uint8)
+        return np.zeros((4, 4, 4, 1), np.uint8), []
 
     quiet = {"evaluate_every": 0, "sample_every": 2, "checkpoint_every": 2, "steps_per_loop": 2}
     with pytest.raises(Preempted, match="step 3"):
