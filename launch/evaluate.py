@@ -16,13 +16,17 @@ and adds the numbers to the run's TensorBoard curves. After a kill the same comm
                            data of --workdir, of --data_name, or of the statistics --reference alone
 """
 
+if not __package__:
+    __import__("flags.started_as_file")  # ends with the line that says how a launcher is started
+
+import math
 import pathlib
 import warnings
 from typing import TYPE_CHECKING
 
 from absl import flags
 
-from .flags import cli, data, devices, evaluator, sampler
+from .flags import cli, data, devices, evaluator, paths, sampler
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -34,9 +38,9 @@ _DEVICES = devices.define()
 _EVALUATOR = evaluator.define()
 _SAMPLER = sampler.define()
 _METRICS = flags.DEFINE_list("metrics", None, "Some of inception_score, fid, fid_infinity, kid, precision, recall.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory.")
-_SAMPLES = flags.DEFINE_string("samples", None, "Images to evaluate: a folder, an .npz or an .npy.")
-_OUTPUT = flags.DEFINE_string("output", None, "Where to write; by default WORKDIR/evaluation/step_N_seed_S.")
+_WORKDIR = paths.define("workdir", None, "The run's directory.")
+_SAMPLES = paths.define("samples", None, "Images to evaluate: a folder, an .npz or an .npy.")
+_OUTPUT = paths.define("output", None, "Where to write; by default WORKDIR/evaluation/step_N_seed_S.")
 _CHECKPOINT = flags.DEFINE_list("checkpoint", None, "Steps of checkpoints; by default the newest.")
 _FOLLOW = flags.DEFINE_bool("follow", False, "Evaluate each new checkpoint until the run is complete.")
 _PATIENCE = flags.DEFINE_float("follow_timeout", 3600.0, "Seconds to wait for the next checkpoint.", 0.0)
@@ -67,6 +71,8 @@ def _check_flags() -> None:
         raise ValueError("A run is compared with its own data: leave --data_name out, or give images by --samples.")
     if _FOLLOW.value and (steps is not None or _OUTPUT.value is not None):
         raise ValueError("--follow evaluates each new checkpoint in its own folder: no --checkpoint, no --output.")
+    if math.isnan(_PATIENCE.value):
+        raise ValueError("--follow_timeout is a number of seconds. Received: nan.")
     if steps is not None and not all(step.isascii() and step.isdigit() for step in steps or [""]):
         raise ValueError(f"--checkpoint takes steps, such as 1000,2000. Received: {','.join(steps)!r}.")
     if len(steps or []) > 1 and _OUTPUT.value is not None:
@@ -92,7 +98,8 @@ def _evaluate_images() -> None:
     from ncsn_tf.training.run_directory import RunDirectory, environment
 
     with cli.usage_errors():
-        pixels = image_files.read(str(_SAMPLES.value))
+        given = image_files.read(str(_SAMPLES.value))
+        pixels = given.images
         image_files.check(pixels)
         train, held_out, kind, preparation = None, None, names.INCEPTION, _IMAGES.preparation()
         if _WORKDIR.value is not None:
@@ -114,7 +121,7 @@ def _evaluate_images() -> None:
         output.mkdir(parents=True, exist_ok=True)
     with evaluator.progress() as show:
         metrics = evaluator.check_metrics(_METRICS.value)
-        found = compared.evaluate(pixels, output, metrics=metrics, progress=show)
+        found = compared.evaluate(pixels, output, metrics=metrics, formats=given.formats, progress=show)
     devices_used = strategies.describe(strategies.create("one_device"))
     about = {"samples": _SAMPLES.value, "num_samples": len(pixels), **compared.about(), **environment(devices_used)}
     report.write(output, found, about)

@@ -2,22 +2,26 @@
 
 Writes to --output, by default into the cache where launch.evaluate looks first, an .npz with mu and sigma, as other
 programs read it, the count, the features, and where they come from: dataset and checksum, split, preparation, the
-feature network's hash and resize. --data_name with the flags beside it names images as config.data does, --workdir the
-images of a run.
+feature network's hash and resize, versions, device, command. --data_name with the flags beside it names images as
+config.data does, --workdir the images of a run.
 """
 
+if not __package__:
+    __import__("flags.started_as_file")  # ends with the line that says how a launcher is started
+
+import dataclasses
 import pathlib
 import tempfile
 
 from absl import flags
 
-from .flags import cli, data, evaluator
+from .flags import cli, data, evaluator, paths, run
 
 _IMAGES = data.define()
 _EVALUATOR = evaluator.define()
-_WORKDIR = flags.DEFINE_string("workdir", None, "A run whose training images are used, in place of --data_name.")
+_WORKDIR = paths.define("workdir", None, "A run whose training images are used, in place of --data_name.")
 _SPLIT = flags.DEFINE_string("split", "train", "train, held_out, or a part of one: train[:10000].")
-_OUTPUT = flags.DEFINE_string("output", None, "The .npz to write; by default into the cache.")
+_OUTPUT = paths.define("output", None, "The .npz to write; by default into the cache.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "Images at a time; bounds the memory.", 1)
 _KEEP = flags.DEFINE_bool("keep_features", True, "Write the features too, which KID, precision and recall need.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Read the flags, the data and the network; compute and write nothing.")
@@ -72,6 +76,7 @@ def main() -> None:
                 batch_size=_BATCH_SIZE.value,
                 on_batch=lambda rows: show("features", rows),
             )
+        found = dataclasses.replace(found, about={**(found.about or {}), **run.environment()})
         found.save(path, features=_KEEP.value)
     print(f"Statistics: {path}")
 

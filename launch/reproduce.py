@@ -14,28 +14,31 @@ Writes PAPER_figure_N.png, the picture, and PAPER_figure_N.json, its numbers, in
 All take --seed. --data_name, with --data_dir and --image_size, names images as config.data does.
 """
 
-import pathlib
+if not __package__:
+    __import__("flags.started_as_file")  # ends with the line that says how a launcher is started
+
+import dataclasses
 import tempfile
 import time
 from typing import Any
 
 from absl import flags
 
-from .flags import cli
+from .flags import cli, paths, run, size
 
 _PAPERS = ("song_ermon_2019", "hyvarinen_2005")
 _PAPER = flags.DEFINE_enum("paper", _PAPERS[0], _PAPERS, "The paper.")
 _FIGURE = flags.DEFINE_integer("figure", None, "The figure's number, 1 to 4.", 1, 4, required=True)
-_OUTPUT = flags.DEFINE_string("output", "figures", "The folder to write into; created if it does not exist.")
+_OUTPUT = paths.define("output", None, "The folder to write into, by default figures; created if it does not exist.")
 _SEED = flags.DEFINE_integer("seed", 0, "The seed of everything random.", 0, 2**31 - 1)
-_DATA_NAME = flags.DEFINE_string("data_name", None, "'digits', a TFDS dataset, a folder of images, or TFRecords.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS datasets are prepared.")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Resize the images to this side.", 1)
+_DATA_NAME = paths.define_dataset("data_name", "'digits', a TFDS dataset, or a path to images, TFRecords or arrays.")
+_DATA_DIR = paths.define("data_dir", None, "Where TFDS datasets are prepared.", remote=True)
+_IMAGE_SIZE = size.define("image_size", "Resize the images.")
 _STEPS = flags.DEFINE_integer("steps", None, "Training steps.", 1)
 _RUNS = flags.DEFINE_integer("runs", None, "Data sets for each sample size.", 1)
 _PATCHES = flags.DEFINE_integer("patches", None, "How many patches to learn from.", 1)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "Samples of each sampler, or walks to show.", 1)
-_WORKDIR = flags.DEFINE_string("workdir", None, "The trained run.")
+_WORKDIR = paths.define("workdir", None, "The trained run.")
 _CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "The checkpoint's step; by default the newest.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Read the flags and the data, compute nothing, write nothing.")
 
@@ -54,6 +57,7 @@ _READ = {
 
 def main() -> None:
     """Reproduces the figure."""
+    from ncsn_tf import files
     from ncsn_tf.objectives import NonFiniteLossError
     from ncsn_tf.reproduction import hyvarinen_2005, song_ermon_2019_sampling, song_ermon_2019_training
 
@@ -68,8 +72,9 @@ def main() -> None:
         ("hyvarinen_2005", 4): hyvarinen_2005.figure4,
     }
     which = (_PAPER.value, _FIGURE.value)
-    name, output = f"{_PAPER.value}_figure_{_FIGURE.value}", pathlib.Path(_OUTPUT.value)
+    name = f"{_PAPER.value}_figure_{_FIGURE.value}"
     with cli.usage_errors():
+        output = files.local_path(_OUTPUT.value or "figures")
         options = _options(which)
         if output.exists() and not output.is_dir():
             raise ValueError(f"{output} is a file. Give another --output.")
@@ -88,6 +93,7 @@ def main() -> None:
     try:
         with cli.usage_errors():  # the figures check their own options before they compute
             figure = functions[which](**options)
+            figure = dataclasses.replace(figure, numbers=run.environment() | figure.numbers)
             picture, numbers = figure.save(output, name)
     except NonFiniteLossError as error:
         cli.fail(error, cli.FAILURE)

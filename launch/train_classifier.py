@@ -3,7 +3,8 @@
 python -m launch.train_classifier --data_name=digits --output=classifiers/digits
 
 Writes into --output, a folder that must not exist or be empty, a SavedModel and
-  about.json       dataset, classes, held-out accuracy, seed, steps, batch size, the input's scale, versions
+  about.json       dataset, classes, held-out accuracy, seed, steps, batch size, the input's scale, versions,
+                   device, command
 
 --data_name is 'digits' or a TFDS dataset with labels. --data_dir, --image_size, --center_crop and --channels say how
 its images are read, as config.data does; give those of the run whose samples will be compared.
@@ -12,6 +13,9 @@ Measured with the defaults and seed 0, held-out accuracy and processor time on x
 10 seconds; mnist 99.3 %, 4 minutes; cifar10 82.4 %, 12 minutes.
 """
 
+if not __package__:
+    __import__("flags.started_as_file")  # ends with the line that says how a launcher is started
+
 import pathlib
 import tempfile
 import time
@@ -19,14 +23,14 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from .flags import cli, data
+from .flags import cli, data, paths, run
 
 if TYPE_CHECKING:
     from ncsn_tf.data.images import ImageSource
     from ncsn_tf.data.labels import Labels
 
 _IMAGES = data.define(required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "The folder to make.", required=True)
+_OUTPUT = paths.define("output", None, "The folder to make.", required=True)
 _STEPS = flags.DEFINE_integer("steps", None, "Training steps; the default depends on the dataset.", 1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images per step; by default 128, for digits 64.", 1)
 _SEED = flags.DEFINE_integer("seed", 0, "The seed of everything random.", 0, 2**31 - 1)
@@ -37,7 +41,7 @@ def main() -> None:
     """Trains a classifier."""
     from ncsn_tf.evaluation import classifier
     from ncsn_tf.objectives import NonFiniteLossError
-    from ncsn_tf.training.summaries import progress_bar
+    from ncsn_tf.progress import progress_bar
 
     name, output = _IMAGES.name.value, pathlib.Path(_OUTPUT.value)
     with cli.usage_errors():
@@ -69,7 +73,7 @@ def main() -> None:
     print(f"Held-out accuracy: {share:.2%} of {len(held_out)} images, {time.perf_counter() - begun:.0f} seconds")
     about = classifier.record(source, held_out_images=len(held_out), held_out_accuracy=share, **options)
     with cli.usage_errors():
-        classifier.export(trained, output, about)
+        classifier.export(trained, output, about | run.environment())
     print(f"Classifier: {output}")
 
 

@@ -20,7 +20,7 @@ MAX_BUILD_LINES = 400
 # From the foundations up. A room, which is a module or a folder, may import itself and the rooms of the lines above its
 # own, but not those on its own line. A module belongs to the room with the longest name that fits.
 LAYERS = (
-    ("ncsn_tf/random", "ncsn_tf/files", "ncsn_tf/determinism"),
+    ("ncsn_tf/random", "ncsn_tf/files", "ncsn_tf/determinism", "ncsn_tf/progress", "ncsn_tf/backend"),
     ("ncsn_tf/pictures",),
     ("ncsn_tf/sde", "ncsn_tf/times"),
     ("ncsn_tf/score", "ncsn_tf/config"),
@@ -38,10 +38,10 @@ LAYERS = (
 )
 # Rooms that know less than their place in the layers would allow: themselves and these.
 INDEPENDENT = {
-    "ncsn_tf/data": ("ncsn_tf/random",),
-    "ncsn_tf/networks": (),
+    "ncsn_tf/data": ("ncsn_tf/random", "ncsn_tf/files"),
+    "ncsn_tf/networks": ("ncsn_tf/backend",),
     "ncsn_tf/classical": (),
-    "ncsn_tf/interop": ("ncsn_tf/networks",),
+    "ncsn_tf/interop": ("ncsn_tf/backend", "ncsn_tf/files", "ncsn_tf/networks"),
     "ncsn_tf/cluster": ("ncsn_tf/files",),
     "configs": ("ncsn_tf/config",),
 }

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from . import paths, size
+
 if TYPE_CHECKING:
     from ncsn_tf.data.images import ImageSource
 
@@ -49,12 +51,12 @@ class Images:
 def define(*, required: bool = False) -> Images:
     """Defines --data_name, --data_dir, --download, --image_size, --center_crop and --channels."""
     return Images(
-        name=flags.DEFINE_string(
-            "data_name", None, "'digits', a TFDS dataset, a folder of images, or TFRecords.", required=required
+        name=paths.define_dataset(
+            "data_name", "'digits', a TFDS dataset, or a path to images, TFRecords or arrays.", required=required
         ),
-        data_dir=flags.DEFINE_string("data_dir", None, "Where TFDS datasets are prepared."),
+        data_dir=paths.define("data_dir", None, "Where TFDS datasets are prepared.", remote=True),
         download=flags.DEFINE_bool("download", False, "Let TFDS download and prepare what is missing."),
-        image_size=flags.DEFINE_integer("image_size", None, "Resize the images to this side.", 1),
+        image_size=size.define("image_size", "Resize the images."),
         center_crop=flags.DEFINE_integer("center_crop", None, "Side of a square cut out before resizing.", 1),
         channels=flags.DEFINE_integer("channels", None, "1 or 3 converts between grey and colour.", 1, 3),
     )

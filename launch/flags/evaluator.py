@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from ncsn_tf.evaluation import names
+
+from . import paths, run
 
 if TYPE_CHECKING:
     from ncsn_tf.data.images import ImageSource
@@ -56,10 +59,12 @@ class EvaluatorFlags:
             path = features.cache_directory() / "classifiers" / DIGITS
             if dry and not path.exists():
                 return None
-            return features.load_classifier(classifier.ensure_digits(path))
+            return features.load_classifier(classifier.ensure_digits(path, run.environment))
         raise ValueError(
-            f"There is no classifier of {data_name!r} yet. Train one with launch.train_classifier "
-            f"--data_name={data_name} --output=DIR, and give --classifier_path=DIR."
+            f"There is no classifier of {data_name!r} yet. If its images have labels (in a folder: a subfolder per "
+            f"class), train one with launch.train_classifier --data_name={shlex.quote(data_name)} --output=DIR and the "
+            "run's --image_size, --center_crop and --channels, and give --classifier_path=DIR. Without labels, use "
+            "--features=inception."
         )
 
     def evaluator(
@@ -128,13 +133,13 @@ def define() -> EvaluatorFlags:
             names.FEATURE_KINDS,
             "The feature network: TF-GAN's Inception, or a classifier of the dataset's classes; by default the run's.",
         ),
-        inception_path=flags.DEFINE_string(
+        inception_path=paths.define(
             "inception_path", None, "A SavedModel of TF-GAN's Inception; by default it comes from TF-Hub, once."
         ),
-        classifier_path=flags.DEFINE_string(
+        classifier_path=paths.define(
             "classifier_path", None, "A classifier of launch.train_classifier; by default that of the embedded digits."
         ),
-        reference=flags.DEFINE_string(
+        reference=paths.define(
             "reference",
             None,
             "Statistics of real images, of launch.reference_statistics or any program's mu and sigma.",
@@ -163,7 +168,7 @@ def real_images(load: "Callable[[str], ImageSource]") -> "tuple[ImageSource, Ima
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[str, int], None]]:
     """Yields a function of (activity, images just done) that shows a bar per activity."""
-    from ncsn_tf.training.summaries import progress_bar
+    from ncsn_tf.progress import progress_bar
 
     bars: dict[str, Any] = {}
 

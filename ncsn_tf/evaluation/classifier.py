@@ -8,7 +8,7 @@ TF-GAN's distances can be computed from them too. Such numbers compare runs on t
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -178,7 +178,7 @@ def export(classifier: Classifier, path: str | os.PathLike, about: dict[str, Any
     """
     if classifier.image_shape is None:
         raise ValueError("A classifier is exported for one image size: build it first, with the shape [None, H, W, C].")
-    path = pathlib.Path(path)
+    path = files.local_path(path)
     check_free(path)
     content = {
         "kind": "classifier",
@@ -188,14 +188,15 @@ def export(classifier: Classifier, path: str | os.PathLike, about: dict[str, Any
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".partial") as spare:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".classifier.", suffix=".partial") as spare:
         partial = pathlib.Path(spare) / "classifier"
         spec = tf.TensorSpec([None, *classifier.image_shape], tf.float32, name="images")
         module: Any = tf.Module()
         # The variables alone, not the network, so that loading needs neither Keras nor this library.
         module.weights = [variable.value for variable in classifier.variables]
         module.__call__ = tf.function(lambda images: classifier(images), input_signature=[spec], autograph=False)
-        tf.saved_model.save(module, str(partial), signatures={"serving_default": module.__call__})
+        with files.plain_path(partial) as plain:
+            tf.saved_model.save(module, plain, signatures={"serving_default": module.__call__})
         files.write_json(partial / "about.json", content)
         for written in partial.rglob("*"):
             files.to_disk(written)
@@ -209,7 +210,7 @@ def export(classifier: Classifier, path: str | os.PathLike, about: dict[str, Any
 
 def check_free(path: str | os.PathLike) -> None:
     """Raises ValueError if `path` exists, unless it is an empty folder."""
-    path = pathlib.Path(path)
+    path = files.local_path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path} exists and is not an empty folder. Give another path, or remove it.")
 
@@ -234,15 +235,19 @@ def record(
     }
 
 
-def ensure_digits(path: str | os.PathLike) -> pathlib.Path:
+def ensure_digits(path: str | os.PathLike, environment: Callable[[], Mapping[str, Any]] = dict) -> pathlib.Path:
     """Trains a classifier of the digits, in about ten seconds, unless there is one at `path`; returns the path.
 
     Several processes may call this at once: each trains the same classifier, and the first to finish writes it.
 
+    Args:
+      path: a folder.
+      environment: returns plain values to add to its record, such as versions and devices.
+
     Raises:
       ValueError: if `path` exists and is neither a classifier nor an empty folder.
     """
-    path = pathlib.Path(path)
+    path = files.local_path(path)
     if _is_classifier(path):
         return path
     check_free(path)
@@ -251,7 +256,7 @@ def ensure_digits(path: str | os.PathLike) -> pathlib.Path:
     classifier = train(source.images, classes.values, classes.num_classes, **options)
     held_out = images.load(DIGITS, "held_out")
     share = accuracy(classifier, held_out.images, labels.load(DIGITS, "held_out").values)
-    about = record(source, held_out_images=len(held_out), held_out_accuracy=share, **options)
+    about = record(source, held_out_images=len(held_out), held_out_accuracy=share, **options) | dict(environment())
     try:
         export(classifier, path, about)
     except ValueError:

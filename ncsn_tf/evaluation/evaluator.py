@@ -1,11 +1,13 @@
 """Evaluates samples against real images: all metrics, and the check for copies with its pictures."""
 
+import os
 import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ncsn_tf import files
 from ncsn_tf.data.images import ImageSource
 from ncsn_tf.evaluation import image_files, measure, memorisation, references
 from ncsn_tf.evaluation.features import FeatureNetwork, Features, extract
@@ -75,11 +77,12 @@ class Evaluator:
     def evaluate(
         self,
         samples: np.ndarray,
-        output: pathlib.Path | None = None,
+        output: str | os.PathLike | None = None,
         *,
         metrics: Collection[str] = METRICS,
         held_out: HeldOutLoss | None = None,
         caveats: Sequence[str] = (),
+        formats: Mapping[str, int] | None = None,
         progress: Progress = lambda activity, rows: None,
     ) -> Report:
         """Measures samples, and writes the pictures of the check for copies to `output`.
@@ -90,6 +93,8 @@ class Evaluator:
           metrics: the metrics to measure, among `names.METRICS`.
           held_out: the model's held-out loss, for the report.
           caveats: what is already known to weaken the results, for the report.
+          formats: the number of samples per format of their files, as `readers.Loaded` has it; None for samples that
+            were drawn here.
           progress: called with each activity.
 
         Raises:
@@ -107,7 +112,8 @@ class Evaluator:
         )
         copies = {}
         if output is not None and self._images is not None:
-            copies = self._copies(samples, features.pooled, output, *self._images, progress)
+            copies = self._copies(samples, features.pooled, files.local_path(output), *self._images, progress)
+        noticed += [] if formats is None else self._reference.compare_formats(formats)
         return Report(measurements, absent, [*self._caveats, *caveats, *noticed], copies, held_out)
 
     def about(self) -> dict[str, Any]:

@@ -6,24 +6,31 @@ count      the number of images
 features   float32 [N, D], which KID, precision and recall need; optional
 about      JSON: the dataset with its checksum, the split, the preparation, the feature network's hash and resize
 
-A file of another program has `mu` and `sigma` alone. It can be used, with a warning: it does not record whether its
-images and its network are those of the samples.
+A file of another program has `mu` and `sigma` alone, or features alone. It can be used, with a warning: it does not
+record whether its images and its network are those of the samples.
 """
 
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from ncsn_tf import files
 from ncsn_tf.data.images import ImageSource
 from ncsn_tf.evaluation import EvaluationError
 from ncsn_tf.evaluation.features import FeatureNetwork, cache_directory, extract
 from ncsn_tf.evaluation.moments import UNKNOWN, Moments
-from ncsn_tf.files import write_npz_arrays
+
+_LOSSY = ("AVIF", "JPEG", "JPEG2000", "MPO", "WEBP")
+_SAME_SHARE = 0.1
+"""A smaller difference between the shares of lossy files is not reported."""
+_FEATURES = ("features", "pool_3", "activations")
+"""The names of an array of features; TF-GAN and its users call the Inception network's last layer pool_3."""
 
 
 class ReferenceStatisticsError(EvaluationError):
@@ -45,8 +52,9 @@ class ReferenceStatistics:
     features: np.ndarray | None
     about: dict[str, Any] | None
 
-    def save(self, path: pathlib.Path, features: bool = True) -> None:
+    def save(self, path: str | os.PathLike, features: bool = True) -> None:
         """Writes the file atomically, with or without the features."""
+        path = files.local_path(path)
         arrays = {
             "mu": self.moments.mean,
             "sigma": self.moments.covariance,
@@ -56,7 +64,7 @@ class ReferenceStatistics:
         if features and self.features is not None:
             arrays["features"] = self.features
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_npz_arrays(path, arrays)
+        files.write_npz_arrays(path, arrays)
 
     def check(
         self,
@@ -126,6 +134,31 @@ class ReferenceStatistics:
             f"checksum {real['checksum']}), the model was trained on {dataset['images']} of {dataset['checksum']}"
         ]
 
+    def compare_formats(self, formats: Mapping[str, int]) -> list[str]:
+        """Compares the file formats of samples and of the reference images: lossy compression changes the features.
+
+        Args:
+          formats: the number of samples per format, as `readers.Loaded` has it.
+
+        Returns:
+          One line if the share of images in lossy formats differs; none if the reference does not record its formats.
+        """
+        theirs = (self.about or {}).get("dataset", {}).get("formats")
+        if theirs is None or abs(_lossy_share(formats) - _lossy_share(theirs)) < _SAME_SHARE:
+            return []
+        return [
+            f"the samples are {_in_words(formats)}, the reference images {_in_words(theirs)}: the distances also "
+            "measure lossy compression; compare images that were saved alike"
+        ]
+
+
+def _lossy_share(formats: Mapping[str, int]) -> float:
+    return sum(count for name, count in formats.items() if name in _LOSSY) / max(1, sum(formats.values()))
+
+
+def _in_words(formats: Mapping[str, int]) -> str:
+    return " and ".join(f"{count} {name} files" for name, count in formats.items()) or "arrays without compression"
+
 
 def compute(
     network: FeatureNetwork,
@@ -166,14 +199,16 @@ def cached_path(network: FeatureNetwork, source: ImageSource) -> pathlib.Path:
     return cache_directory() / "statistics" / f"{name}_{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
 
 
-def load(path: str | pathlib.Path) -> ReferenceStatistics:
+def load(path: str | os.PathLike) -> ReferenceStatistics:
     """Reads statistics written by this library or by another program.
 
+    The file holds `mu` [D] and `sigma` [D, D]; or features alone, [N, D] or [N, 1, 1, D] under `features`, `pool_3` or
+    `activations`, of which the moments are computed.
+
     Raises:
-      ReferenceStatisticsError: if there is no such file, if it lacks `mu` [D] or `sigma` [D, D], or if their values are
-        impossible.
+      ReferenceStatisticsError: if there is no such file, if it lacks these arrays, or if their values are impossible.
     """
-    path = pathlib.Path(path).expanduser()
+    path = files.local_path(path)
     if not path.is_file():
         raise ReferenceStatisticsError(
             f"There are no statistics at {path}. Compute them with launch.reference_statistics."
@@ -184,7 +219,7 @@ def load(path: str | pathlib.Path) -> ReferenceStatistics:
     except Exception as error:  # a damaged archive raises whatever zipfile, zlib or NumPy raise
         raise ReferenceStatisticsError(f"{path} cannot be read as .npz ({type(error).__name__}: {error}).") from error
     if not {"mu", "sigma"} <= arrays.keys():
-        raise ReferenceStatisticsError(f"Statistics must hold `mu` and `sigma`. {path} holds {sorted(arrays)}.")
+        return _from_features(arrays, path)
     try:
         about = json.loads(str(arrays["about"])) if "about" in arrays else None
         count = int(arrays.get("count", UNKNOWN))
@@ -209,6 +244,26 @@ def load(path: str | pathlib.Path) -> ReferenceStatistics:
                 f"{path}: features must be finite floats. Received: {features.dtype}, or NaN among them."
             )
     return ReferenceStatistics(moments, features, about)
+
+
+def _from_features(arrays: Mapping[str, np.ndarray], path: pathlib.Path) -> ReferenceStatistics:
+    """The statistics of a file that holds features and no moments."""
+    name = next((name for name in _FEATURES if name in arrays), None)
+    if name is None:
+        raise ReferenceStatisticsError(
+            f"Statistics must hold `mu` and `sigma`, or features, one of {', '.join(_FEATURES)}. {path} holds "
+            f"{sorted(arrays)}."
+        )
+    features = arrays[name]
+    if features.ndim == 4 and features.shape[1:3] == (1, 1):
+        features = features[:, 0, 0]
+    if features.ndim != 2 or len(features) < 2 or features.dtype.kind != "f" or not np.isfinite(features).all():
+        raise ReferenceStatisticsError(
+            f"{path}: {name} must be finite floats [N, D], N at least 2. Received: {features.dtype} "
+            f"{features.shape}{', or NaN among them' if features.dtype.kind == 'f' else ''}."
+        )
+    features = features.astype(np.float32)
+    return ReferenceStatistics(Moments.of(features), features, None)
 
 
 def _real(values: np.ndarray, name: str) -> np.ndarray:

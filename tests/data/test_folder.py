@@ -123,9 +123,7 @@ def test_folder_names_a_damaged_image(tmp_path):
 def test_folder_missing_or_empty(tmp_path):
     with pytest.raises(ValueError, match="There is no folder or file '.*absent'. Check the path"):
         images.load(str(tmp_path / "absent"), "train")
-    with pytest.raises(
-        ValueError, match="has no images that Pillow reads, .*it and its subfolders have no files"
-    ):
+    with pytest.raises(ValueError, match="has no images that Pillow reads, .*it and its subfolders have no files"):
         images.load(str(tmp_path), "train")
     save(tmp_path / "a.png", random_pixels(2, 2))
     with pytest.raises(ValueError, match="has 1 image, too few to hold any out"):

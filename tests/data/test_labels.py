@@ -158,10 +158,19 @@ def test_a_folder_with_one_class_or_with_loose_pictures_has_no_labels(tmp_path):
     with pytest.raises(ValueError, match="has one class alone, the subfolder 'cat'"):
         labels.load(str(tmp_path), "train")
     Image.fromarray(random_pixels(4, 5)).save(tmp_path / "train" / "loose.png")
-    with pytest.raises(
-        ValueError, match="1 of its 3 pictures are in no subfolder .*such as 'train/loose.png'"
-    ):
+    with pytest.raises(ValueError, match="1 of its 3 pictures are in no subfolder .*such as 'train/loose.png'"):
         labels.load(str(tmp_path), "held_out")
+
+
+def labelled_record(picture, key, label):
+    """A record of a raw picture, with a label unless that is None."""
+    features = {
+        "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture.tobytes()])),
+        "shape": tf.train.Feature(int64_list=tf.train.Int64List(value=picture.shape)),
+    }
+    if label is not None:
+        features[key] = tf.train.Feature(int64_list=tf.train.Int64List(value=[int(label)]))
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
 @pytest.mark.parametrize("key", ["label", "image/class/label"])
@@ -169,18 +178,12 @@ def test_labels_of_tfrecords_match_their_images(tmp_path, key):
     pixels = random_pixels(30, 4, 5, 1)
     with tf.io.TFRecordWriter(str(tmp_path / "a.tfrecord")) as writer:
         for picture, label in zip(pixels, class_from_pixels(pixels), strict=True):
-            features = {
-                "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture.tobytes()])),
-                "shape": tf.train.Feature(int64_list=tf.train.Int64List(value=picture.shape)),
-                key: tf.train.Feature(int64_list=tf.train.Int64List(value=[int(label)])),
-            }
-            writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+            writer.write(labelled_record(picture, key, label))
     for part in ("train", "held_out"):
         found = labels.load(str(tmp_path), part)
         assert found.num_classes == class_from_pixels(pixels).max() + 1
         np.testing.assert_array_equal(found.values, class_from_pixels(images.load(str(tmp_path), part).images))
     with tf.io.TFRecordWriter(str(tmp_path / "a.tfrecord")) as writer:
-        del features[key]
-        writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+        writer.write(labelled_record(pixels[0], key, None))
     with pytest.raises(ValueError, match="record 0, has no label"):
         labels.load(str(tmp_path), "train")

@@ -224,7 +224,49 @@ def test_missing_and_damaged_files_are_refused(tmp_path):
             references.load(tmp_path / f"{name}.npz")
 
 
-@pytest.mark.parametrize("names", [("mu",), ("sigma",), ("features", "count"), ()])
+@pytest.mark.parametrize("name", ["features", "pool_3", "activations"])
+@pytest.mark.parametrize("shape", [(30, 5), (30, 1, 1, 5)])
+def test_features_of_another_program_give_the_moments(tmp_path, name, shape):
+    values = np.random.default_rng(0).normal(size=(30, 5))
+    np.savez(tmp_path / "theirs.npz", **{name: values.reshape(shape)})
+    found = references.load(tmp_path / "theirs.npz")
+    assert found.moments.count == 30 and found.about is None
+    np.testing.assert_allclose(found.features, values, rtol=1e-6)
+    np.testing.assert_allclose(found.moments.mean, values.mean(0), atol=1e-6)
+    np.testing.assert_allclose(found.moments.covariance, np.cov(values, rowvar=False), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "values", [np.zeros((1, 5)), np.zeros(5), np.full((3, 5), np.nan), np.zeros((3, 5), int), np.zeros((3, 2, 2, 5))]
+)
+def test_features_that_give_no_moments_are_refused(tmp_path, values):
+    np.savez(tmp_path / "theirs.npz", pool_3=values)
+    with pytest.raises(ReferenceStatisticsError, match=r"pool_3 must be finite floats \[N, D\]"):
+        references.load(tmp_path / "theirs.npz")
+
+
+@pytest.mark.parametrize(
+    ("samples", "real", "differ"),
+    [
+        ({"JPEG": 296}, {"PNG": 296}, True),
+        ({"PNG": 10}, {"JPEG": 296}, True),
+        ({}, {"JPEG": 296}, True),
+        ({"JPEG": 5, "PNG": 5}, {"PNG": 9}, True),
+        ({"JPEG": 3}, {"JPEG": 296}, False),
+        ({"PNG": 3}, {}, False),
+        ({"TIFF": 3}, {"PNG": 9, "BMP": 1}, False),
+        ({"JPEG": 3}, None, False),
+    ],
+)
+def test_lossy_compression_of_one_side_is_a_caveat(samples, real, differ):
+    about = {**(computed().about or {})}
+    about["dataset"] = {**about["dataset"], **({} if real is None else {"formats": real})}
+    if real is None:
+        del about["dataset"]["formats"]
+    assert bool(dataclasses.replace(computed(), about=about).compare_formats(samples)) == differ
+
+
+@pytest.mark.parametrize("names", [("mu",), ("sigma",), ("count",), ()])
 def test_mu_and_sigma_are_needed(tmp_path, names):
     np.savez(tmp_path / "part.npz", **{name: np.eye(2) for name in names})
     with pytest.raises(
@@ -280,7 +322,7 @@ def without(*path):
         ({"about": np.array("7")}, "no usable statistics"),
         ({"about": np.array(json.dumps({**ABOUT, "dataset": dataset(shape=None)}))}, "no usable statistics"),
         ({"about": np.array(without("split"))}, "split"),
-        *(({"about": np.array(without("dataset", key))}, key) for key in SOURCE.describe()),
+        *(({"about": np.array(without("dataset", key))}, key) for key in ("name", "images", "shape", "checksum")),
         *(({"about": np.array(without("feature_network", key))}, key) for key in NETWORK.describe()),
     ],
 )
