@@ -95,7 +95,7 @@ def test_durations(seconds, text):
     assert progress.duration(seconds) == text
 
 
-def test_what_was_printed_before_stands_before_a_line(monkeypatch):
+def test_stdout_is_flushed_before_a_progress_line(monkeypatch):
     """Standard output is buffered in a file, standard error is not."""
     order = []
 
@@ -118,7 +118,8 @@ def test_what_was_printed_before_stands_before_a_line(monkeypatch):
 
 @pytest.mark.parametrize("broken", ["none", "closed", "without isatty", "full"])
 def test_work_is_not_lost_for_its_progress(monkeypatch, broken):
-    stream = {"none": None, "closed": File(), "without isatty": object(), "full": File()}[broken]
+    bare = type("Writer", (), {"write": lambda self, text: None, "flush": lambda self: None})()
+    stream = {"none": None, "closed": File(), "without isatty": bare, "full": File()}[broken]
     if broken == "closed":
         stream.close()
     if broken == "full":
@@ -129,9 +130,6 @@ def test_work_is_not_lost_for_its_progress(monkeypatch, broken):
         stream.write = full
     monkeypatch.setattr(sys, "stderr", stream)
     clock = Clock()
-    if broken == "without isatty":
-        stream = type("Writer", (), {"write": lambda self, text: None, "flush": lambda self: None})()
-        monkeypatch.setattr(sys, "stderr", stream)
     with progress.progress_bar(5, "step", clock=clock) as bar:
         clock.now = 100.0
         bar.update()

@@ -42,7 +42,7 @@ def hostile_keras(request):
 
 
 def outputs():
-    """What each network computes, and weights after steps of each optimizer."""
+    """The outputs of each network, and weights after steps of each optimizer."""
     x = np.random.default_rng(0).random((2, 9, 8, 3), dtype=np.float32)
     level = np.array([0, 2])
     ncsn = NCSN(3, 3, 2, seed=1)
@@ -104,7 +104,7 @@ def test_pictures_are_the_same_under_any_settings_of_matplotlib(tmp_path):
 
 
 def run(command, **environment):
-    """A program's end, in an environment with these additions and without the repository's own."""
+    """Runs a program in this environment with additions."""
     return subprocess.run(
         command,
         cwd=processes.ROOT,

@@ -44,10 +44,8 @@ def fail(message: object, code: int = USAGE_ERROR) -> NoReturn:
 def described(message: object) -> str:
     """A message, or an error as a sentence: with its type if its text alone says nothing, without errno's number."""
     if isinstance(message, OSError) and message.strerror and message.errno is not None:
-        named = [
-            repr(os.fsdecode(name)) for name in (message.filename, message.filename2) if isinstance(name, str | bytes)
-        ]
-        return ": ".join([message.strerror, *named[:1]]) + "".join(f" and {name}" for name in named[1:])
+        names = [os.fsdecode(name) for name in (message.filename, message.filename2) if isinstance(name, str | bytes)]
+        return f"{message.strerror}: {' and '.join(map(repr, names))}" if names else message.strerror
     text = str(message).strip()
     if isinstance(message, BaseException) and (isinstance(message, KeyError) or not text):
         return f"{type(message).__name__}: {text}" if text else type(message).__name__

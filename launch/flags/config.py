@@ -3,6 +3,7 @@
 import importlib.machinery
 import pathlib
 import re
+import sys
 import traceback
 import types
 from collections.abc import Mapping, Sequence
@@ -41,7 +42,7 @@ def resolved(content: dict[str, Any]) -> dict[str, Any]:
     """A configuration, plain values in nested dicts, with absolute paths, as a run records it.
 
     Raises:
-      ValueError: for a path that is none of this machine.
+      ValueError: for a path that is not on this machine.
     """
     data = content.get("data")
     if not isinstance(data, dict):
@@ -87,7 +88,10 @@ class _Parser(flags.ArgumentParser):
                 self._overrides.append((found[2], _value(found, waiting)))
         if self._overrides and not any(map(_CONFIG.fullmatch, rest)):
             path, _ = self._overrides[0]
-            raise ValueError(f"--config.{path} changes a value of the configuration of --config, which is not given.")
+            raise ValueError(
+                f"--config.{path} changes a value of the configuration of --config, which is not given: give "
+                "--config=NAME too."
+            )
         return rest
 
     def parse(self, argument: str) -> ConfigDict:
@@ -126,7 +130,7 @@ def _value(found: re.Match, waiting: list[str]) -> str | None:
         if text is not None:
             raise ValueError(f"--noconfig.{path} takes no value. Write --config.{path}=VALUE. Received: {text!r}.")
         if not switch:
-            raise ValueError(f"--noconfig.{path}: config.{path} is no key that is true or false.")
+            raise ValueError(f"--noconfig.{path}: config.{path} is not a true-or-false key.")
         return "false"
     if text is not None:
         return text
@@ -139,8 +143,9 @@ def _value(found: re.Match, waiting: list[str]) -> str | None:
 def _returned(file: str, variant: list[str]) -> ConfigDict:
     """The configuration that a file's `get_config` returns; raises ValueError with the place of a mistake."""
     try:
-        module = types.ModuleType("configuration")
+        module = types.ModuleType("ncsn_tf_configuration")
         module.__file__ = file
+        sys.modules[module.__name__] = module  # where dataclasses look up the names in annotations
         importlib.machinery.SourceFileLoader(module.__name__, file).exec_module(module)
         get_config = getattr(module, "get_config", None)
         if not callable(get_config):

@@ -1,12 +1,10 @@
 """A flag whose value is a size of images: one side, or height and width."""
 
-import re
-
 from absl import flags
 
-flags.disclaim_key_flags()  # a flag belongs to the module that calls `define`
+from ncsn_tf.config import values
 
-_SIZE = re.compile(r"[(\[]?\s*(\d+)\s*(?:[,x]\s*(\d+)\s*)?[)\]]?")
+flags.disclaim_key_flags()  # a flag belongs to the module that calls `define`
 
 
 def define(name: str, help_text: str, *, required: bool = False) -> flags.FlagHolder:
@@ -22,12 +20,11 @@ def define(name: str, help_text: str, *, required: bool = False) -> flags.FlagHo
 
 
 def parse(text: str) -> int | tuple[int, int]:
-    """Returns one side, or (height, width); raises ValueError for anything but one or two positive numbers."""
-    found = _SIZE.fullmatch(text.strip())
-    sides = [int(side) for side in found.groups() if side] if found else []
-    if not sides or min(sides) < 1:
-        raise ValueError(f"expected one side or HEIGHT,WIDTH, in pixels, such as 32 or 24,32; received {text!r}")
-    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+    """Returns one side, or (height, width), as `config.data.image_size` reads them; raises ValueError for others."""
+    size = values.from_text("a size", int | tuple[int, int], text)
+    if min(size if isinstance(size, tuple) else (size,)) < 1:
+        raise ValueError(f"A size must be positive, in pixels. Received: {text!r}.")
+    return size
 
 
 class _Parser(flags.ArgumentParser):

@@ -1,4 +1,4 @@
-"""The end of a launcher that is run as a file, `python launch/VERB.py`, where its relative imports would fail.
+"""Ends a launcher that was run as a file, `python launch/VERB.py`, where its relative imports would fail.
 
 Python then has the folder launch/ on its path, so that the launcher finds this module as `flags.started_as_file`.
 """

@@ -1,4 +1,4 @@
-"""The end of a program on all workers of a cluster at once."""
+"""Ends a program on all workers of a cluster together."""
 
 import contextlib
 from collections.abc import Iterator

@@ -20,23 +20,23 @@ def positive(section: str, **values: float | None) -> None:
     """Raises ValueError unless each value is None, or positive and finite also as float32."""
     for name, value in values.items():
         if value is not None and not float(_FLOAT32.tiny) <= value <= float(_FLOAT32.max):
-            raise ValueError(f"{section}.{name} must be positive and finite, as a float32. Received: {value}.")
+            raise ValueError(f"config.{section}.{name} must be positive and finite, as a float32. Received: {value}.")
 
 
 def at_least(section: str, smallest: int, largest: int = _LARGEST_INTEGER, **values: int) -> None:
     """Raises ValueError unless each value is in [smallest, largest]."""
     for name, value in values.items():
         if value < smallest:
-            raise ValueError(f"{section}.{name} must be at least {smallest}. Received: {value}.")
+            raise ValueError(f"config.{section}.{name} must be at least {smallest}. Received: {value}.")
         if value > largest:
-            raise ValueError(f"{section}.{name} must be at most {largest}. Received: {value}.")
+            raise ValueError(f"config.{section}.{name} must be at most {largest}. Received: {value}.")
 
 
 def fraction(section: str, **values: float) -> None:
     """Raises ValueError unless each value is in [0, 1), also as float32."""
     for name, value in values.items():
         if not 0.0 <= value < 1.0 or np.float32(value) == 1.0:
-            raise ValueError(f"{section}.{name} must be in [0, 1), as a float32. Received: {value}.")
+            raise ValueError(f"config.{section}.{name} must be in [0, 1), as a float32. Received: {value}.")
 
 
 def one_of(section: str, known: tuple[str, ...], **values: str) -> None:
@@ -54,7 +54,8 @@ def sides(section: str, **values: Any) -> None:
             continue
         if len(pair) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) for side in pair):
             raise ValueError(
-                f"{section}.{name} must be None, a side, or (height, width), in whole pixels. Received: {value!r}."
+                f"config.{section}.{name} must be None, a side, or (height, width), in whole pixels. "
+                f"Received: {value!r}."
             )
         for side in pair:
             at_least(section, 1, **{name: side})

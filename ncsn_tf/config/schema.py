@@ -13,8 +13,8 @@ import math
 from ncsn_tf.config import checks
 
 _MOST_LEVELS = 100_000
-_MOST_STEPS_PER_LEVEL = 100_000
-"""The most steps per level, as in `serving.export`: the schedule of a walk is held in memory."""
+MOST_STEPS_PER_LEVEL = 100_000
+"""The most steps per level, also in an exported model: the schedule of a walk is held in memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Data:
     """The images: arguments of `data.images.load` and of `data.pipeline.training_batches`.
 
     Attributes:
-      name: "digits", a TFDS dataset, or a path to images or TFRecords.
+      name: "digits", a TFDS dataset, or a path to images, TFRecords or arrays.
       data_dir: where TFDS datasets are prepared; None for TFDS's own default.
       download: whether TFDS may download and prepare.
       image_size: a side in pixels, or (height, width); None keeps the dataset's.
@@ -48,7 +48,7 @@ class Data:
         if self.center_crop is not None:
             checks.at_least("data", 1, center_crop=self.center_crop)
         if self.channels not in (None, 1, 3):
-            raise ValueError(f"data.channels must be 1 (grey), 3 (colour) or None. Received: {self.channels!r}.")
+            raise ValueError(f"config.data.channels must be 1 (grey), 3 (colour) or None. Received: {self.channels!r}.")
         checks.positive("data", memory_limit_gib=self.memory_limit_gib)
 
 
@@ -93,7 +93,7 @@ class LogSigma:
 
     def __post_init__(self):
         if not math.isfinite(self.scale) or self.scale == 0.0:
-            raise ValueError(f"condition.scale must be finite and not 0. Received: {self.scale}.")
+            raise ValueError(f"config.condition.scale must be finite and not 0. Received: {self.scale}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,8 +239,8 @@ class Training:
         checks.at_least("training", 0, **{name: getattr(self, name) for name in zeros})
         if self.batch_size % self.accumulation:
             raise ValueError(
-                f"training.batch_size must be a multiple of training.accumulation={self.accumulation}, and of the "
-                f"replicas. Received: {self.batch_size}."
+                f"config.training.batch_size must be a multiple of training.accumulation={self.accumulation}, and of "
+                f"the replicas. Received: {self.batch_size}."
             )
 
 
@@ -266,7 +266,7 @@ class Langevin:
 
     def __post_init__(self):
         checks.positive("sampler", epsilon=self.epsilon)
-        checks.at_least("sampler", 1, _MOST_STEPS_PER_LEVEL, steps_per_level=self.steps_per_level)
+        checks.at_least("sampler", 1, MOST_STEPS_PER_LEVEL, steps_per_level=self.steps_per_level)
         if self.num_levels is not None:
             checks.at_least("sampler", 2, num_levels=self.num_levels)
         checks.one_of("sampler", ("uniform", "normal"), prior=self.prior)

@@ -14,7 +14,7 @@ class Faults:
     """Faults of images, as sentences without a capital letter and a full stop.
 
     Attributes:
-      total: faults of all images, for which no statistic of theirs means anything: they are equal, or empty of content.
+      total: faults that all images share and that make every statistic meaningless.
       partial: faults of some of them, or of their range.
     """
 

@@ -56,7 +56,7 @@ class Pictures:
         names = sorted({file.split("/")[depth] for file in everything})
         if len(names) < 2:
             raise ValueError(
-                f"{self._where} has one class alone, the subfolder {names[0]!r}. Classes are its topmost subfolders, "
+                f"{self._where} has only one class, the subfolder {names[0]!r}. Classes are its topmost subfolders, "
                 "or those of 'train' and 'test'; give the folder that holds them."
             )
         number = {name: index for index, name in enumerate(names)}
@@ -65,7 +65,9 @@ class Pictures:
     def _select(self, split: Split) -> tuple[list[str], int]:
         """The files of a split, and the number of folders above those of the classes."""
         files = self._found.pictures
-        chosen, divided = parts.divide(files, split.part, self._where, by_file_name=False)
+        names = [os.path.splitext(file)[0] for file in files]
+        positions, divided = parts.divide(names, split.part, self._where, by_file_name=False)
+        chosen = [files[i] for i in positions]
         tops = {file.partition("/")[0] for file in files if "/" in file}
         alone = parts.role(next(iter(tops))) if len(tops) == 1 and all("/" in file for file in files) else None
         depth = int(divided or (alone is not None and alone.exact))

@@ -9,12 +9,19 @@ from collections.abc import Iterator
 
 from ncsn_tf.data import decoding
 
-RECORDS = re.compile(r"\.tf-?rec(ord)?s?\b|\.tfr\b", re.IGNORECASE)
-"""In the name of every TFRecord file: ".tfrecord", and the spellings of other programs, as in "a.tfrec.gz"."""
+_RECORDS = re.compile(r"\.(?:tf-?rec(?:ord)?s?|tfr)(?![a-z])", re.IGNORECASE)
+_BESIDE_RECORDS = (".json", ".idx", ".index", ".txt", ".csv", ".md5", ".sha256", ".labels")
+"""The suffixes of files about TFRecords, which have the names of these: "a.tfrecord.idx"."""
 ARRAYS = (".npz", ".npy")
 """The suffixes of NumPy's files."""
 _OF_THE_SYSTEM = ("thumbs.db", "desktop.ini", ".ds_store", ".directory")
 _NAMED = 8
+
+
+def stem_of_records(name: str) -> str | None:
+    """The name of a TFRecord file before ".tfrecord", or ".tfrecords", ".tfrec", ".tfr"; None for other files."""
+    found = _RECORDS.search(name)
+    return None if found is None or name.lower().endswith(_BESIDE_RECORDS) else name[: found.start()]
 
 
 @dataclasses.dataclass
@@ -36,14 +43,14 @@ class Listing:
     others: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
     def describe(self) -> str:
-        """Returns the number of files of each kind, in words: "3 pictures, 2 .txt"."""
+        """Returns the number of files of each kind, in words: "pictures: 3, .txt: 2"."""
         kinds = {"pictures": self.pictures, "TFRecord files": self.records, ".npz or .npy": self.arrays}
-        counts = [f"{len(files)} {kind}" for kind, files in kinds.items() if files]
+        counts = [f"{kind}: {len(files)}" for kind, files in kinds.items() if files]
         return ", ".join([*counts, *self._others()]) or "no files"
 
     def warn_passed_over(self, read: str) -> None:
         """Warns of the files that are not read where those of one kind are, "pictures", "records" or "arrays"."""
-        rest = [] if read == "arrays" or not self.arrays else [f"{len(self.arrays)} .npz or .npy"]
+        rest = [] if read == "arrays" or not self.arrays else [f".npz or .npy: {len(self.arrays)}"]
         rest += self._others()
         if rest:
             what = {"pictures": "pictures that Pillow reads", "records": "TFRecords", "arrays": "arrays"}[read]
@@ -54,7 +61,7 @@ class Listing:
     def _others(self) -> list[str]:
         common = self.others.most_common()
         rest = sum(count for _, count in common[_NAMED:])
-        return [f"{count} {kind}" for kind, count in common[:_NAMED]] + ([f"{rest} of other kinds"] if rest else [])
+        return [f"{kind}: {count}" for kind, count in common[:_NAMED]] + ([f"other kinds: {rest}"] if rest else [])
 
 
 def read(path: str) -> Listing:
@@ -76,7 +83,7 @@ def read(path: str) -> Listing:
             found.others["hidden"] += 1
         elif os.path.exists(full) and not os.path.isfile(full):
             found.others["pipes, sockets or devices"] += 1  # opening a pipe would block
-        elif RECORDS.search(name):
+        elif stem_of_records(name) is not None:
             found.records.append(relative)
         elif suffix in ARRAYS:
             found.arrays.append(relative)
@@ -104,7 +111,14 @@ def _walk(folder: str, relative: str, above: tuple[str, ...]) -> Iterator[tuple[
         ) from error
     for entry in entries:
         inner = f"{relative}{entry.name}"
-        if entry.is_dir() and not entry.name.startswith("."):
+        if _is_folder(entry) and not entry.name.startswith("."):
             yield from _walk(entry.path, f"{inner}/", (*above, here))
         else:
             yield inner, entry.path
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False

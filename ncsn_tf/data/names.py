@@ -13,16 +13,17 @@ DIGITS = "digits"
 _TFDS_NAME = re.compile(r"[A-Za-z]\w*(/[\w.\-+]+)*(:[\d.*]+)?")
 
 
-def is_remote(name: str) -> bool:
-    """Returns whether a name is the address of a file system that only `tf.io.gfile` reaches, as "gs://bucket/a"."""
-    return "://" in name
-
-
 def is_path(name: str) -> bool:
-    """Returns whether a name is read as a path rather than as the name of a dataset."""
-    if is_remote(name) or os.path.isdir(os.path.expanduser(name)):
+    """Returns whether a name is read as a path rather than as the name of a dataset.
+
+    A folder of the working directory comes before a dataset of the same name, unless it is a run's directory: a run on
+    "mnist" may be in a folder "mnist".
+    """
+    if name == DIGITS:
+        return False
+    if files.is_address(name) or (os.path.isdir(os.path.expanduser(name)) and not _is_run(name)):
         return True
-    of_file = listing.RECORDS.search(name) or name.lower().endswith(listing.ARRAYS)
+    of_file = listing.stem_of_records(name) is not None or name.lower().endswith(listing.ARRAYS)
     if of_file or name.startswith(("~", ".")):
         return True
     if "/" not in name and os.sep not in name and not glob.has_magic(name):
@@ -31,9 +32,14 @@ def is_path(name: str) -> bool:
     return os.path.exists(name) or not _TFDS_NAME.fullmatch(name)
 
 
+def _is_run(folder: str) -> bool:
+    """Returns whether a job has begun to train in a folder: it has locked it, before it writes anything else."""
+    return os.path.isfile(os.path.join(folder, "lock"))
+
+
 def located(name: str) -> str:
     """Returns a dataset's name as it is recorded: a local path made absolute, anything else unchanged."""
-    return str(files.local_path(name)) if is_path(name) and not is_remote(name) else name
+    return str(files.local_path(name)) if is_path(name) and not files.is_address(name) else name
 
 
 def unknown_name(name: str, known: list[str]) -> ValueError:

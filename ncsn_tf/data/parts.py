@@ -15,9 +15,11 @@ _HELD_OUT = (
 """The names of held-out parts, in order of preference where a dataset has several."""
 _KNOWN = (("train", 0, _TRAIN), *(("held_out", rank, names) for rank, names in enumerate(_HELD_OUT)))
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+_ENDINGS = ("set", "data", "images", "imgs")
+"""What may follow such a name without a border, as in "testset"."""
 
 Groups = Mapping[str, Sequence[str]]
-"""Files by the name that they share: of their topmost folder, or their own."""
+"""Files by their topmost folder."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +42,7 @@ def role(name: str) -> Role | None:
 
     Neither case nor punctuation matters: "Test", "held-out", "val2017", "x_train" and "trainA" are understood.
     """
-    words = [word.lower().removesuffix("set") for word in _WORDS.findall(name)]
+    words = [_without_ending(word.lower()) for word in _WORDS.findall(name)]
     pairs = ["_".join(pair) for pair in zip(words, words[1:], strict=False)]
     whole = "_".join(word for word in words if word)
     for part, rank, known in _KNOWN:
@@ -49,44 +51,49 @@ def role(name: str) -> Role | None:
     return None
 
 
-def divide(paths: Sequence[str], part: str, where: str, *, by_file_name: bool) -> tuple[list[str], bool]:
+def _without_ending(word: str) -> str:
+    """The word without one of the endings; "" if it is one."""
+    return next((word.removesuffix(ending) for ending in _ENDINGS if word.endswith(ending)), word)
+
+
+def divide(names: Sequence[str], part: str, where: str, *, by_file_name: bool) -> tuple[list[int], bool]:
     """Divides files between "train" and "held_out" by the names of their topmost folders, or by their own names.
 
     If several held-out parts exist, "test" comes before "held_out", and this before "validation"; a warning tells
     which files belong to neither part.
 
     Args:
-      paths: relative paths with "/" between their components.
+      names: relative paths with "/" between their components, without the files' suffixes.
       part: "train" or "held_out".
       where: names the dataset in messages.
-      by_file_name: whether the files' own names may divide them, as those of shards do: "x-train.tfrecord".
+      by_file_name: whether the files' own names may divide them, as those of shards do: "x-train", "x.val-0".
 
     Returns:
-      The files of the part, and True; or all files, and False, if no names divide them.
+      The positions of the part's files, and True; or all positions, and False, if no names divide them.
 
     Raises:
       ValueError: if a division is suggested but not clear: "train" beside folders that are not understood, a held-out
         part without "train", two training parts, or parts within a subfolder.
     """
-    folders, loose = _by_top_folder(paths)
+    folders, loose = _by_top_folder(names)
     if _are_parts(folders, loose):
         chosen = _choose(folders, where)
         if chosen is not None:
             unused = {name: files for name, files in folders.items() if name not in chosen.values()}
             _warn_unused(unused, len(loose), chosen, where)
-            return list(folders[chosen[part]]), True
+            top = f"{chosen[part]}/"
+            return [i for i, name in enumerate(names) if name.startswith(top)], True
         if len(folders) > 1 or loose:
             raise ValueError(_unclear(folders, loose, where))
-        return list(paths), False  # one folder, "train": nothing else is there
-    _refuse_inner_parts(paths, where)
-    alike = [name for name in folders if role(name) is not None]
-    if {found.part for name in alike if (found := role(name)) is not None} == {"train", "held_out"}:
+    _refuse_inner_parts(names, where)
+    alike = {name: found for name in folders if (found := role(name)) is not None}
+    if len(alike) < len(folders) and any(found.part == "train" for found in alike.values()):
         warnings.warn(
-            f"{where}: its folders {', '.join(map(repr, alike))} look like parts, but others do not: they are read as "
-            "one dataset. Name the parts 'train' and 'test' if they are parts.",
+            f"{where}: its folders {', '.join(map(repr, alike))} look like parts, but others do not: all are read as "
+            "one dataset. If they are parts, name them 'train' and 'test'.",
             stacklevel=2,
         )
-    return _by_own_names(paths, part, where, by_file_name)
+    return _by_own_names(names, part, where, by_file_name)
 
 
 def _by_top_folder(paths: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -143,54 +150,53 @@ def _unclear(folders: Groups, loose: Sequence[str], where: str) -> str:
     others = [repr(name) for name in folders if name != named] + ([f"{len(loose)} files"] if loose else [])
     shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
     found = role(named)
-    lacking = "a held-out part, such as 'test'" if found is not None and found.part == "train" else "'train'"
+    lacking = "held-out part, such as 'test'" if found is not None and found.part == "train" else "folder 'train'"
     return (
         f"{where} has a folder {named!r} beside {shown}, but no {lacking}: it is not clear what to hold out. Name the "
         f"parts 'train' and 'test', give one of the folders, or rename {named!r} if it is a class."
     )
 
 
-def _refuse_inner_parts(paths: Sequence[str], where: str) -> None:
-    """Raises ValueError if the parts are within a subfolder, as in "images/train" and "images/val"."""
+def _refuse_inner_parts(names: Sequence[str], where: str) -> None:
+    """Raises ValueError if there seem to be parts within a subfolder, as in "images/train" and "images/val"."""
     inner: dict[str, list[str]] = collections.defaultdict(list)
-    for path in paths:
-        folders = path.split("/")[:-1]
+    for name in names:
+        folders = name.split("/")[:-1]
         for depth in range(1, len(folders) + 1):
-            inner["/".join(folders[:depth])].append("/".join(path.split("/")[depth:]))
+            inner["/".join(folders[:depth])].append("/".join(name.split("/")[depth:]))
     for parent, below in sorted(inner.items()):
         folders, loose = _by_top_folder(below)
-        if folders and _are_parts(folders, loose) and len({found.part for f in folders if (found := role(f))}) == 2:
+        roles = [found for folder in folders if (found := role(folder)) is not None]
+        both = len({found.part for found in roles}) == 2 and _are_parts(folders, loose)
+        beside_others = len(folders) > 1 or loose
+        if both or (beside_others and any(found.part == "train" and found.exact for found in roles)):
             raise ValueError(
-                f"{where} has parts within its subfolder {parent!r}: {', '.join(map(repr, folders))}. Give that folder "
-                "as the dataset, or make 'train' and 'test' the topmost folders."
+                f"{where} seems to have parts within its subfolder {parent!r}: {', '.join(map(repr, folders))}. Give "
+                "that folder as the dataset, or make 'train' and 'test' the topmost folders."
             )
 
 
-def _by_own_names(paths: Sequence[str], part: str, where: str, divides: bool) -> tuple[list[str], bool]:
-    roles = {path: role(path.rpartition("/")[2].partition(".")[0]) for path in paths}
-    parts = {found.part for found in roles.values() if found is not None}
-    if parts != {"train", "held_out"}:
-        if divides and "train" in parts and None in roles.values():
-            _warn_pooled(roles, where)
-        return list(paths), False
-    if not divides:
-        _warn_pooled(roles, where)
-        return list(paths), False
-    best = min(found.rank for found in roles.values() if found is not None and found.part == "held_out")
-    unused = [path for path, found in roles.items() if found is None or (found.part != "train" and found.rank != best)]
+def _by_own_names(names: Sequence[str], part: str, where: str, divides: bool) -> tuple[list[int], bool]:
+    roles = [role(name.rpartition("/")[2]) for name in names]
+    parts = {found.part for found in roles if found is not None}
+    if parts != {"train", "held_out"} or not divides:
+        if len(parts) == 2 or (divides and "train" in parts and None in roles):
+            _warn_pooled(names[next(i for i, found in enumerate(roles) if found is not None)], where)
+        return list(range(len(names))), False
+    best = min(found.rank for found in roles if found is not None and found.part == "held_out")
+    unused = [i for i, found in enumerate(roles) if found is None or (found.part != "train" and found.rank != best)]
     if unused:
         warnings.warn(
-            f"{where} is divided by the names of its files; {len(unused)} belong to neither part and are not read, "
-            f"such as {unused[0]!r}.",
+            f"{where} is divided by the names of its files; {len(unused)} of them are in neither part and not read, "
+            f"such as {names[unused[0]]!r}.",
             stacklevel=3,
         )
-    return [path for path, found in roles.items() if found and found.part == part and path not in unused], True
+    return [i for i, found in enumerate(roles) if found and found.part == part and i not in unused], True
 
 
-def _warn_pooled(roles: Mapping[str, Role | None], where: str) -> None:
-    example = next(path for path, found in roles.items() if found is not None)
+def _warn_pooled(example: str, where: str) -> None:
     warnings.warn(
         f"{where}: names of files, such as {example!r}, speak of parts, but do not divide it: it is read as a whole, "
-        "of which a tenth is held out. Put the files into folders 'train' and 'test' to divide it.",
+        "and a tenth of it is held out. Put the files into folders 'train' and 'test' to divide it.",
         stacklevel=4,
     )

@@ -5,8 +5,9 @@ import glob
 import os
 
 from ncsn_tf.data import arrays, decoding, folder, listing
-from ncsn_tf.data.names import is_remote, located
+from ncsn_tf.data.names import located
 from ncsn_tf.data.readers import Reader
+from ncsn_tf.files import is_address
 
 _DATASETS = "a dataset is a folder of images, TFRecords, an .npz or .npy of images, 'digits', or a TFDS name"
 
@@ -20,18 +21,19 @@ def open_path(name: str) -> Reader:
       ValueError: if nothing is there, or what is there is no dataset; the message says what was looked for, and what a
         folder holds.
     """
-    if is_remote(name):
+    if is_address(name):
         return _records(name, None)
     path = located(name)
     if os.path.isdir(path):
         return _open_folder(path)
     matching = [path] if os.path.lexists(path) else expand(path)
-    if not matching and (listing.RECORDS.search(name) or glob.has_magic(name)):
-        raise ValueError(f"No TFRecord file matches {path!r}. Check the path, or the pattern.")
+    if not matching and glob.has_magic(name):
+        raise ValueError(f"No file matches {path!r}. Check the pattern, or the path; {_DATASETS}.")
     if not matching:
         raise ValueError(f"There is no folder or file {path!r}. Check the path; {_DATASETS}.")
     if all(file.lower().endswith(listing.ARRAYS) for file in matching):
-        return arrays.Arrays(path, matching)
+        root = os.path.commonpath([os.path.dirname(file) for file in matching])
+        return arrays.Arrays(path, root, [os.path.relpath(file, root) for file in matching])
     pictures = [file for file in matching if decoding.recognises(file)]
     if pictures:
         raise ValueError(f"{pictures[0]!r} is one picture. Give the folder of the pictures; {_DATASETS}.")
@@ -51,7 +53,7 @@ def _open_folder(path: str) -> Reader:
         return _records(path, [os.path.join(path, file) for file in found.records])
     if found.arrays and not found.pictures:
         found.warn_passed_over("arrays")
-        return arrays.Arrays(path, [os.path.join(path, file) for file in found.arrays])
+        return arrays.Arrays(path, path, found.arrays)
     folder.require_pictures(found)
     return folder.Pictures(found)
 

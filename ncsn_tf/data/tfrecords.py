@@ -11,10 +11,10 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from ncsn_tf.data import decoding, levels, listing, parts
-from ncsn_tf.data.names import is_remote
 from ncsn_tf.data.preparation import Preparation, convert_channels
 from ncsn_tf.data.readers import Loaded, checked_labels, count_formats
 from ncsn_tf.data.splits import Split, by_hash
+from ncsn_tf.files import is_address
 
 _ENCODED_KEYS = ("image", "image/encoded", "image_raw")
 _CHANNELS_FIRST_KEY = "data"  # of StyleGAN, with `shape` [channels, height, width]
@@ -41,7 +41,7 @@ class Records:
     in ".gz" are gunzipped. Labels are the int64 feature "label" (or "image/class/label").
 
     The two parts are told by the names of folders, or of files, as in "mnist-train.tfrecord-00000-of-00001"; see
-    `parts.divide`. Otherwise about one record in ten, chosen by the hash of "file name#record number", is held out.
+    `parts.divide`. Otherwise about one record in ten, chosen by the hash of "relative path#record number", is held out.
 
     Args:
       where: the path, for messages and as the start of relative names.
@@ -81,9 +81,10 @@ class Records:
 
     def _select(self, split: Split, look: Any) -> tuple[list[str], list[tuple[int, int, Any]]]:
         """The files of a part, and (file number, record, what was seen) of each record of the split."""
-        relative = {os.path.relpath(file, self._root): file for file in self._files}
-        names, divided = parts.divide(list(relative), split.part, self._where, by_file_name=True)
-        files = [relative[name] for name in names]
+        relative = [os.path.relpath(file, self._root) for file in self._files]
+        names = [listing.stem_of_records(name) or name for name in relative]
+        positions, divided = parts.divide(names, split.part, self._where, by_file_name=True)
+        files = [self._files[i] for i in positions]
         seen = [
             (number, record, look(data, where))
             for number, file in enumerate(files)
@@ -92,7 +93,7 @@ class Records:
         if not seen:
             raise ValueError(f"The TFRecord files of {self._where!r} ({len(files)}) hold no records; write them again.")
         if not divided:
-            keys = [f"{os.path.basename(files[number])}#{record}" for number, record, _ in seen]
+            keys = [f"{relative[positions[number]]}#{record}" for number, record, _ in seen]
             seen = [seen[i] for i in by_hash(keys, split.part)]
         start, stop = split.bounds(len(seen))
         return files, seen[start:stop]
@@ -107,7 +108,7 @@ def remote_files(path: str) -> list[str]:
     try:
         if tf.io.gfile.isdir(path):
             found = [f"{folder.rstrip('/')}/{name}" for folder, _, names in tf.io.gfile.walk(path) for name in names]
-            found = [file for file in found if listing.RECORDS.search(os.path.basename(file))]
+            found = [file for file in found if listing.stem_of_records(os.path.basename(file)) is not None]
         else:
             found = [path] if tf.io.gfile.exists(path) else tf.io.gfile.glob(path)
     except tf.errors.OpError as error:
@@ -123,21 +124,32 @@ def _largest_resolution(files: list[str], where: str) -> list[str]:
     largest: dict[tuple[str, str], str] = {}
     for file, match in sorted(sizes.items()):  # of one name, the largest resolution comes last
         largest[match[1], match[3]] = file
-    kept = [file for file in files if file not in sizes or file in largest.values()]
-    if len(kept) < len(files):
-        warnings.warn(
-            f"{where} has the same images at several resolutions; only the largest is read: "
-            f"{', '.join(map(os.path.basename, largest.values()))}.",
-            stacklevel=3,
-        )
-    return kept
+    smaller = sorted(sizes.keys() - set(largest.values()))
+    if not smaller or not all(_has_side(file, 2 ** int(match[2])) for file, match in sizes.items()):
+        return files
+    warnings.warn(
+        f"{where} has the same images at several resolutions; only the largest is read: "
+        f"{', '.join(map(os.path.basename, largest.values()))}.",
+        stacklevel=3,
+    )
+    return [file for file in files if file not in smaller]
+
+
+def _has_side(file: str, side: int) -> bool:
+    """Returns whether the first record of a file is of StyleGAN, [channels, side, side]."""
+    first = next(_records(file), None)
+    if first is None:
+        return False
+    features = _features_of(*first[1:])
+    shape = list(features["shape"].int64_list.value) if "shape" in features else []
+    return _CHANNELS_FIRST_KEY in features and shape[1:] == [side, side]
 
 
 def _records(file: str) -> Iterator[tuple[int, bytes, str]]:
     """Numbers, contents and names ("file, record 3") of a file's records."""
     number = 0
     # As bytes: a local name need not be UTF-8.
-    path = file if is_remote(file) else os.fsencode(file)
+    path = file if is_address(file) else os.fsencode(file)
     try:
         for data in tf.data.TFRecordDataset(path, "GZIP" if file.endswith(".gz") else ""):
             yield number, bytes(data.numpy()), f"{file}, record {number}"

@@ -41,7 +41,8 @@ def read(path: str | os.PathLike, fit: tuple[int, int, int] | None = None) -> Lo
     if suffix in decoding.suffixes() or (suffix not in listing.ARRAYS and decoding.recognises(place)):
         return folder.read_files([place], preparation, place)
     try:
-        return Loaded(levels.as_bytes(arrays.images_among(arrays.entries(place), place).load()))
+        found = arrays.entries(os.path.dirname(place), os.path.basename(place))
+        return Loaded(levels.as_bytes(arrays.images_among(found, place).load()))
     except ValueError as error:
         raise ImagesError(str(error)) from error
 

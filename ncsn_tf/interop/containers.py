@@ -22,8 +22,8 @@ _AVERAGE_WORDS = {"ema", "emas", "shadow", "average", "averaged", "averages", "a
 _RAW_WORDS = {"online", "raw", "collected", "backup"}
 _OTHER_WORDS = {"optimizer", "optimizers", "optim", "opt", "scheduler", "schedulers", "scaler", "rng"}
 # Bookkeeping beside averaged weights, and in the list that ermongroup/ncsnv2 writes.
-_AVERAGE_MARKS = ("n_averaged", "num_updates", "decay")
-_BOOKKEEPING = {*_AVERAGE_MARKS, "step", "steps", "initted", "num_batches_tracked"}
+_AVERAGE_MARKS = ("n_averaged", "num_updates")
+_BOOKKEEPING = {*_AVERAGE_MARKS, "decay", "step", "steps", "initted", "num_batches_tracked"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a file holds, sorted.
+    """The content of a file, sorted by kind.
 
     Attributes:
       where: the file, for messages.
@@ -132,7 +132,7 @@ def find(content: Any, known: Collection[str], where: str = "The file") -> Found
     others, marks = {}, set()
     for path, value in named.items():
         place, name = _split(path, by_letters)
-        if not is_tensor(value) or (name is None and path[-1] in _AVERAGE_MARKS):
+        if not is_tensor(value) or (name is None and path[-1] in (*_AVERAGE_MARKS, "decay")):
             marks.add(path)
         elif name is not None:
             sets.setdefault(place, {})[name] = value
@@ -219,7 +219,7 @@ def _kind(place: tuple[str, ...], marks: Collection[tuple[str, ...]], late: Coll
 
 
 def _late_entries(content: Any, places: Iterable[tuple[str, ...]]) -> set[str]:
-    """The entries of a list after its first set of weights and an optimizer or a number.
+    """The entries of a list after its first set of weights and an optimizer.
 
     ermongroup/ncsnv2 writes [model, optimizer, epoch, step, average].
     """
@@ -231,7 +231,7 @@ def _late_entries(content: Any, places: Iterable[tuple[str, ...]]) -> set[str]:
     return {
         f"[{number}]"
         for number in range(start + 1, len(content))
-        if any(isinstance(item, int | float) or _is_other((), item) for item in content[start + 1 : number])
+        if any(_is_other((), item) for item in content[start + 1 : number])
     }
 
 
@@ -283,9 +283,12 @@ def _with_names(path: tuple[str, ...], tensors: Sequence[Any], raw: Sequence[Wei
     ]
     differing = [number for number, (expected, given) in enumerate(shapes) if expected != given]
     if len(names) != len(tensors) or differing:
-        first = f"number {differing[0]} is {names[differing[0]]} {shapes[differing[0]]}" if differing else "in number"
+        reason = "their number differs"
+        if differing:
+            expected, given = shapes[differing[0]]
+            reason = f"number {differing[0]}, {names[differing[0]]}, must be {expected}, but is {given}"
         raise CheckpointFormatError(
-            f"{where}, which do not fit to the {len(names)} of {raw[0].place or 'the file'}: {first}. "
+            f"{where}, which do not fit the {len(names)} tensors of {raw[0].place or 'the file'}: {reason}. "
             "weights=raw takes the raw ones."
         )
     return Weights(_written(path), AVERAGE, dict(zip(names, tensors, strict=True)), len(names))

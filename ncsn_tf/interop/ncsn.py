@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import functools
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 
 import keras
 import numpy as np
@@ -59,7 +59,7 @@ class Checkpoint:
         remedy = (
             f"Give config.sde.sigma_max={first:g} and config.sde.sigma_min={last:g}."
             if geometric and first > last
-            else "They are no decreasing geometric sequence, and no configuration has them."
+            else "They are not a decreasing geometric sequence, so no configuration can give them."
         )
         raise CheckpointFormatError(
             f"The noise levels that the checkpoint holds, {self.sigmas.size} from {first:g} to {last:g}, are not those "
@@ -181,8 +181,8 @@ def _check_names(filters: int, state: Mapping[str, np.ndarray]) -> None:
     if missing or superfluous:
         closest = f" (closest: {_closest(missing[0], superfluous)})" if missing and superfluous else ""
         raise CheckpointFormatError(
-            f"The tensors are not those of an NCSN of width {filters}. Missing: {_few(missing)}{closest}. "
-            f"Superfluous: {_few(superfluous)}."
+            f"The tensors are not those of an NCSN of width {filters}. Missing: {torch_files.few(missing)}{closest}. "
+            f"Superfluous: {torch_files.few(superfluous)}."
         )
 
 
@@ -271,8 +271,3 @@ def _units(prefix: str, units: ResidualConvolutionUnits) -> Iterator[tuple[str, 
         name = f"{prefix}.{stage // 2 + 1}_{stage % 2 + 1}"
         yield f"{name}_norm", norm
         yield f"{name}_conv", conv
-
-
-def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3]) or "none"
-    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")

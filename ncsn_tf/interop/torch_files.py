@@ -27,7 +27,8 @@ _BEGINNINGS = {
     b"model_checkpoint_path": "the index of a folder of TensorFlow checkpoints",
 }
 _TENSORFLOW_FILE = re.compile(r"(?:\.index|\.data-\d+-of-\d+|\.meta)$")
-_CHECKPOINT_ENDINGS = (".pth", ".pt", ".ckpt", ".bin", ".tar")
+CHECKPOINT_ENDINGS = (".pth", ".pt", ".ckpt", ".bin", ".tar")
+"""The usual suffixes of PyTorch's files."""
 
 
 class CheckpointFormatError(ValueError):
@@ -99,7 +100,7 @@ def describe(content: Any) -> str:
         entries = [f"[{number}] ({_kind_of_value(value)})" for number, value in enumerate(content)]
     else:
         return f"a {type(content).__name__}"
-    return _few(entries, 8) if entries else f"an empty {type(content).__name__}"
+    return few(entries, 8) if entries else f"an empty {type(content).__name__}"
 
 
 def is_tensor(value: Any) -> bool:
@@ -113,7 +114,7 @@ def _kind_of_value(value: Any) -> str:
     if is_tensor(value):
         return f"tensor {tuple(value.shape)}"
     if isinstance(value, Mapping):
-        return f"dict of {len(value)}: {_few([str(key) for key in value], 3)}"
+        return f"dict of {len(value)}: {few([str(key) for key in value], 3)}"
     if isinstance(value, list | tuple):
         return f"{type(value).__name__} of {len(value)}"
     return type(value).__name__
@@ -126,8 +127,8 @@ def _refuse_other_than_a_file(path: pathlib.Path) -> None:
         elif (path / "saved_model.pb").exists():
             held = "It is a SavedModel of TensorFlow."
         else:
-            inside = sorted(file.name for file in path.iterdir() if file.suffix.lower() in _CHECKPOINT_ENDINGS)
-            held = f"Give a file in it: {_few(inside)}." if inside else "Give the .pth file itself."
+            inside = sorted(file.name for file in path.iterdir() if file.suffix.lower() in CHECKPOINT_ENDINGS)
+            held = f"Give a file in it: {few(inside)}." if inside else "Give the .pth file itself."
         raise CheckpointFormatError(f"{path} is a directory, which cannot be read as a PyTorch checkpoint. {held}")
     if not path.exists():
         if path.with_name(path.name + ".index").exists():
@@ -176,10 +177,10 @@ def _kind_of_zip(file: Any) -> str | None:
     if any(name.rpartition("/")[2] == "data.pkl" for name in names):
         return None
     if names and all(name.endswith(".npy") for name in names):
-        return f"a NumPy archive (.npz) with {_few(names)}"
+        return f"a NumPy archive (.npz) with {few(names)}"
     if any(name.endswith(".weights.h5") for name in names):
         return "a model of Keras"
-    return f"a zip archive of other content: {_few(names)}"
+    return f"a zip archive of other content: {few(names)}"
 
 
 def _reason(path: pathlib.Path, error: Exception) -> str:
@@ -193,6 +194,6 @@ def _reason(path: pathlib.Path, error: Exception) -> str:
     return f"{path} cannot be read as a PyTorch file: damaged, or of another kind ({type(error).__name__})."
 
 
-def _few(names: Sequence[str], count: int = 3) -> str:
+def few(names: Sequence[str], count: int = 3) -> str:
     """The first names, and the number of the others."""
     return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

@@ -141,8 +141,8 @@ def check_stability(epsilon: float, sigma: float, steps: int | None = None) -> l
     left = factor**steps if steps is not None else 0.0
     if left > _HARDLY_MOVED:
         return [
-            f"sampler.epsilon={epsilon:g} is too small for {steps} steps: {left:.2%} of the start's deviations are "
-            f"left at the end; {remedy}, and 100 steps at each of 10 levels"
+            f"sampler.epsilon={epsilon:g} is too small for {steps} steps: {left:.2%} of the initial deviation "
+            f"remains at the end; {remedy}, and 100 steps at each of 10 levels"
         ]
     return []
 

@@ -60,9 +60,9 @@ class Drawn:
     evaluations: float
     out_of_range: float
 
-    def caveats(self, drawn: float = 1.0) -> list[str]:
-        """`caveats` of all rows; `drawn` is the share of the values that were drawn, where the others are given."""
-        return caveats(self.pixels, self.out_of_range / max(drawn, self.out_of_range, 1e-12))
+    def caveats(self, drawn_share: float = 1.0) -> list[str]:
+        """`caveats` of all rows; `drawn_share` is the share of the values that were drawn, not given."""
+        return caveats(self.pixels, min(1.0, self.out_of_range / drawn_share) if drawn_share > 0.0 else 0.0)
 
 
 def caveats(pixels: np.ndarray, out_of_range: float) -> list[str]:

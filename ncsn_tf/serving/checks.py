@@ -14,19 +14,19 @@ _PRINTED = 8
 """The number of values of a refused input that a message shows."""
 
 
-def require(condition: tf.Tensor, what: str, received: tf.Tensor | None = None) -> tf.Operation:
+def require(condition: tf.Tensor, requirement: str, received: tf.Tensor | None = None) -> tf.Operation:
     """An operation that fails unless a condition holds everywhere.
 
     Args:
       condition: bool, of any shape.
-      what: the requirement, a sentence without its full stop.
+      requirement: a sentence without its full stop.
       received: what was given instead, shown after the requirement; if the condition is no scalar, of the same shape,
         and only the values that fail it are shown.
     """
-    data: list = [f"{what}."]
+    data: list = [f"{requirement}."]
     if received is not None:
         shown = tf.boolean_mask(received, tf.logical_not(condition)) if condition.shape.rank else received
-        data = [f"{what}. Received:", shown]
+        data = [f"{requirement}. Received:", shown]
     return tf.debugging.Assert(tf.reduce_all(condition), data, summarize=_PRINTED)
 
 

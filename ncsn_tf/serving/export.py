@@ -27,6 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 from ncsn_tf import files, random
+from ncsn_tf.config.schema import MOST_STEPS_PER_LEVEL
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.value_range import ValueRange
 from ncsn_tf.guidance import inpainting
@@ -38,7 +39,6 @@ from ncsn_tf.serving import checks
 DTYPES = ("float32", "bfloat16")
 FORMAT = 1
 _ABOUT = "about.json"
-_MOST_STEPS = 100_000
 
 
 class ExportError(ValueError):
@@ -209,7 +209,9 @@ class ServedModel(tf.Module):
         return [
             checks.require((seed >= 0) & (seed < 2**31), "a seed must be within 0 and 2^31 - 1", seed),
             checks.require(
-                (steps >= 1) & (steps <= _MOST_STEPS), f"steps_per_level must be within 1 and {_MOST_STEPS}", steps
+                (steps >= 1) & (steps <= MOST_STEPS_PER_LEVEL),
+                f"steps_per_level must be within 1 and {MOST_STEPS_PER_LEVEL}",
+                steps,
             ),
             checks.require(
                 (epsilon > 0.0) & (epsilon < self._largest_epsilon),

@@ -23,6 +23,8 @@ from ncsn_tf.training.trainer import Trainer
 
 _NAME = "checkpoint"
 _PARTIAL = ".partial"
+_WEIGHTS = ("network", "average")
+"""The parts of a checkpoint that hold the network's weights, raw and averaged."""
 _OBJECT_GRAPH = (
     "_CHECKPOINTABLE_OBJECT_GRAPH"  # the part of a checkpoint besides the variables; read only to be verified
 )
@@ -78,8 +80,11 @@ class Checkpoints:
         variables = [variable for part in self._parts.values() for variable in part.values()]
         values = self._read_newest() if strategies.is_chief(strategy) else None
         if values is None and initial is not None:
-            kept = [part for name, part in self._parts.items() if name not in ("network", "average")]
-            values = [*initial, *initial, *(variable.numpy() for part in kept for variable in part.values())]
+            values = [
+                value
+                for name, part in self._parts.items()
+                for value in (initial if name in _WEIGHTS else [variable.numpy() for variable in part.values()])
+            ]
         found = int(values is not None)
         if strategies.from_chief(strategy, [np.array([found], np.int32)])[0][0]:
             mine = values or [variable.numpy() for variable in variables]  # only the chief's values matter

@@ -21,7 +21,7 @@ from ncsn_tf.training.run_directory import RunDirectory, RunDirectoryError
 
 _RECORD = "init.json"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)(?:\.index|\.data-\d+-of-\d+)?")
-_TORCH_FILES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
+_TORCH_FILES = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".safetensors")
 _NOT_SHAPING = ("network.rematerialise", "network.dtype")
 
 
@@ -67,14 +67,16 @@ def source(directory: RunDirectory, given: str | os.PathLike | None) -> pathlib.
     path = files.local_path(given)
     own = os.path.realpath(directory.path)
     if own == os.path.realpath(path) or own in map(os.path.realpath, path.parents):
-        raise RunDirectoryError(f"A run cannot start from its own weights, in {path}. Leave that out to resume it.")
+        raise RunDirectoryError(
+            f"A run cannot start from its own weights, in {path}. Leave out --init_from to resume it."
+        )
     if not resumes:
         return path
     if before is None or os.path.realpath(path) not in map(os.path.realpath, before):
         started = before[0] if before is not None else "random weights"
         raise RunDirectoryError(
-            f"{directory.path} holds a run that started from {started}, not from {path}. Leave that out to resume it, "
-            "or give another --workdir."
+            f"{directory.path} holds a run that started from {started}, not from {path}. Leave out --init_from to "
+            "resume it, or give another --workdir."
         )
     return None
 
@@ -134,7 +136,7 @@ def _located(path: pathlib.Path) -> tuple[pathlib.Path, int | None]:
 
 
 def _recorded(directory: RunDirectory) -> tuple[str, str] | None:
-    """What the run was started from, (given, checkpoint), if that is on record."""
+    """The source of the run's first weights, (given, checkpoint), if it is on record."""
     record = directory.path / _RECORD
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
@@ -148,7 +150,7 @@ def _recorded(directory: RunDirectory) -> tuple[str, str] | None:
 
 
 def _differences(other: RunDirectory, config: Mapping[str, Any], channels: int) -> dict[str, str]:
-    """What the weights depend on and differs between another run and a configuration, by key, for people."""
+    """Settings that determine the weights and differ between another run and a configuration, by key, as text."""
     try:
         there, before = other.config(), other.shape()[-1]
     except RunDirectoryError:

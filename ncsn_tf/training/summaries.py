@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from ncsn_tf import files, pictures
-from ncsn_tf.progress import Lines, Progress, progress_bar
+from ncsn_tf.progress import Progress, progress_bar
 from ncsn_tf.training.results import LoopResult
 from ncsn_tf.training.run_directory import RunDirectory
 
@@ -101,8 +101,7 @@ class Record:
     def say(self, line: str) -> None:
         """Shows a line, above the progress bar if there is one."""
         if self._writes:
-            bar = self._bar
-            (self._log if bar is None or isinstance(bar, Lines) else bar.write)(line)
+            (self._log if self._bar is None else self._bar.write)(line)
 
     @contextlib.contextmanager
     def progress(self, step: int, steps: int) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """Settings that cannot work are refused when a builder is made, and those that only look wrong are described."""
 
+import re
 import warnings
 
 import pytest
@@ -70,9 +71,7 @@ def test_a_step_size_that_only_looks_wrong_is_a_warning(changes, said):
         warnings.simplefilter("always")
         build.Builder(config(**changes))
     assert len(found) == (said is not None)
-    for warning in found:
-        with pytest.warns(UserWarning, match=said):
-            warnings.warn(warning.message, stacklevel=1)
+    assert all(re.search(said, str(warning.message)) for warning in found)
 
 
 # Ranges

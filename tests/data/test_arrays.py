@@ -38,7 +38,7 @@ def test_an_npy_and_a_folder_of_them(tmp_path):
         np.testing.assert_array_equal(images.load(name, "train").images, PIXELS[expected(keys, "train")])
 
 
-@pytest.mark.parametrize("layout", ["keras", "medmnist", "files", "npy"])
+@pytest.mark.parametrize("layout", ["keras", "medmnist", "files", "dotted", "npy", "folders"])
 def test_parts_are_told_by_names_of_arrays_and_files(tmp_path, layout):
     first, last = (PIXELS[:20], CLASSES[:20]), (PIXELS[20:], CLASSES[20:])
     path = tmp_path / "set.npz"
@@ -51,6 +51,16 @@ def test_parts_are_told_by_names_of_arrays_and_files(tmp_path, layout):
         path = tmp_path
         np.savez(path / "train.npz", images=first[0], labels=first[1])
         np.savez(path / "Test.npz", images=last[0], labels=last[1])
+    elif layout == "dotted":
+        path = tmp_path
+        np.savez(path / "set.v1.train.npz", images=first[0], labels=first[1], mean_train=np.zeros(3))
+        np.savez(path / "set.v1.val.npz", images=last[0], labels=last[1])
+    elif layout == "folders":
+        path = tmp_path
+        for part, (pixels, classes) in (("train", first), ("test", last)):
+            (path / part).mkdir()
+            np.save(path / part / "images.npy", pixels)
+            np.save(path / part / "labels.npy", classes)
     else:
         path = tmp_path
         for name, array in (("x_train", first[0]), ("y_train", first[1]), ("x_val", last[0]), ("y_val", last[1])):
@@ -67,11 +77,12 @@ def test_parts_are_told_by_names_of_arrays_and_files(tmp_path, layout):
         ({"images": np.moveaxis(PIXELS, -1, 1)}, r"set.npz, images: .*They look like \[N, C, H, W\]"),
         ({"images": PIXELS / 127.5 - 1}, "look like -1 to 1"),
         ({"images": PIXELS.astype(np.float32)}, "look like 0 to 255"),
-        ({"images": np.array([{"a": 1}])}, "cannot be read as .npz or .npy"),
-        ({"labels": CLASSES}, "none of which are images|name the images"),
+        ({"images": np.array([[[{"a": 1}]]])}, "cannot be read as .npz or .npy"),
+        ({"labels": CLASSES}, "none of which are images"),
+        ({"images": np.float32(3.0)}, r"set.npz, images: images must be \[N, H, W, C\]. Received: \(\)"),
     ],
 )
-def test_what_is_not_clear_is_refused(tmp_path, arrays, message):
+def test_ambiguous_arrays_are_refused(tmp_path, arrays, message):
     np.savez(tmp_path / "set.npz", **arrays)
     with pytest.raises(ValueError, match=message):
         images.load(str(tmp_path / "set.npz"), "train")
@@ -91,6 +102,13 @@ def test_labels_that_do_not_fit_are_refused(tmp_path, values, message):
     np.savez(tmp_path / "set.npz", images=PIXELS, **({} if values is None else {"labels": values}))
     with pytest.raises(ValueError, match=message):
         labels.load(str(tmp_path / "set.npz"), "train")
+
+
+def test_the_memory_limit_is_checked_before_an_array_is_read(tmp_path, monkeypatch):
+    np.savez(tmp_path / "set.npz", images=PIXELS)
+    monkeypatch.setattr("ncsn_tf.data.arrays.Entry.load", lambda entry: pytest.fail("it was read"))
+    with pytest.raises(ValueError, match="limit is 1e-09 GiB"):
+        images.load(str(tmp_path / "set.npz"), "train", memory_limit_gib=1e-9)
 
 
 def test_missing_and_damaged_files_are_named(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ncsn_tf.data import images, splits
+from ncsn_tf.data import images, names, splits
 from ncsn_tf.data.preparation import Preparation
 from tests.support.tiny import random_pixels
 
@@ -81,6 +81,16 @@ def test_load_refuses(arguments, options, message):
 def test_unknown_names_list_the_nearest_known_names(tmp_path, name, near):
     with pytest.raises(ValueError, match=f"Unknown dataset '{name}', and there is no folder /.*{name}.*{near}.*path"):
         images.load(name, "train", data_dir=str(tmp_path))
+
+
+def test_neither_the_digits_nor_a_dataset_are_mistaken_for_a_folder_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits", "mnist", "cifar10"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "mnist" / "lock").touch()  # a run that was begun
+    assert (names.located("digits"), names.located("mnist")) == ("digits", "mnist")
+    assert names.located("cifar10") == str(tmp_path / "cifar10")
+    assert len(images.load("digits", "train")) == 1501
 
 
 # Preparation

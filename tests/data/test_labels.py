@@ -116,7 +116,7 @@ def test_data_without_labels_is_refused(prepared, tmp_path):
     with pytest.raises(ValueError, match=r"has no labels: 1 of its 1 pictures are in no subfolder of a class"):
         labels.load(str(tmp_path), "train")
     for name in ("no/such.tfrecord", "./pictures"):
-        with pytest.raises(ValueError, match="No TFRecord file matches|There is no folder or file"):
+        with pytest.raises(ValueError, match="There is no folder or file"):
             labels.load(name, "train")
     with pytest.raises(ValueError, match="'tiny_measured' has no feature 'label' of classes; its features are"):
         labels.load("tiny_measured", "train", data_dir=prepared)
@@ -155,7 +155,7 @@ def test_a_folder_with_one_class_or_with_loose_pictures_has_no_labels(tmp_path):
     for name in ("train/cat/a.png", "test/cat/b.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random_pixels(4, 5)).save(tmp_path / name)
-    with pytest.raises(ValueError, match="has one class alone, the subfolder 'cat'"):
+    with pytest.raises(ValueError, match="has only one class, the subfolder 'cat'"):
         labels.load(str(tmp_path), "train")
     Image.fromarray(random_pixels(4, 5)).save(tmp_path / "train" / "loose.png")
     with pytest.raises(ValueError, match="1 of its 3 pictures are in no subfolder .*such as 'train/loose.png'"):

@@ -10,13 +10,28 @@ DATA = "The folder data"
 
 
 def divide(names, part, by_file_name=False):
-    return parts.divide(names, part, DATA, by_file_name=by_file_name)
+    positions, divided = parts.divide(names, part, DATA, by_file_name=by_file_name)
+    return [names[i] for i in positions], divided
 
 
-@pytest.mark.parametrize("train", ["train", "Train", "TRAINING", "trainset", "train-set", "trn"])
+@pytest.mark.parametrize("train", ["train", "Train", "TRAINING", "trainset", "train-set", "training_data", "trn"])
 @pytest.mark.parametrize(
     "held_out",
-    ["test", "Test", "val", "VALID", "validation", "eval", "dev", "held-out", "held out", "HoldOut", "testset"],
+    [
+        "test",
+        "Test",
+        "val",
+        "VALID",
+        "validation",
+        "eval",
+        "dev",
+        "held-out",
+        "held out",
+        "HoldOut",
+        "testset",
+        "testdata",
+        "test_images",
+    ],
 )
 def test_usual_names_divide(train, held_out):
     names = [f"{train}/a.png", f"{train}/deep/b.png", f"{held_out}/c.png"]
@@ -26,9 +41,7 @@ def test_usual_names_divide(train, held_out):
         assert divide(names, "held_out") == (names[2:], True)
 
 
-@pytest.mark.parametrize(
-    ("train", "held_out"), [("train2017", "val2017"), ("train_images", "test_images"), ("mnist-train", "mnist-test")]
-)
+@pytest.mark.parametrize(("train", "held_out"), [("train2017", "val2017"), ("mnist-train", "mnist-test")])
 def test_names_that_contain_the_usual_words_divide_if_all_do(train, held_out):
     names = [f"{train}/a.png", f"{held_out}/c.png"]
     assert divide(names, "train") == (names[:1], True)
@@ -54,7 +67,10 @@ def test_the_best_held_out_part_is_taken_and_the_rest_is_said():
 )
 @pytest.mark.parametrize("part", ["train", "held_out"])
 def test_a_part_beside_what_is_not_understood_is_refused(names, part):
-    with pytest.raises(ValueError, match="The folder data has a folder .* beside .*not clear what to hold out"):
+    with pytest.raises(
+        ValueError,
+        match="has a folder .* beside .*but no (held-out part|folder 'train').*not clear what to hold out",
+    ):
         divide(names, part)
 
 
@@ -71,11 +87,14 @@ def test_two_folders_for_one_part_are_refused():
     [
         ["images/train/a.png", "images/val/b.png"],
         ["cats/train/a.png", "cats/test/b.png", "dogs/train/a.png", "dogs/test/b.png"],
-        ["a/b/Train/a.png", "a/b/Valid/c.png", "a/d.png"],
+        ["a/b/Train/a", "a/b/Valid/c", "a/d"],
+        ["train/train/a", "train/val/b"],
+        ["images/train/a", "images/extra/b"],
+        ["images/train/a", "images/b"],
     ],
 )
 def test_parts_within_a_subfolder_are_refused(names):
-    with pytest.raises(ValueError, match="has parts within its subfolder"):
+    with pytest.raises(ValueError, match="seems to have parts within its subfolder"):
         divide(names, "train")
 
 
@@ -94,9 +113,19 @@ def test_words_in_names_of_classes_are_no_parts():
         assert divide(names, "train") == (names, False)
 
 
+@pytest.mark.parametrize(("train", "val"), [("mnist.train", "mnist.val"), ("img.v2-train-0", "img.v2-val-0")])
+def test_parts_are_told_wherever_they_are_in_a_files_name(train, val):
+    assert divide([train, val], "held_out", by_file_name=True) == ([val], True)
+
+
+def test_a_training_folder_beside_others_is_said():
+    with pytest.warns(UserWarning, match="'train2017' look like parts"):
+        assert divide(["train2017/a", "more/b"], "train")[1] is False
+
+
 def test_names_of_shards_divide_where_files_are_shards():
     names = ["x-train.tfrecord-0", "x-train.tfrecord-1", "x-Valid.tfrecord-0", "sub/x_test.tfrecord"]
-    with pytest.warns(UserWarning, match="1 belong to neither part.*'x-Valid.tfrecord-0'"):
+    with pytest.warns(UserWarning, match="1 of them are in neither part and not read, such as 'x-Valid.tfrecord-0'"):
         assert divide(names, "held_out", by_file_name=True) == (["sub/x_test.tfrecord"], True)
     with pytest.warns(UserWarning, match="speak of parts, but do not divide it"):
         assert divide(["train_1.png", "test_2.png"], "train") == (["train_1.png", "test_2.png"], False)

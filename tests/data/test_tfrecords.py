@@ -83,7 +83,7 @@ def test_tfrecords_name_the_damaged_record(tmp_path):
         open(path, "wb").write(damaged)
         with pytest.raises(ValueError, match="cut.tfrecord, record 1, cannot be read"):
             images.load(path, "train")
-    with pytest.raises(ValueError, match="No TFRecord file matches"):
+    with pytest.raises(ValueError, match="No file matches"):
         images.load(str(tmp_path / "absent*.tfrecord"), "train")
 
 
@@ -121,6 +121,16 @@ def test_records_of_stylegan_are_read_with_their_channels_first_and_at_their_lar
     np.testing.assert_array_equal(held_out, large[splits.by_hash(keys, "held_out")])
 
 
+def test_shards_that_are_numbered_like_resolutions_are_all_read(tmp_path):
+    pixels = random_pixels(30, 4, 4, 1)
+    for rank in range(3):
+        records = [example(p.tobytes(), shape=[4, 4, 1]) for p in pixels[10 * rank : 10 * rank + 10]]
+        write_records(tmp_path / f"x-r0{rank}.tfrecord", records)
+    (tmp_path / "x-r00.tfrecord.idx").write_text("0 10")
+    found = [images.load(str(tmp_path), part).images for part in ("train", "held_out")]
+    assert {row.tobytes() for part in found for row in part} == {row.tobytes() for row in pixels}
+
+
 @pytest.mark.parametrize(
     ("record", "message"),
     [
@@ -152,13 +162,15 @@ def test_any_folder_name_is_taken_literally(tmp_path, folder, suffix):
     file = os.path.join(place, "deep", f"a.{suffix}")
     os.replace(source, file)
     expected = pixels[splits.by_hash([f"a.{suffix}#{i}" for i in range(12)], "train")]
-    for name in (file, place, os.path.join(place, "deep", "*.[tT]*")):
+    for name in (file, os.path.join(place, "deep"), os.path.join(place, "deep", "*.[tT]*")):
         np.testing.assert_array_equal(images.load(name, "train").images, expected)
+    both = [images.load(place, part).images for part in ("train", "held_out")]
+    assert {row.tobytes() for part in both for row in part} == {row.tobytes() for row in pixels}
 
 
 def test_pictures_beside_records_are_neither_pooled_nor_lost(tmp_path):
     write_records(tmp_path / "train" / "a.tfrecord", [example(png(random_pixels(4, 4)))])
     (tmp_path / "test").mkdir()
     Image.fromarray(random_pixels(4, 4)).save(tmp_path / "test" / "b.png")
-    with pytest.raises(ValueError, match=r"holds both TFRecords and pictures \(1 pictures, 1 TFRecord files\)"):
+    with pytest.raises(ValueError, match=r"holds both TFRecords and pictures \(pictures: 1, TFRecord files: 1\)"):
         images.load(str(tmp_path), "train")

@@ -157,7 +157,7 @@ def test_a_file_without_the_weights_is_described():
         taken(RAW, "ema")
 
 
-def test_a_container_that_holds_itself_ends():
+def test_cyclic_containers_are_searched_once():
     content = {"model": RAW}
     content["self"] = [content]
     assert taken(content) == ("raw", 1.0)

@@ -65,7 +65,7 @@ MISTAKES = {
     "--config.training.steps=1e3": ("config.training.steps must be an integer", "'1e3'"),
     "--config.training.steps=None": ("config.training.steps must be an integer", "'None'"),
     "--config.data.name=None": ("config.data.name must be text",),
-    "--noconfig.optim.epsilon": ("config.optim.epsilon",),
+    "--noconfig.optim.epsilon": ("config.optim.epsilon", "not a true-or-false key"),
     "--noconfig.data.download=1": ("takes no value",),
     "--config.sampler.name=euler": ("config.sampler.name must be one of", "annealed_langevin"),
 }

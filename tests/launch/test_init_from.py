@@ -44,7 +44,7 @@ def weights(run, part, step):
     return np.concatenate([reader.get_tensor(name).ravel() for name in names])
 
 
-def test_a_run_starts_from_another_twice_the_same(other, new, tmp_path):
+def test_init_from_is_repeatable(other, new, tmp_path):
     again = launch(f"--init_from={other}", f"--workdir={tmp_path}", "--config.training.steps=2")
     assert again.returncode == 0, again.stderr
     for part in ("network", "average"):

@@ -1,4 +1,4 @@
-"""What is printed cannot end a program."""
+"""Printing cannot end a program."""
 
 import os
 import pty

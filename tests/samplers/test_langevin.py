@@ -92,7 +92,7 @@ def test_annealing_finds_the_mixtures_weights_and_plain_langevin_does_not():
 
 @pytest.mark.parametrize("ratio", [0.2, 1.0, 2.0, 3.0, 3.99, 4.01, 20.0])
 @pytest.mark.parametrize("annealed", [True, False])
-def test_the_limit_of_the_step_size_is_where_a_point_mass_is_no_longer_approached(annealed, ratio):
+def test_largest_epsilon_is_the_stability_limit_on_a_point_mass(annealed, ratio):
     """Each step multiplies the deviation by 1 - epsilon / (2 sigma_L^2), at every level; here without noise."""
     sigma, steps, mean = 0.01, 4, 0.4
     epsilon, factor = ratio * sigma**2, 1.0 - ratio / 2.0

@@ -124,7 +124,7 @@ def torch_file(path):
         (lambda path: path / "checkpoint-3", "No checkpoint in"),
     ],
 )
-def test_what_is_no_run_is_named(other, tmp_path, make, words):
+def test_init_from_names_a_path_that_is_not_a_run(other, tmp_path, make, words):
     with pytest.raises(CheckpointError, match=words):
         read(other, make(tmp_path))
 
