@@ -45,7 +45,9 @@ class Images:
         given = [name for name, value in (self.preparation() | self.location()).items() if value]
         if self.name.value is None and given:
             named = ", ".join(f"--{name}" for name in given)
-            raise ValueError(f"{named} belong to --data_name, which is not given.")
+            raise ValueError(
+                f"Without --data_name there is nothing that {named} could apply to: a run has its own data."
+            )
 
 
 def define(*, required: bool = False) -> Images:

@@ -13,7 +13,7 @@ import numpy as np
 from ncsn_tf.data import levels, parts
 from ncsn_tf.data.preparation import Preparation
 from ncsn_tf.data.readers import Loaded, checked_labels
-from ncsn_tf.data.splits import Split, by_hash
+from ncsn_tf.data.splits import Split, some_by_hash
 
 NAMES = ("samples", "images", "arr_0")
 """The names of an array of images beside others, in order of preference."""
@@ -109,7 +109,10 @@ def images_among(found: Sequence[Entry], where: str) -> Entry:
     if not named and len(others) > 1:
         others = [entry for entry in others if entry.may_be_images]
     if not named and len(others) != 1:
-        raise ArraysError(f"{where} holds {[entry.key for entry in found]}; name the images one of {', '.join(NAMES)}.")
+        raise ArraysError(
+            f"{where} holds {[entry.key for entry in found]}; name the images one of {', '.join(NAMES)}, or move the "
+            "file elsewhere."
+        )
     return (named or others)[0]
 
 
@@ -184,7 +187,7 @@ class Arrays:
         rows = [(self._pictures[i], row) for i in positions for row in range(self._pictures[i].shape[0])]
         if not divided:
             keys = [f"{entry.file}{entry.key and '/'}{entry.key}#{row}" for entry, row in rows]
-            rows = [rows[i] for i in by_hash(keys, split.part)]
+            rows = [rows[i] for i in some_by_hash(keys, split.part, self._where)]
         start, stop = split.bounds(len(rows))
         chosen: dict[Entry, list[int]] = {}
         for entry, row in rows[start:stop]:
@@ -233,4 +236,5 @@ def _prepared_shape(entry: Entry, preparation: Preparation) -> tuple[int, int, i
 def _unreadable(file: str, error: Exception) -> ArraysError:
     if isinstance(error, OSError) and error.strerror:
         return ArraysError(f"{file} cannot be opened ({error.strerror}). Check the path and the access to it.")
-    return ArraysError(f"{file} cannot be read as .npz or .npy ({type(error).__name__}: {error}).")
+    reason = "it holds Python objects, or no array" if "pickle" in str(error) else f"{type(error).__name__}: {error}"
+    return ArraysError(f"{file} cannot be read as .npz or .npy ({reason}).")

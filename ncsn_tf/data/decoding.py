@@ -16,11 +16,15 @@ from ncsn_tf.data.preparation import Preparation
 _GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 _EXIF_ORIENTATION = 0x0112
-_STUBS = ("BUFR", "GRIB", "HDF5", "MPEG", "WMF")
+_STUBS = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 """Formats that Pillow only identifies, or reads through a program of the system."""
-_SIGNED = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "PSD", "QOI", "TIFF", "WEBP")
+_SIGNED = ("AVIF", "BMP", "DDS", "GIF", "ICNS", "JPEG", "JPEG2000", "PNG", "PPM", "PSD", "QOI", "SGI", "TIFF", "WEBP")
 """Formats whose content identifies them without a suffix."""
 _WITH_FRAMES = ("AVIF", "DCX", "FLI", "GIF", "PNG", "TIFF", "WEBP")
+
+
+class _LevelsError(ValueError):
+    """The levels of an intact picture are in a range that is not known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +129,8 @@ def decode(encoded: str | bytes, channels: int, where: str) -> np.ndarray:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
             pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    except _LevelsError as error:
+        raise ValueError(f"{where}: {error}") from error
     except Exception as error:  # as above
         raise _damaged(where, error) from error
     return pixels.reshape(*pixels.shape[:2], channels)
@@ -179,9 +185,15 @@ def _prepared_size(header: Header, preparation: Preparation) -> tuple[int, int]:
 def _eight_bits(image: Image.Image) -> Image.Image:
     found = np.asarray(image)
     if image.mode == "F":
-        return Image.fromarray(levels.floats_as_bytes(found))
+        try:
+            return Image.fromarray(levels.floats_as_bytes(found))
+        except ValueError as error:
+            raise _LevelsError(str(error)) from error
     if found.min() < 0 or found.max() > 65535:
-        raise ValueError(f"levels of mode {image.mode} exceed 16 bits; save the image with 8 or 16 bits per channel")
+        raise _LevelsError(
+            f"Levels must be of 16 bits at most. Received: values from {found.min()} to {found.max()}. Save the image "
+            "with 8 or 16 bits per channel."
+        )
     return Image.fromarray(((found.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 

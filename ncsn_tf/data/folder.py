@@ -10,7 +10,7 @@ from ncsn_tf.data import decoding, listing, parts
 from ncsn_tf.data.listing import Listing
 from ncsn_tf.data.preparation import Preparation
 from ncsn_tf.data.readers import Loaded, count_formats
-from ncsn_tf.data.splits import Split, by_hash
+from ncsn_tf.data.splits import Split, some_by_hash
 
 
 class Pictures:
@@ -72,12 +72,7 @@ class Pictures:
         alone = parts.role(next(iter(tops))) if len(tops) == 1 and all("/" in file for file in files) else None
         depth = int(divided or (alone is not None and alone.exact))
         if not divided:
-            chosen = [chosen[i] for i in by_hash(chosen, split.part)]
-        if not chosen:
-            raise ValueError(
-                f"{self._found.path!r} has {len(files)} image, too few to hold any out. Add images, or make subfolders "
-                "'train' and 'test'."
-            )
+            chosen = [chosen[i] for i in some_by_hash(chosen, split.part, self._where)]
         start, stop = split.bounds(len(chosen))
         return chosen[start:stop], depth
 

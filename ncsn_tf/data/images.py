@@ -6,6 +6,7 @@ epoch is a function of (seed, epoch), and a run resumes at any step at no cost.
 
 import dataclasses
 import functools
+import os
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ncsn_tf.data import faults
-from ncsn_tf.data.names import DIGITS, is_path
+from ncsn_tf.data.names import DIGITS, checked_name, is_path
 from ncsn_tf.data.preparation import Preparation
 from ncsn_tf.data.readers import Loaded
 from ncsn_tf.data.splits import Split
@@ -75,7 +76,7 @@ class ImageSource:
 
 
 def load(
-    name: str,
+    name: str | os.PathLike,
     split: str,
     *,
     data_dir: str | None = None,
@@ -114,6 +115,7 @@ def load(
     Raises:
       ValueError: for an unknown name or split, a dataset that is missing, damaged or too large, and incompatible sizes.
     """
+    name = checked_name(name)
     parsed = Split.parse(split)
     preparation = Preparation(_size(image_size), center_crop, channels, memory_limit_gib)
     _check(preparation)
@@ -172,8 +174,9 @@ def _size(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
 def _check(preparation: Preparation) -> None:
     if preparation.image_size is not None and min(preparation.image_size) < 1:
         raise ValueError(f"image_size must be positive, in pixels. Received: {preparation.image_size}.")
-    if preparation.center_crop is not None and preparation.center_crop < 1:
-        raise ValueError(f"center_crop must be positive, in pixels. Received: {preparation.center_crop}.")
+    crop = preparation.center_crop
+    if crop is not None and (isinstance(crop, bool) or not isinstance(crop, int | np.integer) or crop < 1):
+        raise ValueError(f"center_crop must be positive, in whole pixels. Received: {preparation.center_crop}.")
     if preparation.channels not in (None, 1, 3):
         raise ValueError(f"channels must be 1 (grey), 3 (colour) or None. Received: {preparation.channels}.")
     if not preparation.memory_limit_gib > 0:  # nor NaN

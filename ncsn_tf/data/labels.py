@@ -5,12 +5,14 @@ labels.
 """
 
 import dataclasses
+import os
+import warnings
 from typing import Any
 
 import numpy as np
 
 from ncsn_tf.data import images
-from ncsn_tf.data.names import DIGITS, is_path
+from ncsn_tf.data.names import DIGITS, checked_name, is_path
 from ncsn_tf.data.splits import Split
 
 _BATCH = 4096
@@ -42,7 +44,7 @@ class Labels:
         return len(self.values)
 
 
-def load(name: str, split: str, *, data_dir: str | None = None, download: bool = False) -> Labels:
+def load(name: str | os.PathLike, split: str, *, data_dir: str | None = None, download: bool = False) -> Labels:
     """Reads the labels of a dataset; label i is that of image i of `images.load` for the same name and split.
 
     Args:
@@ -55,7 +57,19 @@ def load(name: str, split: str, *, data_dir: str | None = None, download: bool =
     Raises:
       ValueError: for an unknown name or split, a dataset that is not there or damaged, or one without labels.
     """
+    name = checked_name(name)
     parsed = Split.parse(split)
+    found = _load(name, parsed, data_dir, download)
+    missing = found.num_classes - len(np.unique(found.values))
+    if missing and parsed == Split(parsed.part):
+        warnings.warn(
+            f"{missing} of the {found.num_classes} classes of {name} have no image in the part {parsed.part!r}.",
+            stacklevel=2,
+        )
+    return found
+
+
+def _load(name: str, parsed: Split, data_dir: str | None, download: bool) -> Labels:
     if name == DIGITS:
         return _load_digits(parsed)
     if is_path(name):

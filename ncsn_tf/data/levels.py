@@ -3,6 +3,7 @@
 import numpy as np
 
 _ROUNDING = 1e-3
+_MOST_CHANNELS = 4
 
 
 def as_bytes(images: np.ndarray) -> np.ndarray:
@@ -52,7 +53,7 @@ def floats_as_bytes(images: np.ndarray) -> np.ndarray:
     if low < -_ROUNDING or high > 1.0 + _ROUNDING:
         if low >= -1.0 - _ROUNDING and high <= 1.0 + _ROUNDING:
             hint = "they look like -1 to 1: give (x + 1) / 2"
-        elif low >= -_ROUNDING and high <= 255.5:
+        elif low >= -_ROUNDING and 2.0 < high <= 255.5:
             hint = "they look like 0 to 255: give them as uint8"
         else:
             hint = "clip them to 0 to 1 if the program that made them does so"
@@ -61,10 +62,10 @@ def floats_as_bytes(images: np.ndarray) -> np.ndarray:
 
 
 def check_channels_last(shape: tuple[int, ...], where: str) -> None:
-    """Raises ValueError if the shape of one raw image, said to be [H, W, C], rather looks like [C, H, W]."""
-    if shape[-1] not in (1, 3) and shape[0] in (1, 3):
+    """Raises ValueError if the shape of one raw image, said to be [H, W, C], may have another order of its sides."""
+    if shape[-1] > _MOST_CHANNELS or (shape[-1] not in (1, 3) and shape[0] in (1, 3)):
         raise ValueError(
-            f"{where} has the shape {list(shape)}, which must be [height, width, channels] but looks like "
-            f"[channels, height, width]. Write the image as {[*shape[1:], shape[0]]}, or give its sides in the "
-            "features 'height', 'width' and 'depth'."
+            f"{where} has the shape {list(shape)}, which must be [height, width, channels] and does not look like it: "
+            "the channels may come first. Write the image with its channels last, or give its sides in the features "
+            "'height', 'width' and 'depth', which may be any."
         )

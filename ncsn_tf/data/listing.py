@@ -34,6 +34,7 @@ class Listing:
       records: TFRecord files.
       arrays: `.npz` and `.npy` files.
       others: the number of other files by their kind, such as ".txt" or "hidden".
+      folders: the names of its folders, without hidden ones.
     """
 
     path: str
@@ -41,6 +42,7 @@ class Listing:
     records: list[str] = dataclasses.field(default_factory=list)
     arrays: list[str] = dataclasses.field(default_factory=list)
     others: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    folders: list[str] = dataclasses.field(default_factory=list)
 
     def describe(self) -> str:
         """Returns the number of files of each kind, in words: "pictures: 3, .txt: 2"."""
@@ -93,7 +95,8 @@ def read(path: str) -> Listing:
             found.others["broken links"] += 1
         else:
             found.others[suffix or "without a suffix"] += 1
-    for files in (found.pictures, found.records, found.arrays):
+    found.folders = [entry.name for entry in os.scandir(path) if _is_folder(entry) and not entry.name.startswith(".")]
+    for files in (found.pictures, found.records, found.arrays, found.folders):
         files.sort()
     return found
 

@@ -13,6 +13,13 @@ DIGITS = "digits"
 _TFDS_NAME = re.compile(r"[A-Za-z]\w*(/[\w.\-+]+)*(:[\d.*]+)?")
 
 
+def checked_name(name: str | os.PathLike) -> str:
+    """Returns a dataset's name as text; raises ValueError if it is neither text nor a path, or is empty."""
+    if not isinstance(name, str | bytes | os.PathLike) or not os.fsdecode(name).strip():
+        raise ValueError(f"A dataset has a name or a path. Received: {name!r}.")
+    return os.fsdecode(name)
+
+
 def is_path(name: str) -> bool:
     """Returns whether a name is read as a path rather than as the name of a dataset.
 

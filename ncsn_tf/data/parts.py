@@ -13,6 +13,8 @@ _HELD_OUT = (
     ("validation", "validate", "valid", "val", "dev", "eval", "evaluation"),
 )
 """The names of held-out parts, in order of preference where a dataset has several."""
+_SHORT = {"tr": ("train", 0), "te": ("held_out", 0), "ts": ("held_out", 0), "va": ("held_out", 2)}
+"""Names that mean a part only beside others: languages and classes have them too."""
 _KNOWN = (("train", 0, _TRAIN), *(("held_out", rank, names) for rank, names in enumerate(_HELD_OUT)))
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _ENDINGS = ("set", "data", "images", "imgs")
@@ -48,7 +50,7 @@ def role(name: str) -> Role | None:
     for part, rank, known in _KNOWN:
         if not {*words, *pairs}.isdisjoint(known):
             return Role(part, rank, whole in known and not re.search(r"\d", name))
-    return None
+    return Role(*_SHORT[whole], exact=False) if whole in _SHORT else None
 
 
 def _without_ending(word: str) -> str:
@@ -81,6 +83,12 @@ def divide(names: Sequence[str], part: str, where: str, *, by_file_name: bool) -
         if chosen is not None:
             unused = {name: files for name, files in folders.items() if name not in chosen.values()}
             _warn_unused(unused, len(loose), chosen, where)
+            if not all(found.exact for name in chosen.values() if (found := role(name)) is not None):
+                warnings.warn(
+                    f"{where} is divided by a part of its folders' names: {chosen['train']!r} for training, "
+                    f"{chosen['held_out']!r} held out. If they are classes, rename them.",
+                    stacklevel=2,
+                )
             top = f"{chosen[part]}/"
             return [i for i, name in enumerate(names) if name.startswith(top)], True
         if len(folders) > 1 or loose:
@@ -187,8 +195,8 @@ def _by_own_names(names: Sequence[str], part: str, where: str, divides: bool) ->
     unused = [i for i, found in enumerate(roles) if found is None or (found.part != "train" and found.rank != best)]
     if unused:
         warnings.warn(
-            f"{where} is divided by the names of its files; {len(unused)} of them are in neither part and not read, "
-            f"such as {names[unused[0]]!r}.",
+            f"{where} is divided by the names of its files or arrays; {len(unused)} of them are in neither part and "
+            f"not read, such as {names[unused[0]]!r}.",
             stacklevel=3,
         )
     return [i for i, found in enumerate(roles) if found and found.part == part and i not in unused], True

@@ -53,6 +53,17 @@ class Split:
         return start, stop
 
 
+def some_by_hash(keys: Sequence[str], part: str, where: str) -> list[int]:
+    """Returns what `by_hash` does; raises ValueError if that is nothing, since there are too few items."""
+    chosen = by_hash(keys, part)
+    if not chosen:
+        raise ValueError(
+            f"{where} has {len(keys)} image{'s' * (len(keys) != 1)}, too few to hold any out. Add images, or divide "
+            "them into parts 'train' and 'test'."
+        )
+    return chosen
+
+
 def by_hash(keys: Sequence[str], part: str) -> list[int]:
     """Divides items by their names: about one in ten, those whose SHA-256 is 0 modulo 10, is held out.
 

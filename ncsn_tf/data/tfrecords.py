@@ -13,12 +13,16 @@ from google.protobuf.message import DecodeError
 from ncsn_tf.data import decoding, levels, listing, parts
 from ncsn_tf.data.preparation import Preparation, convert_channels
 from ncsn_tf.data.readers import Loaded, checked_labels, count_formats
-from ncsn_tf.data.splits import Split, by_hash
-from ncsn_tf.files import is_address
+from ncsn_tf.data.splits import Split, some_by_hash
+from ncsn_tf.files import is_address, reason
 
 _ENCODED_KEYS = ("image", "image/encoded", "image_raw")
 _CHANNELS_FIRST_KEY = "data"  # of StyleGAN, with `shape` [channels, height, width]
-_SIDE_KEYS = (("height", "width", "depth"), ("image/height", "image/width", "image/channels"))
+_SIDE_KEYS = (
+    ("height", "width", "depth"),
+    ("height", "width", "channels"),
+    ("image/height", "image/width", "image/channels"),
+)
 _LABEL_KEYS = ("label", "image/class/label", "labels", "class")
 _RESOLUTION = re.compile(r"(.*)-r(\d\d)(\.tfrecords?)")  # of StyleGAN: a file per resolution, 2^r pixels a side
 
@@ -37,8 +41,8 @@ class Records:
     A record is a `tf.train.Example` with the bytes feature "image" (or "image/encoded", "image_raw"): an encoded
     picture, or the raw bytes of a uint8 image of any number of channels with its sizes in the int64 feature "shape"
     (height, width, channels) or in "height", "width" and "depth". Records of StyleGAN hold raw bytes in "data" and
-    (channels, height, width) in "shape"; of several files for several resolutions, the largest is read. Files ending
-    in ".gz" are gunzipped. Labels are the int64 feature "label" (or "image/class/label").
+    (channels, height, width) in "shape"; of several files for several resolutions, the largest is read. Files may be
+    compressed by gzip or zlib. Labels are the int64 feature "label" (or "image/class/label").
 
     The two parts are told by the names of folders, or of files, as in "mnist-train.tfrecord-00000-of-00001"; see
     `parts.divide`. Otherwise about one record in ten, chosen by the hash of "relative path#record number", is held out.
@@ -94,7 +98,7 @@ class Records:
             raise ValueError(f"The TFRecord files of {self._where!r} ({len(files)}) hold no records; write them again.")
         if not divided:
             keys = [f"{relative[positions[number]]}#{record}" for number, record, _ in seen]
-            seen = [seen[i] for i in by_hash(keys, split.part)]
+            seen = [seen[i] for i in some_by_hash(keys, split.part, self._where)]
         start, stop = split.bounds(len(seen))
         return files, seen[start:stop]
 
@@ -151,14 +155,26 @@ def _records(file: str) -> Iterator[tuple[int, bytes, str]]:
     # As bytes: a local name need not be UTF-8.
     path = file if is_address(file) else os.fsencode(file)
     try:
-        for data in tf.data.TFRecordDataset(path, "GZIP" if file.endswith(".gz") else ""):
+        compression: Any = _compression(path)  # the stubs want literals
+        for data in tf.data.TFRecordDataset(path, compression):
             yield number, bytes(data.numpy()), f"{file}, record {number}"
             number += 1
     except tf.errors.OpError as error:
         raise ValueError(
-            f"{file}, record {number}, cannot be read ({error.message}). The file is damaged or not a TFRecord "
+            f"{file}, record {number}, cannot be read ({reason(error)}). The file is damaged or not a TFRecord "
             "file; write or copy it again."
         ) from error
+
+
+def _compression(path: str | bytes) -> str:
+    """The compression of a file, by its first bytes: "GZIP", "ZLIB" or ""."""
+    with tf.io.gfile.GFile(path, "rb") as file:
+        start = file.read(8)
+    if start.startswith(b"\x1f\x8b\x08"):
+        return "GZIP"
+    # Without compression the file begins with a length of 64 bits, whose upper half is 0.
+    is_zlib = start[:1] == b"\x78" and int.from_bytes(start[:2], "big") % 31 == 0 and any(start[4:])
+    return "ZLIB" if is_zlib else ""
 
 
 def _features_of(data: bytes, where: str) -> Any:
@@ -181,9 +197,9 @@ def _image_of(data: bytes, where: str) -> _Image:
             f"{sorted(features)}. Write the encoded image under 'image'."
         )
     content = features[key].bytes_list.value[0]
-    shapes = [(shape, named) for shape, named in _shapes(features) if len(shape) == 3]
+    shapes = list(_shapes(features))
     for shape, named in shapes:
-        if int(np.prod(shape)) == len(content) and min(shape) > 0:
+        if int(np.prod(shape)) == len(content) and len(shape) == 3 and min(shape) > 0:
             if key == _CHANNELS_FIRST_KEY:
                 return _Image(content, _checked_channels_first(shape, where), True)
             if not named:
@@ -208,12 +224,17 @@ def _checked_channels_first(shape: tuple[int, ...], where: str) -> tuple[int, ..
 
 
 def _misfit(content: bytes, shape: tuple[int, ...], where: str) -> str:
+    if len(shape) != 3:
+        return (
+            f"{where}: the image is no encoded picture, and its shape {list(shape)} is not [height, width, channels]. "
+            "Write one image per record, with its shape."
+        )
     needed = int(np.prod(shape))
     is_wider = needed > 0 and len(content) in (2 * needed, 4 * needed, 8 * needed)
-    times = f", {len(content) // needed} times fewer: are the levels of another type" if is_wider else ""
+    times = " Are its values of a wider type than uint8?" if is_wider else ""
     return (
         f"{where}: the image has {len(content)} bytes, which are no encoded picture; the shape {list(shape)} needs "
-        f"{needed} bytes of uint8{times}. Write the shape that belongs to the bytes, or an encoded picture."
+        f"{needed} bytes of uint8.{times} Write the shape that belongs to the bytes, or an encoded picture."
     )
 
 
@@ -231,7 +252,8 @@ def _label_of(data: bytes, where: str) -> int:
 def _shapes(features: Any) -> Iterator[tuple[tuple[int, ...], bool]]:
     """The shapes that an example states, and whether the sides are named, so that their order is certain."""
     if "shape" in features:
-        yield tuple(features["shape"].int64_list.value), False
+        sides = tuple(features["shape"].int64_list.value)
+        yield (*sides, 1) if len(sides) == 2 else sides, False
     for height, width, depth in _SIDE_KEYS:
         if height in features and width in features:
             channels = features[depth].int64_list.value[:1] if depth in features else [1]

@@ -20,6 +20,7 @@ _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped
 # Words in keys and prefixes. The innermost one counts: `ema.online_model` holds raw weights.
 _AVERAGE_WORDS = {"ema", "emas", "shadow", "average", "averaged", "averages", "avg", "swa", "polyak"}
 _RAW_WORDS = {"online", "raw", "collected", "backup"}
+_MOMENTS = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"}  # of optimizers
 _OTHER_WORDS = {"optimizer", "optimizers", "optim", "opt", "scheduler", "schedulers", "scaler", "rng"}
 # Bookkeeping beside averaged weights, and in the list that ermongroup/ncsnv2 writes.
 _AVERAGE_MARKS = ("n_averaged", "num_updates")
@@ -131,6 +132,8 @@ def find(content: Any, known: Collection[str], where: str = "The file") -> Found
     sets: dict[tuple[str, ...], dict[str, Any]] = {}
     others, marks = {}, set()
     for path, value in named.items():
+        if not path:
+            continue  # the whole content is one value
         place, name = _split(path, by_letters)
         if not is_tensor(value) or (name is None and path[-1] in (*_AVERAGE_MARKS, "decay")):
             marks.add(path)
@@ -190,7 +193,7 @@ def _is_other(path: tuple[str, ...], value: Any) -> bool:
     """Tells whether a container belongs to an optimizer or the like."""
     if isinstance(value, Mapping) and "param_groups" in value:
         return True
-    return any(not _OTHER_WORDS.isdisjoint(_words(part)) for part in path)
+    return any(part in _MOMENTS or not _OTHER_WORDS.isdisjoint(_words(part)) for part in path)
 
 
 def _words(part: str) -> list[str]:

@@ -92,13 +92,15 @@ def ncsn_from_torch(path: str | os.PathLike, weights: str | None = None) -> NCSN
 def read_checkpoint(path: str | os.PathLike, weights: str | None = None) -> Checkpoint:
     """Reads a checkpoint, and says which of its weights were taken; arguments and errors as for `ncsn_from_torch`."""
     found, chosen = _find(path, weights)
-    state = torch_files.to_arrays(chosen.tensors)
+    also = found.other_kind(chosen.kind)
     try:
-        network = ncsn_from_state_dict(state)
+        network = ncsn_from_state_dict(torch_files.to_arrays(chosen.tensors))
         sigmas = _sigmas(found, chosen, network.num_levels)
     except CheckpointFormatError as error:
-        raise CheckpointFormatError(f"{found.where}: {error}") from error
-    return Checkpoint(network, chosen.describe(), chosen.kind, found.other_kind(chosen.kind), sigmas)
+        place = f", {chosen.place}" if chosen.place else ""
+        remedy = f" The file also has {also} weights: weights={also} (--weights={also}) takes them." if also else ""
+        raise CheckpointFormatError(f"{found.where}{place}: {error}{remedy}") from error
+    return Checkpoint(network, chosen.describe(), chosen.kind, also, sigmas)
 
 
 def read_state_dict(path: str | os.PathLike, weights: str | None = None) -> dict[str, np.ndarray]:

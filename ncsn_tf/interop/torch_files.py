@@ -27,6 +27,8 @@ _BEGINNINGS = {
     b"model_checkpoint_path": "the index of a folder of TensorFlow checkpoints",
 }
 _TENSORFLOW_FILE = re.compile(r"(?:\.index|\.data-\d+-of-\d+|\.meta)$")
+_NO_WEIGHTS = ("torch.int8", "torch.uint8", "torch.bool")
+"""The types of quantized weights, whose scale is elsewhere."""
 CHECKPOINT_ENDINGS = (".pth", ".pt", ".ckpt", ".bin", ".tar")
 """The usual suffixes of PyTorch's files."""
 
@@ -81,13 +83,13 @@ def to_arrays(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
     arrays = {}
     for name, tensor in tensors.items():
         try:
-            if tensor.is_complex():
+            if tensor.is_complex() or str(tensor.dtype) in _NO_WEIGHTS:
                 raise TypeError
             arrays[name] = tensor.detach().float().numpy()
         except (TypeError, RuntimeError, NotImplementedError) as error:
             raise CheckpointFormatError(
-                f"{name} cannot be converted. Expected a dense tensor of real numbers. Received: {tensor.dtype}, "
-                f"{tensor.layout}."
+                f"{name} cannot be converted. Expected a dense tensor of real numbers, not quantized. "
+                f"Received: {tensor.dtype}, {tensor.layout}."
             ) from error
     return arrays
 
@@ -99,7 +101,7 @@ def describe(content: Any) -> str:
     elif isinstance(content, list | tuple):
         entries = [f"[{number}] ({_kind_of_value(value)})" for number, value in enumerate(content)]
     else:
-        return f"a {type(content).__name__}"
+        return f"nothing but {_kind_of_value(content)}"
     return few(entries, 8) if entries else f"an empty {type(content).__name__}"
 
 

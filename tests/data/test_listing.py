@@ -1,6 +1,7 @@
 """Files below a folder: every one is read, or counted with its kind."""
 
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -146,3 +147,51 @@ def test_pictures_load_without_tensorflow(tmp_path):
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("content", [None, b"no picture"])
+def test_a_part_that_holds_nothing_is_refused(tmp_path, content):
+    for i in range(4):
+        (tmp_path / "train").mkdir(exist_ok=True)
+        Image.fromarray(random_pixels(4, 5, seed=i)).save(tmp_path / "train" / f"{i}.png")
+    (tmp_path / "test").mkdir()
+    if content is not None:
+        (tmp_path / "test" / "a.heic").write_bytes(content)
+    for part in ("train", "held_out"):
+        with pytest.raises(ValueError, match="has a part 'test' without a file that can be read"):
+            images.load(str(tmp_path), part)
+    (tmp_path / "val").mkdir()
+    Image.fromarray(random_pixels(4, 5)).save(tmp_path / "val" / "9.png")
+    assert len(images.load(tmp_path, "held_out")) == 1, "another held-out part has files"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("pipe.png", "neither a file nor a folder"),
+        ("a.zip", "a zip archive: unpack it"),
+        ("a.tar", "a tar archive: unpack it"),
+        ("a.png", "one picture: give the folder"),
+        ("notes", "neither a picture nor an array nor TFRecords"),
+    ],
+)
+def test_a_file_that_is_no_dataset_is_called_what_it_is(tmp_path, name, kind):
+    path = tmp_path / name
+    if name == "pipe.png":
+        os.mkfifo(path)
+    elif name == "a.png":
+        Image.fromarray(random_pixels(4, 5)).save(path)
+    elif name == "notes":
+        path.write_text("some words about data")
+    else:
+        (tmp_path / "inside").mkdir()
+        (tmp_path / "inside" / "x.png").touch()
+        shutil.make_archive(str(tmp_path / "a"), name.partition(".")[2], tmp_path / "inside")
+    with pytest.raises(ValueError, match=f"{name}' is {kind}"):
+        images.load(path, "train")
+
+
+@pytest.mark.parametrize("name", ["", " ", None, 3])
+def test_what_is_neither_a_name_nor_a_path_is_refused(name):
+    with pytest.raises(ValueError, match="A dataset has a name or a path. Received"):
+        images.load(name, "train")

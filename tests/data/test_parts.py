@@ -41,10 +41,14 @@ def test_usual_names_divide(train, held_out):
         assert divide(names, "held_out") == (names[2:], True)
 
 
-@pytest.mark.parametrize(("train", "held_out"), [("train2017", "val2017"), ("mnist-train", "mnist-test")])
+@pytest.mark.parametrize(
+    ("train", "held_out"),
+    [("train2017", "val2017"), ("mnist-train", "mnist-test"), ("imagesTr", "imagesTs"), ("tr", "te")],
+)
 def test_names_that_contain_the_usual_words_divide_if_all_do(train, held_out):
     names = [f"{train}/a.png", f"{held_out}/c.png"]
-    assert divide(names, "train") == (names[:1], True)
+    with pytest.warns(UserWarning, match="divided by a part of its folders' names"):
+        assert divide(names, "train") == (names[:1], True)
     with pytest.warns(UserWarning, match="look like parts"):
         assert divide([*names, "zebra/d.png"], "train")[1] is False
 

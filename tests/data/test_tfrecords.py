@@ -134,14 +134,22 @@ def test_shards_that_are_numbered_like_resolutions_are_all_read(tmp_path):
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        (example(bytes(3 * 16 * 16), shape=[3, 16, 16]), r"record 0, has the shape \[3, 16, 16\].*looks like"),
-        (example(bytes(4 * 48), shape=[4, 4, 3]), r"has 192 bytes.*needs 48 bytes of uint8, 4 times fewer"),
+        (
+            example(bytes(3 * 16 * 16), shape=[3, 16, 16]),
+            r"has the shape \[3, 16, 16\].*channels may come first",
+        ),
+        (
+            example(bytes(4 * 48), shape=[4, 4, 3]),
+            r"has 192 bytes.*needs 48 bytes.*Are its values of a wider type",
+        ),
         (example(bytes(47), shape=[4, 4, 3]), r"has 47 bytes, which are no encoded picture; the shape \[4, 4, 3\]"),
         (example(bytes(47), height=4, width=4), r"has 47 bytes.*the shape \[4, 4, 1\] needs 16"),
+        (example(bytes(96), shape=[2, 4, 4, 3]), r"its shape \[2, 4, 4, 3\] is not \[height, width, channels\]"),
+        (example(bytes(47), height=4, width=4, channels=3), r"the shape \[4, 4, [13]\] needs"),
         (example(bytes(48)), "content is of no format that Pillow reads"),
         (stylegan(random_pixels(5, 4, 4)), r"the shape of 'data' must be \[channels, height, width\], with 1 or 3"),
     ],
-    ids=["channels_first", "floats", "bytes", "sides", "nothing", "stylegan"],
+    ids=["channels_first", "floats", "bytes", "sides", "batch", "channels", "nothing", "stylegan"],
 )
 def test_a_record_that_does_not_fit_its_shape_is_refused_with_the_reason(tmp_path, record, message):
     path = write_records(tmp_path / "a.tfrecord", [record])
@@ -174,3 +182,12 @@ def test_pictures_beside_records_are_neither_pooled_nor_lost(tmp_path):
     Image.fromarray(random_pixels(4, 4)).save(tmp_path / "test" / "b.png")
     with pytest.raises(ValueError, match=r"holds both TFRecords and pictures \(pictures: 1, TFRecord files: 1\)"):
         images.load(str(tmp_path), "train")
+
+
+@pytest.mark.parametrize("compression", ["GZIP", "ZLIB", ""])
+@pytest.mark.parametrize("name", ["a.tfrecord", "a.TFRECORD.GZ", "a.tfrecord.gz-00000-of-00001", "noname"])
+def test_the_compression_is_known_by_the_content(tmp_path, name, compression):
+    pixels = random_pixels(12, 4, 4, 1)
+    path = write_records(tmp_path / name, [example(p.tobytes(), shape=[4, 4]) for p in pixels], compression)
+    expected = pixels[splits.by_hash([f"{name}#{i}" for i in range(12)], "train")]
+    np.testing.assert_array_equal(images.load(path, "train").images, expected)

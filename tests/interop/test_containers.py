@@ -41,6 +41,8 @@ ONE_SET = {
     "model": {"model": RAW, "optimizer": OPTIMIZER},
     "model_state_dict": {"model_state_dict": RAW, "loss": 0.5, "args": {"lr": 1e-3}},
     "an optimizer of named states": {"net": RAW, "adam": {"state": weights(9.0), "param_groups": []}},
+    "moments of an optimizer": {"model": RAW, "exp_avg": weights(9.0), "exp_avg_sq": weights(8.0)},
+    "a decay beside": {**RAW, "decay": 0.5},
     "a key of one's own": {"mine": {"inner": RAW}},
     "nested": {"model": {"state_dict": RAW}},
     "twice the same": {"model": RAW, "state_dict": dict(RAW)},
@@ -157,6 +159,11 @@ def test_a_file_without_the_weights_is_described():
         taken(RAW, "ema")
 
 
+def test_a_file_of_one_tensor_is_described():
+    with pytest.raises(CheckpointFormatError, match=r"holds no state dict. It holds: nothing but tensor \(3,\)"):
+        containers.find(torch.zeros(3), SHAPES).choose(None)
+
+
 def test_cyclic_containers_are_searched_once():
     content = {"model": RAW}
     content["self"] = [content]
@@ -171,7 +178,9 @@ def test_every_real_dtype_becomes_float32(dtype):
     assert {array.dtype for array in arrays.values()} == {np.dtype(np.float32)}
 
 
-@pytest.mark.parametrize("tensor", [torch.zeros(2, dtype=torch.complex64), torch.zeros(2, 2).to_sparse()])
+@pytest.mark.parametrize(
+    "tensor", [torch.zeros(2, dtype=torch.complex64), torch.zeros(2, 2).to_sparse(), torch.zeros(2, dtype=torch.int8)]
+)
 def test_an_unusual_tensor_is_named(tensor):
     with pytest.raises(CheckpointFormatError, match="a.weight cannot be converted. Expected a dense tensor"):
         torch_files.to_arrays({"a.weight": tensor})

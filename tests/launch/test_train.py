@@ -219,7 +219,11 @@ MISTAKES = {
     "unknown variant": ("train", ["--config=configs/digits.py:vp"], "The variants are ncsn, sliced. Received: 'vp'."),
     "a configuration with a mistake": ("train", ["--config=DIR/mistake.py"], "NameError: name 'undefined' is not"),
     "no configuration": ("train", [], "no config.json"),
-    "impossible sampler": ("train", ["--config=configs/digits.py", "--config.sampler.steps_per_level=0"], "steps_per_level"),
+    "impossible sampler": (
+        "train",
+        ["--config=configs/digits.py", "--config.sampler.steps_per_level=0"],
+        "steps_per_level",
+    ),
     "impossible step size": ("train", ["--config=configs/digits.py", "--config.sampler.epsilon=-1"], "epsilon"),
     "wrong type": ("train", ["--config=configs/digits.py", "--config.training.steps=many"], "many"),
     "a batch for no number of replicas": (
