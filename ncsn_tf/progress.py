@@ -113,10 +113,6 @@ class Lines:
         self._last_done, self._last_time = self._done, now
         self._pause = min(2.0 * self._pause, _LONGEST)
 
-    def write(self, line: str) -> None:
-        """Prints a line on standard output, as a bar does above itself."""
-        print(line, flush=True)
-
     def set_description(self, desc: str, refresh: bool = True) -> None:
         """Names the activity."""
         self._description = desc

@@ -38,7 +38,7 @@ def test_the_commands_name_launchers_and_flags_that_exist(page):
             names |= {"devices", "sampler"}
         source += "".join((ROOT / "launch" / "flags" / f"{name}.py").read_text() for name in sorted(names))
         for flag in re.findall(r"--(\w+)=", arguments):
-            defined = re.search(rf'(?:DEFINE_\w+|paths\.define\w*)\(\s*"{flag}"', source)
+            defined = re.search(rf'(?:DEFINE_\w+|paths\.define\w*|size\.define)\(\s*"{flag}"', source)
             assert defined or flag.split(".")[0] == "config", f"launch.{verb} --{flag}"
 
 

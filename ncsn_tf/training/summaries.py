@@ -101,7 +101,7 @@ class Record:
     def say(self, line: str) -> None:
         """Shows a line, above the progress bar if there is one."""
         if self._writes:
-            (self._log if self._bar is None else self._bar.write)(line)
+            getattr(self._bar, "write", self._log)(line)  # a bar writes above itself
 
     @contextlib.contextmanager
     def progress(self, step: int, steps: int) -> Iterator[None]:

@@ -88,6 +88,7 @@ def test_a_dry_run_reads_the_weights_and_writes_nothing(other, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.soak  # two more workers; the rest is tested by one
 def test_only_the_chief_of_a_cluster_sees_the_other_run(other, new, tmp_path):
     def arguments(index):
         seen = other if index == 0 else tmp_path / "none"
