@@ -122,10 +122,9 @@ def sweep(
     output = files.local_path(output)
     rows = []
     name = measure.named(metric, evaluator.kind) if evaluator is not None else metric
-    about = evaluator.about() if evaluator is not None else {}
     record = environment(strategies.describe(run.strategy))
-    common = {**run.sampling_key(seed, batch_size), "num_samples": num_samples, **about}
-    del common["sampler"]
+    common = {key: value for key, value in run.sampling_key(seed, batch_size).items() if key != "sampler"}
+    common |= {"num_samples": num_samples, **(evaluator.about() if evaluator is not None else {})}
     for number, setting in enumerate(settings, start=1):
         try:
             changed = run.with_sampler(setting.changes())

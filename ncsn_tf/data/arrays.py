@@ -52,13 +52,13 @@ class Entry:
 
     @property
     def is_labels(self) -> bool:
-        """Whether the array holds labels, by its name and its rank."""
+        """True if the name and the rank of the array are those of labels."""
         words = re.split(r"[-_. ]", (self.key or os.path.basename(self.name)).lower())
         return len(self.shape) in (1, 2) and not set(_LABELS).isdisjoint(words)
 
     @property
     def may_be_images(self) -> bool:
-        """Whether the array has the rank of images, [N, H, W, C] or [N, H, W]."""
+        """True if the rank of the array is that of images, [N, H, W, C] or [N, H, W]."""
         return len(self.shape) in (3, 4)
 
     def describe(self) -> str:

@@ -18,7 +18,7 @@ _SHORT = {"tr": ("train", 0), "te": ("held_out", 0), "ts": ("held_out", 0), "va"
 _KNOWN = (("train", 0, _TRAIN), *(("held_out", rank, names) for rank, names in enumerate(_HELD_OUT)))
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _ENDINGS = ("set", "data", "images", "imgs")
-"""What may follow such a name without a border, as in "testset"."""
+"""Endings that may follow such a name without a separator, as in "testset"."""
 
 Groups = Mapping[str, Sequence[str]]
 """Files by their topmost folder."""
@@ -115,7 +115,7 @@ def _by_top_folder(paths: Sequence[str]) -> tuple[dict[str, list[str]], list[str
 
 
 def _are_parts(folders: Groups, loose: Sequence[str]) -> bool:
-    """Returns whether folders are parts: one is named exactly so, or the names of all contain such a word.
+    """Returns whether folders are the parts of a dataset: one has such a name, or all names contain such a word.
 
     One word alone means little: "bullet_train" and "test_tube" beside "cat" are classes.
     """

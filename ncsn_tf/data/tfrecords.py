@@ -39,10 +39,10 @@ class Records:
     """Images in TFRecord files, in the order of file names and records.
 
     A record is a `tf.train.Example` with the bytes feature "image" (or "image/encoded", "image_raw"): an encoded
-    picture, or the raw bytes of a uint8 image of any number of channels with its sizes in the int64 feature "shape"
-    (height, width, channels) or in "height", "width" and "depth". Records of StyleGAN hold raw bytes in "data" and
-    (channels, height, width) in "shape"; of several files for several resolutions, the largest is read. Files may be
-    compressed by gzip or zlib. Labels are the int64 feature "label" (or "image/class/label").
+    picture, or the raw bytes of a uint8 image with its sizes in the int64 feature "shape" (height, width, channels), or
+    in "height", "width" and "depth" (or "channels"), then with any number of channels. Records of StyleGAN hold raw
+    bytes in "data" and (channels, height, width) in "shape"; of several files for several resolutions, the largest is
+    read. Files may be compressed by gzip or zlib. Labels are the int64 feature "label" (or "image/class/label").
 
     The two parts are told by the names of folders, or of files, as in "mnist-train.tfrecord-00000-of-00001"; see
     `parts.divide`. Otherwise about one record in ten, chosen by the hash of "relative path#record number", is held out.
@@ -254,8 +254,9 @@ def _shapes(features: Any) -> Iterator[tuple[tuple[int, ...], bool]]:
     if "shape" in features:
         sides = tuple(features["shape"].int64_list.value)
         yield (*sides, 1) if len(sides) == 2 else sides, False
+    says_channels = any(depth in features for *_, depth in _SIDE_KEYS)
     for height, width, depth in _SIDE_KEYS:
-        if height in features and width in features:
+        if height in features and width in features and (depth in features or not says_channels):
             channels = features[depth].int64_list.value[:1] if depth in features else [1]
             sides = (*features[height].int64_list.value[:1], *features[width].int64_list.value[:1], *channels)
             yield tuple(sides), True

@@ -145,7 +145,7 @@ def test_shards_that_are_numbered_like_resolutions_are_all_read(tmp_path):
         (example(bytes(47), shape=[4, 4, 3]), r"has 47 bytes, which are no encoded picture; the shape \[4, 4, 3\]"),
         (example(bytes(47), height=4, width=4), r"has 47 bytes.*the shape \[4, 4, 1\] needs 16"),
         (example(bytes(96), shape=[2, 4, 4, 3]), r"its shape \[2, 4, 4, 3\] is not \[height, width, channels\]"),
-        (example(bytes(47), height=4, width=4, channels=3), r"the shape \[4, 4, [13]\] needs"),
+        (example(bytes(47), height=4, width=4, channels=3), r"the shape \[4, 4, 3\] needs 48"),
         (example(bytes(48)), "content is of no format that Pillow reads"),
         (stylegan(random_pixels(5, 4, 4)), r"the shape of 'data' must be \[channels, height, width\], with 1 or 3"),
     ],

@@ -1,4 +1,4 @@
-"""Files that are no PyTorch checkpoints: each is named for what it is."""
+"""Files that are not PyTorch checkpoints: the error names the kind of each."""
 
 import json
 import os
