@@ -99,8 +99,26 @@ def nearest_level(grid: np.ndarray) -> Condition:
     return condition
 
 
+def ddpm_step(grid: np.ndarray) -> Condition:
+    """The step of DDPM nearest to t, int32 [B]: an index of `grid`, counted from the least noisy level, which is 0.
+
+    Args:
+      grid: float [L], strictly decreasing, such as `times.ddpm`.
+
+    Raises:
+      ValueError: if it is not a valid grid of times.
+    """
+    from_noisiest, last = nearest_level(grid), len(grid) - 1
+    return lambda sde, t: last - from_noisiest(sde, t)
+
+
+def sigma(sde: SDE, t: tf.Tensor) -> tf.Tensor:
+    """sigma(t), [B], as the continuous VE models of Song et al. 2021 take it."""
+    return sde.marginal(t)[1]
+
+
 def log_sigma(scale: float = 1.0) -> Condition:
-    """scale log sigma(t), [B]: 1 for the Fourier features of Song et al. 2021, 1/4 for Karras et al. 2022."""
+    """scale log sigma(t), [B]; Karras et al. 2022 take a scale of 1/4."""
     return lambda sde, t: scale * tf.math.log(sde.marginal(t)[1])
 
 

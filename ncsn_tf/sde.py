@@ -134,10 +134,133 @@ class VE:
 
     def prior_log_prob(self, x: tf.Tensor) -> tf.Tensor:
         """log N(x; 0, sigma_max^2 I) in nats, [B] for x of shape [B, ...]."""
-        flat = tf.reshape(x, [tf.shape(x)[0], -1])
-        dimensions = tf.cast(tf.shape(flat)[1], flat.dtype)
-        log_normaliser = 0.5 * dimensions * math.log(2.0 * math.pi * self.sigma_max**2)
-        return -0.5 * tf.reduce_sum(flat**2, axis=1) / self.sigma_max**2 - log_normaliser
+        return _normal_log_prob(x, self.sigma_max)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _LinearRate:
+    """The part that `VP` and `SubVP` share: a rate of decay that grows linearly in time, and its integral.
+
+        beta(t) = beta_min + (beta_max - beta_min) t,   B(t) = beta_min t + (beta_max - beta_min) t^2 / 2,
+        f(t) = -beta(t) / 2,                            alpha(t) = exp(-B(t) / 2).
+
+    Their data are in [-1, 1], and their prior is N(0, I).
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+    def __post_init__(self):
+        if not 0.0 < self.beta_min <= self.beta_max < math.inf:
+            raise ValueError(
+                f"{type(self).__name__} needs 0 < beta_min <= beta_max, both finite. "
+                f"Received: beta_min={self.beta_min}, beta_max={self.beta_max}."
+            )
+
+    @property
+    def data_range(self) -> tuple[float, float]:
+        """(-1, 1): with data of about unit variance, the variance is preserved."""
+        return -1.0, 1.0
+
+    @property
+    def first_time(self) -> float:
+        """1e-5, the smallest time of training in the authors' program, which ends sampling at 1e-3."""
+        return 1e-5
+
+    def beta(self, t: tf.Tensor) -> tf.Tensor:
+        """beta(t), [B]."""
+        return self.beta_min + (self.beta_max - self.beta_min) * as_times(t)
+
+    def _integral(self, t: tf.Tensor) -> tf.Tensor:
+        """B(t), [B]."""
+        t = as_times(t)
+        return t * (self.beta_min + 0.5 * (self.beta_max - self.beta_min) * t)
+
+    def _time(self, integral: tf.Tensor) -> tf.Tensor:
+        """The t at which B(t) equals `integral`, [B]; the root is written so that a small one keeps its digits."""
+        slope = self.beta_max - self.beta_min
+        return 2.0 * integral / (self.beta_min + tf.sqrt(self.beta_min**2 + 2.0 * slope * integral))
+
+    def drift(self, t: tf.Tensor) -> tf.Tensor:
+        """f(t) = -beta(t) / 2, [B]."""
+        return -0.5 * self.beta(t)
+
+    def prior_sample(self, seeds: tf.Tensor, shape: random.Shape) -> tf.Tensor:
+        """Draws x at t=1 from N(0, I), float32 [B, *shape], from seeds int32 [B, 2]."""
+        return random.normal(seeds, shape)
+
+    def prior_log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        """log N(x; 0, I) in nats, [B] for x of shape [B, ...]."""
+        return _normal_log_prob(x, 1.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VP(_LinearRate):
+    """The variance-preserving SDE: the signal fades as the noise grows (Song et al. 2021, equation 11, appendix C).
+
+        alpha(t)^2 = e^{-B(t)},  sigma(t)^2 = 1 - e^{-B(t)},  f(t) = -beta(t) / 2,  g(t)^2 = beta(t),
+
+    with B(t) = beta_min t + (beta_max - beta_min) t^2 / 2. `times.ddpm` has the levels of its discrete form, DDPM. Its
+    data are in [-1, 1].
+
+    Attributes:
+      beta_min: beta at t=0.
+      beta_max: beta at t=1.
+
+    Raises:
+      ValueError: unless 0 < beta_min <= beta_max < infinity.
+    """
+
+    def marginal(self, t: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The coefficients (alpha, sigma) of x_t given x_0, each [B] for t of shape [B]."""
+        integral = self._integral(t)
+        return tf.exp(-0.5 * integral), tf.sqrt(-tf.math.expm1(-integral))
+
+    def diffusion(self, t: tf.Tensor) -> tf.Tensor:
+        """g(t) = sqrt(beta(t)), [B]."""
+        return tf.sqrt(self.beta(t))
+
+    def time(self, noise_ratio: tf.Tensor) -> tf.Tensor:
+        """The t at which sigma / alpha = sqrt(e^B - 1) equals `noise_ratio`, [B]."""
+        return self._time(tf.math.log1p(as_times(noise_ratio) ** 2))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SubVP(_LinearRate):
+    """The sub-VP SDE: the signal of `VP`, less noise at every time (Song et al. 2021, equation 12, appendix C).
+
+        alpha(t)^2 = e^{-B(t)},  sigma(t) = 1 - e^{-B(t)},  f(t) = -beta(t) / 2,  g(t)^2 = beta(t) (1 - e^{-2 B(t)}),
+
+    with B(t) = beta_min t + (beta_max - beta_min) t^2 / 2. Its data are in [-1, 1].
+
+    Attributes:
+      beta_min: beta at t=0.
+      beta_max: beta at t=1.
+
+    Raises:
+      ValueError: unless 0 < beta_min <= beta_max < infinity.
+    """
+
+    def marginal(self, t: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The coefficients (alpha, sigma) of x_t given x_0, each [B] for t of shape [B]."""
+        integral = self._integral(t)
+        return tf.exp(-0.5 * integral), -tf.math.expm1(-integral)
+
+    def diffusion(self, t: tf.Tensor) -> tf.Tensor:
+        """g(t), [B]."""
+        return tf.sqrt(self.beta(t) * -tf.math.expm1(-2.0 * self._integral(t)))
+
+    def time(self, noise_ratio: tf.Tensor) -> tf.Tensor:
+        """The t at which sigma / alpha = 2 sinh(B / 2) equals `noise_ratio`, [B]."""
+        return self._time(2.0 * tf.math.asinh(0.5 * as_times(noise_ratio)))
+
+
+def _normal_log_prob(x: tf.Tensor, deviation: float) -> tf.Tensor:
+    """log N(x; 0, deviation^2 I) in nats, [B] for x of shape [B, ...]."""
+    flat = tf.reshape(x, [tf.shape(x)[0], -1])
+    dimensions = tf.cast(tf.shape(flat)[1], flat.dtype)
+    log_normaliser = 0.5 * dimensions * math.log(2.0 * math.pi * deviation**2)
+    return -0.5 * tf.reduce_sum(flat**2, axis=1) / deviation**2 - log_normaliser
 
 
 def as_times(t: Any) -> tf.Tensor:

@@ -11,21 +11,60 @@ from ncsn_tf import random
 # Grids
 
 
-def uniform(num_levels: int) -> np.ndarray:
-    """Equally spaced times from 1 down to 0: on the VE SDE, geometric noise levels (Song & Ermon 2019, section 4.2).
+def uniform(num_levels: int, last_time: float = 0.0) -> np.ndarray:
+    """Equally spaced times from 1 down to a last time: on VE, geometric noise levels (Song & Ermon 2019, section 4.2).
 
     Args:
       num_levels: L, at least 2.
+      last_time: the last time, in [0, 1); 0 for the levels of NCSN.
 
     Returns:
       float32 [L], strictly decreasing.
 
     Raises:
-      ValueError: if there are fewer than two levels.
+      ValueError: if a number is out of range.
     """
     if num_levels < 2:
         raise ValueError(f"A grid of times needs 2 or more levels. Received: num_levels={num_levels}.")
-    return np.linspace(1.0, 0.0, num_levels, dtype=np.float32)
+    if not 0.0 <= last_time < 1.0:
+        raise ValueError(f"The last time of a grid must be in [0, 1). Received: last_time={last_time}.")
+    return np.linspace(1.0, last_time, num_levels, dtype=np.float32)
+
+
+def ddpm(num_levels: int, *, beta_min: float, beta_max: float) -> np.ndarray:
+    """The discrete noise levels of DDPM as times of the VP SDE with the same two rates.
+
+    Level i of N, counted from the least noisy one, has
+
+        alpha_i^2 = product over j <= i of (1 - beta_j),   beta_j from beta_min / N to beta_max / N in equal steps.
+
+    The SDE's marginals depend on the time through B(t) = -log alpha(t)^2 alone, so level i is at the time where B(t) =
+    -log alpha_i^2, and the SDE's marginal there is DDPM's. In the noisiest levels, 4 of 1,000 with the rates 0.1 and
+    20, it exceeds B(1) and next to nothing of the data is left: these are left out.
+
+    Args:
+      num_levels: N.
+      beta_min: the rate of the SDE at t=0.
+      beta_max: the rate of the SDE at t=1.
+
+    Returns:
+      float32 [L], strictly decreasing, L a little below N.
+
+    Raises:
+      ValueError: if a rate is not positive, or N is not above beta_max, so that some 1 - beta_j is not positive.
+
+    Reference:
+      Ho et al., Denoising diffusion probabilistic models, 2020, section 4; Song et al. 2021, appendix B.
+    """
+    if not 0.0 < beta_min <= beta_max < num_levels:
+        raise ValueError(
+            "DDPM's levels need 0 < beta_min <= beta_max < num_levels. "
+            f"Received: beta_min={beta_min}, beta_max={beta_max}, num_levels={num_levels}."
+        )
+    integral = -np.cumsum(np.log1p(-np.linspace(beta_min, beta_max, num_levels) / num_levels))
+    slope = beta_max - beta_min
+    grid = 2.0 * integral / (beta_min + np.sqrt(beta_min**2 + 2.0 * slope * integral))
+    return check(grid[grid <= 1.0][::-1])
 
 
 def check(grid: np.ndarray) -> np.ndarray:
@@ -129,14 +168,14 @@ class TimeDraw(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Levels:
-    """Draws one of the times of a grid, all equally likely; each is a bin of its own.
+    """Draws one of the times of a grid, all equally likely.
 
     Attributes:
       grid: float32 [L], strictly decreasing.
-      bins: the names of the levels, [L].
+      bins: the names of the bins, 1 to L; level i is in bin i K // L of K, so with L names it has a bin of its own.
 
     Raises:
-      ValueError: if `grid` is not a valid grid, or if the number of names differs from the number of levels.
+      ValueError: if `grid` is not a valid grid, or if there are no names or more than levels.
     """
 
     grid: np.ndarray
@@ -144,13 +183,13 @@ class Levels:
 
     def __post_init__(self):
         object.__setattr__(self, "grid", check(self.grid))
-        if len(self.bins) != len(self.grid):
-            raise ValueError(f"{len(self.grid)} levels need {len(self.grid)} names. Received: {len(self.bins)}.")
+        if not 1 <= len(self.bins) <= len(self.grid):
+            raise ValueError(f"{len(self.grid)} levels need 1 to {len(self.grid)} bins. Received: {len(self.bins)}.")
 
     def __call__(self, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Draws (t float32 [B], level int32 [B]) for seeds int32 [B, 2]."""
+        """Draws (t float32 [B], bin int32 [B]) for seeds int32 [B, 2]."""
         level = random.integers(seeds, len(self.grid))
-        return tf.gather(tf.constant(self.grid), level), level
+        return tf.gather(tf.constant(self.grid), level), level * len(self.bins) // len(self.grid)
 
 
 @dataclasses.dataclass(frozen=True)

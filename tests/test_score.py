@@ -78,6 +78,8 @@ def test_edm_is_accurate_at_a_small_sigma():
 def test_conditions_tell_the_time():
     t = tf.constant([1.0, 0.34, 0.0])
     np.testing.assert_array_equal(score.nearest_level(TIMES)(SDE, t), [0, 6, 9])
+    np.testing.assert_array_equal(score.ddpm_step(TIMES)(SDE, t), [9, 3, 0])
+    np.testing.assert_array_equal(score.sigma(SDE, t), SDE.marginal(t)[1])
     np.testing.assert_allclose(score.log_sigma()(SDE, t), np.log(SDE.marginal(t)[1]), rtol=1e-6)
     np.testing.assert_allclose(score.scaled_time(SDE, t), 999.0 * t, rtol=1e-6)
     assert score.unconditional(SDE, t) is None

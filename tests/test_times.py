@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from ncsn_tf import random, times
-from ncsn_tf.sde import VE
+from ncsn_tf.sde import VE, VP
 
 
 def test_uniform_times_on_the_ve_sde_are_geometric_noise_levels():
@@ -64,8 +64,42 @@ def test_levels_are_equally_likely_and_are_their_own_bins():
     counts = np.bincount(bins, minlength=4)
     assert np.abs(counts - 2_000).max() < 4 * np.sqrt(8_000 * 0.25 * 0.75)
     np.testing.assert_array_equal(draw(seeds[5:7])[0], t[5:7])  # a draw depends on its seed alone
-    with pytest.raises(ValueError, match="levels need . names"):
-        times.Levels(grid, ("a",))
+    for wrong in ((), ("a",) * 5):
+        with pytest.raises(ValueError, match="4 levels need 1 to 4 bins"):
+            times.Levels(grid, wrong)
+
+
+def test_levels_may_share_bins():
+    draw = times.Levels(times.uniform(5), ("a", "b"))
+    t, bins = draw(random.per_example(random.seed(1), tf.range(500)))
+    level = np.round((1.0 - t.numpy()) * 4).astype(int)
+    np.testing.assert_array_equal(bins, np.array([0, 0, 0, 1, 1])[level])
+
+
+def test_a_grid_may_end_before_the_data():
+    np.testing.assert_allclose(times.uniform(5, 0.2), [1.0, 0.8, 0.6, 0.4, 0.2])
+    for wrong in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ValueError, match="last time of a grid"):
+            times.uniform(5, wrong)
+
+
+@pytest.mark.parametrize("count", [30, 1000])
+def test_the_levels_of_ddpm_are_times_of_the_vp_sde(count):
+    """alpha^2 is the product of 1 - beta_j, in float64; what exceeds the SDE's last level is left out."""
+    signal = np.cumprod(1.0 - np.linspace(0.1, 20.0, count) / count)
+    grid = times.ddpm(count, beta_min=0.1, beta_max=20.0)
+    alpha, sigma = (part.numpy() for part in VP().marginal(tf.constant(grid, tf.float64)))
+    np.testing.assert_allclose(alpha[::-1] ** 2, signal[: len(grid)], rtol=2e-6)
+    np.testing.assert_allclose(sigma[::-1], np.sqrt(1.0 - signal[: len(grid)]), rtol=1e-6)
+    assert len(grid) < count and signal[len(grid)] < float(VP().marginal(tf.constant([1.0]))[0][0]) ** 2
+
+
+@pytest.mark.parametrize(
+    ("count", "beta_min", "beta_max"), [(20, 0.1, 20.0), (30, 0.0, 20.0), (30, 2.0, 1.0), (30, 0.1, float("nan"))]
+)
+def test_impossible_levels_of_ddpm_are_refused(count, beta_min, beta_max):
+    with pytest.raises(ValueError, match="0 < beta_min <= beta_max < num_levels"):
+        times.ddpm(count, beta_min=beta_min, beta_max=beta_max)
 
 
 def test_uniform_times_fill_their_bins():
