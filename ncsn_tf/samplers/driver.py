@@ -154,8 +154,8 @@ class FixedSteps:
       sde: the SDE, for guidance and for `finish`.
       step: the method.
       rows: float32 [N, 2], the schedule: rows (t, t_next). A tensor may have an N that only its graph knows.
-      segments: the number of equal parts of the schedule; `on_frame` is called after each. Guidance that draws one
-        noise per level draws one per segment.
+      segments: the number of parts of the schedule, equal up to one row; `on_frame` is called after each. Guidance that
+        draws one noise per level draws one per segment.
       finish: applied at the end, at the last row's t_next, for instance `score.denoise`; None leaves x unchanged.
       end_with_mean: whether the noise of the last step is omitted, as Song et al. 2021 do.
       jit_compile: whether XLA compiles the loop.
@@ -163,7 +163,7 @@ class FixedSteps:
         context, and `x`, `seeds` and `given` are distributed values, as are the results.
 
     Raises:
-      ValueError: if the schedule is not [N, 2] with N a multiple of `segments`.
+      ValueError: if the schedule is not [N, 2] with N at least `segments`.
     """
 
     def __init__(
@@ -180,9 +180,9 @@ class FixedSteps:
     ):
         rows = rows if tf.is_tensor(rows) else np.asarray(rows, np.float32)
         count = rows.shape[0] if len(rows.shape) == 2 and rows.shape[1] == 2 else 0
-        if segments < 1 or (count is not None and (count < 1 or count % segments)):
+        if segments < 1 or (count is not None and count < segments):
             raise ValueError(
-                "A schedule has shape [N, 2] with N a positive multiple of `segments`. "
+                "A schedule has shape [N, 2], with N at least the number of `segments`, which is at least 1. "
                 f"Received: shape {tuple(rows.shape)}, segments={segments}."
             )
         self.segments = segments
@@ -221,14 +221,22 @@ class FixedSteps:
         """
         compiled = self._compiled(score_fn, guidance)
         first, last = span or (0, self.segments)
-        parts = [self._rows]
+        parts, segments = [self._rows], self.segments  # `segments` in each part
         if on_frame is not None or span is not None:
-            parts = np.split(np.asarray(self._rows), self.segments)[first:last]
+            starts = segment_starts(len(self._rows), self.segments)
+            parts, segments = np.split(np.asarray(self._rows), starts[1:])[first:last], 1
         mean, state, evaluations = compiled.start(x)
         done = 0
         for number, part in enumerate(parts, start=first + 1):
             x, mean, state, evaluations = compiled.segment(
-                x, state, evaluations, tf.convert_to_tensor(part), seeds, tf.constant(done), given
+                x,
+                state,
+                evaluations,
+                tf.convert_to_tensor(part),
+                tf.constant(segments),
+                seeds,
+                tf.constant(done),
+                given,
             )
             done += part.shape[0] or 0  # unknown for a schedule that is made in a graph, which has a single part
             if on_frame is not None:
@@ -248,9 +256,9 @@ class FixedSteps:
         def start(x):
             return x, self._step.start(x), tf.zeros([batch_size(x)], tf.int32)
 
-        def segment(x, state, evaluations, rows, seeds, first_step, given):
+        def segment(x, state, evaluations, rows, segments, seeds, first_step, given):
             counted = _Counted(score_fn)
-            x, mean, state = self._integrate(counted, x, state, rows, seeds, first_step, guidance, given)
+            x, mean, state = self._integrate(counted, x, state, rows, segments, seeds, first_step, guidance, given)
             return x, mean, state, evaluations + tf.shape(rows)[0] * counted.calls
 
         def finish(x, evaluations, last_time):
@@ -282,14 +290,14 @@ class FixedSteps:
         x: tf.Tensor,
         state: State,
         rows: tf.Tensor,
+        segments: tf.Tensor,
         seeds: tf.Tensor,
         first_step: tf.Tensor,
         guidance: Guidance,
         given: Given,
     ) -> tuple[tf.Tensor, tf.Tensor, State]:
-        """Takes one step per row of a part of the schedule that begins with a segment, at step number `first_step`."""
+        """Takes one step per row of a part of the schedule, `segments` whole ones, from step number `first_step` on."""
         batch, steps = batch_size(x), tf.shape(rows)[0]
-        per_segment = tf.shape(self._rows)[0] // self.segments
         guided = guidance.score(score_fn, self._sde, given)
 
         def body(k: tf.Tensor, x: tf.Tensor, _: tf.Tensor, state: State):
@@ -297,12 +305,24 @@ class FixedSteps:
             step_seeds = random.fold_each(seeds, random.Stream.SAMPLER_STEP, first_step + k)
             new_x, mean, state = self._step(guided, x, t, t_next, step_seeds, state)
             # The bits of a segment's first t_next identify the segment, whatever the number of its steps.
-            level = tf.bitcast(rows[k // per_segment * per_segment, 1], tf.int32)
+            level = tf.bitcast(rows[_segment_start(k, steps, segments), 1], tf.int32)
             new_x, mean = guidance.project(new_x, mean, t_next, StepSeeds(seeds, step_seeds, level), given)
             return k + 1, tf.ensure_shape(new_x, x.shape), tf.ensure_shape(mean, x.shape), state
 
         _, x, mean, state = tf.while_loop(lambda k, *_: k < steps, body, (tf.constant(0), x, x, state))
         return x, mean, state
+
+
+def segment_starts(count: int, segments: int) -> list[int]:
+    """The numbers of the rows at which the segments of a schedule of `count` rows begin; the first is 0."""
+    return [segment * count // segments for segment in range(segments)]
+
+
+def _segment_start(row: tf.Tensor, count: tf.Tensor, segments: tf.Tensor) -> tf.Tensor:
+    """The row at which the segment of a row begins; int64, because long schedules of many segments exceed int32."""
+    row, count, segments = (tf.cast(value, tf.int64) for value in (row, count, segments))
+    segment = ((row + 1) * segments - 1) // count
+    return segment * count // segments
 
 
 def batch_size(x: tf.Tensor) -> int | tf.Tensor:

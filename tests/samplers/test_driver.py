@@ -224,7 +224,27 @@ def test_a_users_own_sde_is_sampled():
     assert abs(x.var() - expected) < 4 * expected * np.sqrt(2 / 4_000)
 
 
-@pytest.mark.parametrize(("rows", "segments"), [(ROWS, 3), (ROWS, 0), (ROWS[:, 0], 1), (ROWS[:0], 1)])
-def test_indivisible_schedules_are_refused(rows, segments):
+@pytest.mark.parametrize("segments", [1, 3, 4, 7])
+def test_unequal_segments_give_the_same_walk_in_parts_and_as_a_whole(segments):
+    """Seven steps in segments of unequal length, with guidance that depends on the number of the segment."""
+
+    class Noisy(driver.Guidance):
+        def project(self, x, mean, t, seeds, given):
+            own = random.fold_each(seeds.walk, random.Stream.REFERENCE, seeds.level)
+            return x + random.normal(own, x.shape[1:]), mean
+
+    rows, guidance = times.pairs(times.uniform(8)), Noisy()
+    sampler = driver.FixedSteps(SDE, STEP, rows, segments=segments)
+    x, seeds, frames = tf.ones([3, 2]), seeds_of(3), []
+    whole = sampler(score_fn, x, seeds, guidance)
+    parts = sampler(score_fn, x, seeds, guidance, on_frame=lambda number, x: frames.append(number))
+    np.testing.assert_array_equal(whole.x, parts.x)
+    assert frames == list(range(1, segments + 1)) and set(whole.evaluations.numpy()) == {7}
+    starts = driver.segment_starts(7, segments)
+    assert starts == sorted(set(starts)) and np.ptp(np.diff([*starts, 7])) <= 1
+
+
+@pytest.mark.parametrize(("rows", "segments"), [(ROWS, len(ROWS) + 1), (ROWS, 0), (ROWS[:, 0], 1), (ROWS[:0], 1)])
+def test_impossible_schedules_are_refused(rows, segments):
     with pytest.raises(ValueError, match=f"segments={segments}"):
         driver.FixedSteps(SDE, STEP, rows, segments=segments)
