@@ -14,7 +14,8 @@ def test_help_shows_every_flag_of_the_launcher(verb):
     ended = launch(verb, "--help")
     assert ended.returncode == 0 and ended.stderr == ""
     assert f"python -m launch.{verb} " in ended.stdout, "the command"
-    for flag in ("dry_run", "workdir" if verb not in ("reference_statistics", "train_classifier") else "data_name"):
+    own = {"reference_statistics": "data_name", "train_classifier": "data_name", "choose": "config"}
+    for flag in ("dry_run", own.get(verb, "workdir")):
         assert ended.stdout.count(f"  --{flag}: ") + ended.stdout.count(f"  --[no]{flag}: ") == 1, flag
 
 
