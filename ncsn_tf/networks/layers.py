@@ -116,21 +116,100 @@ class ScaleAndShiftInitializer(keras.initializers.Initializer):
         return {"seed": self.seed}
 
 
-@keras.saving.register_keras_serializable("ncsn_tf")
-class ConditionalInstanceNormPlusPlus(keras.layers.Layer):
-    """Instance normalisation with a scale, a shift and a mean term for each noise level.
+def check_several_maps(x_shape) -> None:
+    """Raises ValueError unless feature maps of shape [B, H, W, C] are two or more: one has no unbiased variance."""
+    features = x_shape[-1]
+    if features is None or features < 2:
+        raise ValueError(
+            f"Instance norm++ takes a variance over feature maps and needs 2 or more. Received: {x_shape}."
+        )
+
+
+def instance_norm_plus_plus(x, gamma, alpha, beta, epsilon: float):
+    """Instance normalisation with a term for the mean intensity that it removes.
 
     With mu, s^2 an image's mean and variance in one feature map over space, and m, v the mean and the unbiased variance
     of mu over the feature maps,
 
-        y = gamma[level] * ((x - mu) / sqrt(s^2 + eps) + alpha[level] * (mu - m) / sqrt(v + eps)) + beta[level].
+        y = gamma * ((x - mu) / sqrt(s^2 + eps) + alpha * (mu - m) / sqrt(v + eps)) + beta.
 
-    The alpha term restores the mean intensity that instance normalisation removes. The paper's equation omits eps and
-    the unbiased v; the official code and this layer have both (Song & Ermon 2019, appendix A).
+    The paper's equation omits eps and the unbiased v; the official PyTorch code has both, and so has this function.
 
-    The arithmetic is folded into one multiply-add on the feature map, y = scale * x + shift, and s^2 is computed as
-    E[x^2] - mu^2 in float32: half the time of the formula written op by op. Its rounding error is about 1e-7 mu^2,
-    which matters only for maps whose mean exceeds their deviation a thousandfold.
+    The arithmetic is folded into one multiply-add on the feature map, y = scale * x + shift. s^2 is the mean of
+    (x - mu)^2, because E[x^2] - mu^2 saves no time and loses digits where a map is nearly constant.
+
+    Args:
+      x: [B, H, W, C] with C >= 2.
+      gamma: [B, C], or [C] for all images. Its dtype, that of alpha and beta too, is that of the statistics.
+      alpha: of the shape of gamma.
+      beta: of the shape of gamma.
+      epsilon: eps, added to both variances.
+
+    Returns:
+      [B, H, W, C] in the dtype of x.
+
+    Reference:
+      Song & Ermon 2019, appendix A.
+    """
+    wide = ops.cast(x, gamma.dtype)
+    mean = ops.mean(wide, axis=(1, 2))
+    variance = ops.mean(ops.square(wide - mean[:, None, None, :]), axis=(1, 2))
+    centred = mean - ops.mean(mean, axis=-1, keepdims=True)
+    spread = ops.sum(ops.square(centred), axis=-1, keepdims=True) / (x.shape[-1] - 1)
+
+    scale = gamma * ops.rsqrt(variance + epsilon)
+    shift = gamma * alpha * centred * ops.rsqrt(spread + epsilon) + beta - mean * scale
+    scale, shift = ops.cast(scale, x.dtype), ops.cast(shift, x.dtype)
+    return x * scale[:, None, None, :] + shift[:, None, None, :]
+
+
+@keras.saving.register_keras_serializable("ncsn_tf")
+class InstanceNormPlusPlus(keras.layers.Layer):
+    """Instance norm++ (`instance_norm_plus_plus`) with one gamma, alpha and beta for all images, each [C].
+
+    As in the official code gamma and alpha start from N(1, 0.02^2), beta from zero.
+
+    Args:
+      epsilon: eps, added to both variances.
+      seed: non-negative integer from which the initial weights are drawn; with None Keras chooses seeds.
+      **kwargs: `name`, `dtype`, ... of `keras.layers.Layer`.
+
+    Call arguments:
+      x: [B, H, W, C] with C >= 2.
+
+    Raises:
+      ValueError: if `seed` is invalid, or at `build`, if C < 2.
+
+    Reference:
+      Song & Ermon, Improved techniques for training score-based generative models, 2020, appendix B.1.
+    """
+
+    def __init__(self, epsilon: float = 1e-5, seed: int | None = None, **kwargs):
+        super().__init__(**own_dtype(kwargs))
+        self.epsilon = epsilon
+        self.seed = seed
+        self._seeds = LayerSeeds(seed)
+
+    def build(self, x_shape):
+        check_several_maps(x_shape)
+        shape = (x_shape[-1],)
+        near_one = keras.initializers.RandomNormal
+        self.gamma = self.add_weight(shape=shape, initializer=near_one(1.0, 0.02, self._seeds()), name="gamma")
+        self.alpha = self.add_weight(shape=shape, initializer=near_one(1.0, 0.02, self._seeds()), name="alpha")
+        self.beta = self.add_weight(shape=shape, initializer="zeros", name="beta")
+
+    def call(self, x):
+        dtype = wide_dtype(self.compute_dtype)
+        gamma, alpha, beta = (ops.cast(weight, dtype) for weight in (self.gamma, self.alpha, self.beta))
+        return instance_norm_plus_plus(x, gamma, alpha, beta, self.epsilon)
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable("ncsn_tf")
+class ConditionalInstanceNormPlusPlus(keras.layers.Layer):
+    """Instance norm++ (`instance_norm_plus_plus`) whose gamma, alpha and beta depend on the noise level.
 
     Args:
       num_levels: number of noise levels, L.
@@ -143,7 +222,7 @@ class ConditionalInstanceNormPlusPlus(keras.layers.Layer):
       encoding: [B, L], the one-hot level of each image. A product with it gives dense gradients on every device.
 
     Raises:
-      ValueError: at build, if C < 2, for which v does not exist.
+      ValueError: at build, if C < 2.
     """
 
     def __init__(self, num_levels: int, epsilon: float = 1e-5, seed: int | None = None, **kwargs):
@@ -153,31 +232,17 @@ class ConditionalInstanceNormPlusPlus(keras.layers.Layer):
         self.seed = seed
 
     def build(self, x_shape, encoding_shape=None):
-        features = x_shape[-1]
-        if features is None or features < 2:
-            raise ValueError(
-                f"Instance norm++ takes a variance over feature maps and needs 2 or more. Received: {x_shape}."
-            )
+        check_several_maps(x_shape)
+        self.features = x_shape[-1]
         self.table = self.add_weight(
-            shape=(self.num_levels, 3, features), initializer=ScaleAndShiftInitializer(self.seed), name="table"
+            shape=(self.num_levels, 3, self.features), initializer=ScaleAndShiftInitializer(self.seed), name="table"
         )
-        self.features = features
 
     def call(self, x, encoding):
         dtype = wide_dtype(self.compute_dtype)
         table = ops.reshape(ops.cast(self.table, dtype), (self.num_levels, 3 * self.features))
         gamma, alpha, beta = ops.split(ops.matmul(ops.cast(encoding, dtype), table), 3, axis=-1)
-
-        wide = ops.cast(x, dtype)
-        mean = ops.mean(wide, axis=(1, 2))
-        variance = ops.maximum(ops.mean(wide * wide, axis=(1, 2)) - mean * mean, 0.0)
-        centred = mean - ops.mean(mean, axis=-1, keepdims=True)
-        spread = ops.sum(centred * centred, axis=-1, keepdims=True) / (self.features - 1)
-
-        scale = gamma * ops.rsqrt(variance + self.epsilon)
-        shift = gamma * alpha * centred * ops.rsqrt(spread + self.epsilon) + beta - mean * scale
-        scale, shift = ops.cast(scale, x.dtype), ops.cast(shift, x.dtype)
-        return x * scale[:, None, None, :] + shift[:, None, None, :]
+        return instance_norm_plus_plus(x, gamma, alpha, beta, self.epsilon)
 
     def get_config(self):
         config = super().get_config()
@@ -227,3 +292,52 @@ def resize_bilinear(x, height: int, width: int):
         columns = ops.convert_to_tensor(interpolation_matrix(old_width, width), dtype=x.dtype)
         x = ops.matmul(columns, x)
     return x
+
+
+def max_pool(x, size: int):
+    """Maxima over windows of size x size cells, with stride 1; windows at an edge have the cells that exist.
+
+    TensorFlow's own max pooling has no sound second-order gradient: that of two poolings in succession is zero in a
+    `tf.function`, silently, and XLA rounds it or refuses. Pairwise maxima are correct at every order, and faster.
+
+    Args:
+      x: [B, H, W, C] with static H and W.
+      size: side of the window, odd.
+
+    Returns:
+      [B, H, W, C]. Among equal cells the gradient goes to one.
+    """
+    return _running_maximum(_running_maximum(x, size, axis=1), size, axis=2)
+
+
+def _running_maximum(x, size: int, axis: int):
+    """Maxima over `size` consecutive cells along an axis, for each cell as the middle one."""
+    margins = [(0, 0)] * len(x.shape)
+    margins[axis] = (size // 2, size // 2)
+    x = ops.pad(x, margins, constant_values=-float("inf"))
+    covered = 1
+    while covered < size:
+        # Each x[i] is a maximum over `covered` cells from i on; two of them that meet or overlap make a longer one.
+        step = min(covered, size - covered)
+        # `split`, because its gradient is the cheapest of all ways to cut out a part.
+        former, _ = ops.split(x, [x.shape[axis] - step], axis)
+        _, latter = ops.split(x, [step], axis)
+        x = ops.maximum(former, latter)
+        covered += step
+    return x
+
+
+def rematerialised(block: keras.layers.Layer, *tensors):
+    """Runs block(*tensors), and again for its gradient, instead of keeping the block's activations.
+
+    Raises:
+      NotImplementedError: if the gradient is differentiated again; TensorFlow's message is "recompute_grad tried to
+        transpose grad of rematerialised_block". Under `tf.vectorized_map` it works, correctly.
+    """
+
+    # A function, because TensorFlow's error message needs its name. It runs all of `__call__`, which sets the block's
+    # dtypes, both times. Tensors are arguments: the gradient of a captured tensor would be lost silently.
+    def rematerialised_block(*tensors):
+        return block(*tensors)
+
+    return keras.remat(rematerialised_block)(*tensors)

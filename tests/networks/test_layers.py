@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import scipy.ndimage
 import tensorflow as tf
 from keras import ops
 
@@ -34,29 +35,63 @@ def test_an_invalid_seed_is_refused(seed):
         layers.LayerSeeds(seed)
 
 
-def test_instance_norm_plus_plus_matches_its_formula():
-    """The docstring's formula, op by op in NumPy and float64; the feature maps have means far from zero."""
-    x = rng.normal(2.0, 1.5, (3, 5, 4, 6)) * rng.uniform(0.5, 2.0, 6)
-    layer = layers.ConditionalInstanceNormPlusPlus(LEVELS, dtype="float64")
-    layer.build(x.shape)
-    layer.table.assign(rng.normal(size=(LEVELS, 3, 6)))
-    gamma, alpha, beta = np.moveaxis(layer.table.numpy()[np.arange(3)], 1, 0)[:, :, None, None]
+def norm_by_its_formula(x, gamma, alpha, beta):
+    """The docstring's formula, op by op in NumPy."""
     mu, variance = x.mean((1, 2), keepdims=True), x.var((1, 2), keepdims=True)
     m, v = mu.mean(-1, keepdims=True), mu.var(-1, ddof=1, keepdims=True)
-    expected = gamma * ((x - mu) / np.sqrt(variance + 1e-5) + alpha * (mu - m) / np.sqrt(v + 1e-5)) + beta
-    np.testing.assert_allclose(layer(x, encoding(3)), expected, atol=1e-10)
+    return gamma * ((x - mu) / np.sqrt(variance + 1e-5) + alpha * (mu - m) / np.sqrt(v + 1e-5)) + beta
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_instance_norm_plus_plus_matches_its_formula(conditional):
+    """In float64; the feature maps have means far from zero."""
+    x = rng.normal(2.0, 1.5, (3, 5, 4, 6)) * rng.uniform(0.5, 2.0, 6)
+    table = rng.normal(size=(LEVELS, 3, 6))
+    if conditional:
+        layer = layers.ConditionalInstanceNormPlusPlus(LEVELS, dtype="float64")
+        layer.build(x.shape)
+        layer.table.assign(table)
+        y, rows = layer(x, encoding(3)), table[:3]
+    else:
+        layer = layers.InstanceNormPlusPlus(dtype="float64")
+        layer.build(x.shape)
+        layer.gamma.assign(table[0, 0])
+        layer.alpha.assign(table[0, 1])
+        layer.beta.assign(table[0, 2])
+        y, rows = layer(x), table[:1]
+    gamma, alpha, beta = np.moveaxis(rows, 1, 0)[:, :, None, None]
+    np.testing.assert_allclose(y, norm_by_its_formula(x, gamma, alpha, beta), atol=1e-10)
+
+
+def test_instance_norm_plus_plus_is_precise_for_nearly_constant_maps():
+    """Float32 holds a map of mean 100 and deviation 0.1 to 6e-5 of its deviation; E[x^2] - mu^2 would lose a tenth."""
+    x = rng.normal([100.0, -100.0, 50.0], 0.1, (2, 9, 9, 3)).astype("float32")
+    expected = norm_by_its_formula(x.astype("float64"), 1.0, 1.0, 0.0)
+    ones = ops.ones(3)
+    y = layers.instance_norm_plus_plus(ops.convert_to_tensor(x), ones, ones, 0.0 * ones, 1e-5)
+    np.testing.assert_allclose(y, expected, atol=1e-3)
 
 
 def test_instance_norm_plus_plus_survives_constant_maps():
-    """A flat map has variance zero; rounding in E[x^2] - mu^2 must not give the root of a negative number."""
+    """A flat map has variance zero, and its values are not multiples of what float32 resolves."""
     layer = layers.ConditionalInstanceNormPlusPlus(LEVELS)
     x = np.broadcast_to(np.float32([1000.3, 7.7]), (2, 9, 9, 2))
     assert np.isfinite(layer(x, encoding(2))).all()
 
 
 def test_instance_norm_plus_plus_refuses_one_map():
-    with pytest.raises(ValueError, match="2 or more"):
-        layers.ConditionalInstanceNormPlusPlus(LEVELS).build((None, 4, 4, 1))
+    for norm in (layers.ConditionalInstanceNormPlusPlus(LEVELS), layers.InstanceNormPlusPlus()):
+        with pytest.raises(ValueError, match="2 or more"):
+            norm.build((None, 4, 4, 1))
+
+
+def test_the_unconditional_norm_is_initialised_as_the_official_one():
+    layer = layers.InstanceNormPlusPlus(seed=0)
+    layer.build((None, 4, 4, 5000))
+    for scales in (layer.gamma.numpy(), layer.alpha.numpy()):
+        assert abs(scales.mean() - 1.0) < 4 * 0.02 / np.sqrt(scales.size)
+        assert abs(scales.std() / 0.02 - 1.0) < 4 / np.sqrt(2 * scales.size)
+    assert not np.array_equal(layer.gamma, layer.alpha) and not layer.beta.numpy().any()
 
 
 def test_the_table_is_initialised_as_the_official_one():
@@ -94,6 +129,52 @@ def test_resize_agrees_with_interpolation_point_by_point():
     np.testing.assert_allclose(resized, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("size", [1, 3, 5, 7])
+@pytest.mark.parametrize("shape", [(6, 9), (7, 4), (2, 1)])
+def test_max_pooling_is_the_maximum_filter(size, shape):
+    """All values are negative: zeros around the image would be seen."""
+    x = -1.0 - rng.uniform(size=(2, *shape, 3))
+    expected = scipy.ndimage.maximum_filter(x, (1, size, size, 1), mode="constant", cval=-np.inf)
+    np.testing.assert_array_equal(layers.max_pool(ops.convert_to_tensor(x), size), expected)
+
+
+def second_derivative(x, u):
+    """The gradient of <u, grad_x <u, f(x)^3>>, where f pools twice."""
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        value = slope_of_pooling(x, u)
+    return outer.gradient(value, x)
+
+
+def slope_of_pooling(x, u):
+    with tf.GradientTape() as inner:
+        inner.watch(x)
+        projected = tf.reduce_sum(layers.max_pool(layers.max_pool(x, 5), 3) ** 3 * u)
+    return tf.reduce_sum(inner.gradient(projected, x) * u)
+
+
+@pytest.mark.parametrize("options", [None, {}, {"jit_compile": True}], ids=["eager", "graph", "XLA"])
+def test_max_pooling_has_a_second_order_gradient(options):
+    """By finite differences; with TensorFlow's pooling it is zero in a graph, and XLA has none in float64."""
+    x, u, d = rng.normal(size=(3, 2, 7, 6, 3))
+    function = second_derivative if options is None else tf.function(second_derivative, autograph=False, **options)
+    received = np.sum(function(tf.constant(x), tf.constant(u)) * d)
+    step = 1e-6
+    ahead, behind = (slope_of_pooling(tf.constant(x + sign * step * d), tf.constant(u)) for sign in (1, -1))
+    np.testing.assert_allclose(received, (ahead - behind) / (2 * step), rtol=1e-6)
+
+
+def test_the_width_changes_in_the_second_convolution():
+    for options in ({}, {"downsample": True}, {"dilation": 2, "project": True}):
+        block = refinenet.ResidualBlock(None, 4, 6, **options)
+        block.build((None, 8, 8, 4))
+        assert [conv.kernel.shape[2:] for conv in (block.conv1, block.conv2, block.shortcut)] == [
+            (4, 4),
+            (4, 6),
+            (4, 6),
+        ]
+
+
 def test_averaging_before_the_shortcut_equals_averaging_after_it():
     """Averaging commutes with a 1x1 convolution, so our cheaper order must equal the official one."""
     block = refinenet.ResidualBlock(LEVELS, 4, 6, downsample=True, dtype="float64")
@@ -119,6 +200,20 @@ def test_chained_pooling_counts_the_padding():
     assert y[2, 2] == pytest.approx(1 + 1 + 1)
 
 
+def test_chained_pooling_by_maxima_without_normalisations():
+    """With delta kernels the stages are maxima over 5x5 and 9x9 cells."""
+    block = refinenet.ChainedResidualPooling(None, 2, normalise=False, max_pooling=True, dtype="float64")
+    x = rng.normal(size=(2, 11, 8, 2))
+    block.build(x.shape)
+    delta = np.zeros((3, 3, 2, 2))
+    delta[1, 1] = np.eye(2)
+    for conv in block.convs:
+        conv.kernel.assign(delta)
+    active = np.where(x > 0, x, np.expm1(x))
+    five, nine = (scipy.ndimage.maximum_filter(active, (1, n, n, 1), mode="constant", cval=-np.inf) for n in (5, 9))
+    np.testing.assert_allclose(block(x), active + five + nine, atol=1e-12)
+
+
 BLOCKS = {
     "norm": (layers.ConditionalInstanceNormPlusPlus, {"num_levels": LEVELS}, [4]),
     "residual": (refinenet.ResidualBlock, {"num_levels": LEVELS, "in_filters": 4, "filters": 4}, [4]),
@@ -136,6 +231,18 @@ BLOCKS = {
         {"num_levels": LEVELS, "in_filters": [4, 8], "filters": 6, "output_units": 2},
         [4, 8],
     ),
+    "unconditional norm": (layers.InstanceNormPlusPlus, {}, [4]),
+    "unconditional residual": (
+        refinenet.ResidualBlock,
+        {"num_levels": None, "in_filters": 4, "filters": 6, "downsample": True},
+        [4],
+    ),
+    "unconditional refine": (refinenet.RefineBlock, {"num_levels": None, "in_filters": [4, 8], "filters": 6}, [4, 8]),
+    "plain refine": (
+        refinenet.RefineBlock,
+        {"num_levels": None, "in_filters": [4, 8], "filters": 6, "normalise": False, "max_pooling": True},
+        [4, 8],
+    ),
 }
 
 
@@ -145,28 +252,29 @@ def test_block_contract(name):
     cls, arguments, widths = BLOCKS[name]
     inputs = [rng.normal(size=(3, 7 - 3 * i, 6 - 3 * i, width)).astype("float32") for i, width in enumerate(widths)]
     x = inputs if len(widths) > 1 else inputs[0]
+    condition = [encoding(3)] if arguments.get("num_levels") else []
     block = cls(**arguments, seed=5)
-    y = np.asarray(block(x, encoding(3)))
+    y = np.asarray(block(x, *condition))
     assert np.isfinite(y).all()
 
     twin = cls.from_config(json.loads(json.dumps(block.get_config())))
-    np.testing.assert_allclose(twin(x, encoding(3)), y, atol=1e-5)
+    np.testing.assert_allclose(twin(x, *condition), y, atol=1e-5)
     other = cls.from_config({**block.get_config(), "seed": 6})
-    other(x, encoding(3))
+    other(x, *condition)
     for mine, theirs in zip(block.weights, other.weights, strict=True):
-        assert not np.array_equal(mine, theirs), mine.path
+        assert mine.path.endswith("/beta") or not np.array_equal(mine, theirs), mine.path
     other.set_weights(block.get_weights())
-    np.testing.assert_allclose(other(x, encoding(3)), y, atol=1e-5)
+    np.testing.assert_allclose(other(x, *condition), y, atol=1e-5)
 
     half = cls(**arguments, dtype="mixed_bfloat16")
-    half(x, encoding(3))
+    half(x, *condition)
     half.set_weights(block.get_weights())
-    result = half(x, encoding(3))
+    result = half(x, *condition)
     assert result.dtype == tf.bfloat16
     assert np.abs(np.asarray(result, "float32") - y).std() < 0.05 * y.std()
 
     first = [part[:1] for part in inputs]
-    alone = block(first if len(widths) > 1 else first[0], encoding(1))
+    alone = block(first if len(widths) > 1 else first[0], *(row[:1] for row in condition))
     np.testing.assert_allclose(alone, y[:1], atol=1e-5)
 
 

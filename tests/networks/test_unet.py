@@ -1,0 +1,408 @@
+"""The U-Net as a whole: the authors' outputs and sizes, every variant, and what all networks must be able to do."""
+
+import functools
+import json
+import math
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import torch
+
+from ncsn_tf.networks.embeddings import FourierFeatures
+from ncsn_tf.networks.unet import UNet
+from ncsn_tf.networks.unet_blocks import Attention, Combine, Resample, UNetBlock
+
+DATA = pathlib.Path(__file__).parents[1] / "official"
+NCSNPP = {"progressive_input": "residual", "output_sigmas": "condition"}
+DDPMPP = {"resampling": "plain", "embedding": "positional", "centre_input": False}
+DDPM = {**DDPMPP, "blocks": 2, "block": "ddpm", "rescale_skips": False, "groups": 32}
+PYRAMIDS = {"progressive_input": "input_skip", "progressive_output": "output_skip", "output_sigmas": "condition"}
+TINY = {"filters": 4, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "init_scale": 1.0, "seed": 1}
+"""Two levels of 8x8 and 4x4, whose branches do not start at zero."""
+
+
+def images(shape, seed=0, dtype=np.float32):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+@functools.cache
+def built(size=(8, 8), randomised=False, **options):
+    """A network that tests share and leave as it is; `randomised` moves all its weights, biases and table included."""
+    network = UNet(2, **{**TINY, **options})
+    network.build((None, *size, 2), (None,))
+    if randomised:
+        generator = np.random.default_rng(0)
+        network.set_weights([weight + generator.normal(0.0, 0.2, weight.shape) for weight in network.get_weights()])
+    return network
+
+
+# The authors' networks
+
+
+def weights_in_the_programs_order(part):
+    """The weights of a part, each with what a tensor of the program must be transposed by."""
+    if isinstance(part, UNetBlock):
+        layers = (part.norm1, part.conv1, part.dense, part.norm2, part.conv2, part.shortcut)
+    elif isinstance(part, Attention):
+        layers = (part.norm, part.query, part.key, part.value, part.out)
+    elif isinstance(part, Resample | Combine):
+        layers = (part.conv,)
+    else:
+        layers = (part,)
+    along_channels = layers[1:] if isinstance(part, Attention) else layers[5:]  # their matrices are as ours
+    for layer in layers:
+        for weight in layer.weights if layer is not None else ():
+            axes = {4: (2, 3, 1, 0), 2: (0, 1) if layer in along_channels else (1, 0), 1: (0,)}[len(weight.shape)]
+            yield weight, axes
+
+
+def load(network, file):
+    """Puts the average of a checkpoint into a network: a list without names, which lacks the frequencies."""
+    content = torch.load(file, weights_only=True)
+    parts = network.parts
+    if isinstance(parts[0], FourierFeatures):
+        parts[0].frequencies.assign(content["model"]["module.all_modules.0.W"].numpy())
+        parts = parts[1:]
+    weights = [pair for part in parts for pair in weights_in_the_programs_order(part)]
+    for (weight, axes), tensor in zip(weights, content["ema"]["shadow_params"], strict=True):
+        weight.assign(tensor.numpy().transpose(axes))
+
+
+@pytest.mark.parametrize(("name", "options"), [("ncsnpp", NCSNPP), ("ddpmpp", DDPMPP), ("ddpm", DDPM)])
+def test_outputs_are_those_of_the_authors_program(name, options):
+    reference = np.load(DATA / f"{name}_16x16x3.npz")
+    config = json.loads(str(reference["config"]))
+    network = UNet(
+        3,
+        config["nf"],
+        **{**options, "blocks": config["num_res_blocks"]},
+        multipliers=config["ch_mult"],
+        attention=config["attn_resolutions"],
+    )
+    network.build((None, 16, 16, 3), (None,))
+    load(network, DATA / f"{name}_16x16x3.pth")
+    difference = np.abs(network(reference["x"], reference["noise_label"]) - reference["output"]).max()
+    assert difference < 1e-4 * reference["output"].std()
+
+
+SIX = (1, 1, 2, 2, 4, 4)
+SEVEN, EIGHT = (1, 1, 2, 2, 2, 2, 2), (1, 2, 4, 8, 16, 32, 32, 32)
+SIZES = {  # image size, arguments, trainable parameters, fixed ones, tensors of the average, modules
+    "NCSN++": (32, NCSNPP, 62_758_787, 128, 570, 59),
+    "NCSN++ deep": (32, {**NCSNPP, "blocks": 8}, 107_586_947, 128, 962, 95),
+    "NCSN++ positional": (
+        32,
+        {**NCSNPP, "embedding": "positional", "output_sigmas": (50.0, 0.01, 1000)},
+        62_693_251,
+        0,
+        570,
+        58,
+    ),
+    "DDPM++": (32, DDPMPP, 61_804_419, 0, 564, 55),
+    "DDPM++ deep": (32, {**DDPMPP, "blocks": 8}, 106_632_579, 0, 956, 91),
+    "DDPM": (32, DDPM, 35_218_947, 0, 308, 37),
+    "DDPM 256": (256, {**DDPM, "multipliers": SIX}, 111_569_923, 0, 430, 51),
+    "NCSN++ 256": (256, {**PYRAMIDS, "multipliers": SEVEN, "blocks": 2}, 65_574_421, 128, 644, 77),
+    "NCSN++ 1024": (1024, {**PYRAMIDS, "filters": 16, "multipliers": EIGHT, "blocks": 1}, 105_785_880, 16, 552, 70),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_papers_networks_have_their_size(name):
+    size, options, parameters, fixed, tensors, modules = SIZES[name]
+    with keras.StatelessScope(initialize_variables=False):  # shapes alone, no memory
+        network = UNet(3, **options)
+        network.build((None, size, size, 3), (None,))
+        trainable = [math.prod(weight.shape) for weight in network.trainable_variables]
+        assert sum(trainable) == parameters and len(trainable) == tensors
+        assert sum(math.prod(weight.shape) for weight in network.non_trainable_variables) == fixed
+    assert len(network.parts) == modules
+
+
+# Variants
+
+INPUTS = [("none", "sum"), ("input_skip", "sum"), ("input_skip", "cat"), ("residual", "sum")]
+OUTPUTS = ["none", "output_skip", "residual"]
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize(("input", "combiner"), INPUTS)
+def test_every_variant_keeps_the_shape_and_uses_every_weight(output, input, combiner):
+    """Each input and each output meets both kinds of blocks and both ways to resample."""
+    row, column = INPUTS.index((input, combiner)), OUTPUTS.index(output)
+    network = UNet(
+        2,
+        **{**TINY, "attention": ()},
+        block=("biggan", "ddpm")[(row + column) % 2],
+        resampling=("fir", "plain")[(row // 2 + column) % 2],
+        progressive_input=input,
+        progressive_output=output,
+        combiner=combiner,
+    )
+    x = images((3, 8, 8, 2))
+    with tf.GradientTape() as tape:
+        y = network(x, np.array([0.1, 1.0, 10.0]))
+        loss = tf.reduce_sum(y * images(y.shape, 1))
+    assert y.shape == x.shape and np.isfinite(y).all()
+    gradients = tape.gradient(loss, network.trainable_variables)
+    for gradient, variable in zip(gradients, network.trainable_variables, strict=True):
+        assert isinstance(gradient, tf.Tensor) and np.abs(gradient).max() > 0, variable.path
+
+
+def test_attention_is_where_the_shorter_side_is_chosen():
+    network = built((16, 8), blocks=2, multipliers=(1, 1, 1))
+    places = [part.norm.gamma.shape for part in network.parts if isinstance(part, Attention)]
+    assert len(places) == 2 + 1 + 1, "two on the way down, one in the middle, one on the way up"
+    assert [[attention is not None for _, attention in level.blocks] for level in network.downs] == [
+        [False, False],
+        [True, True],
+        [False, False],
+    ]
+    assert network(images((2, 16, 8, 2)), np.ones(2)).shape == (2, 16, 8, 2)
+
+
+@pytest.mark.parametrize("convolve", [True, False])
+def test_layers_between_ddpm_levels_convolve_or_not(convolve):
+    network = built(block="ddpm", resampling="plain", resampling_convolution=convolve)
+    between = [part for part in network.parts if isinstance(part, Resample)]
+    assert len(between) == 2 and all((layer.conv is not None) == convolve for layer in between)
+
+
+# The condition
+
+
+def test_the_output_is_divided_by_sigma_or_by_a_levels_sigma():
+    x, sigmas = images((3, 8, 8, 2)), np.float32([50.0, 0.7071068, 0.01])
+    undivided = np.asarray(built(output_sigmas=None)(x, sigmas))
+    np.testing.assert_allclose(
+        built(output_sigmas="condition")(x, sigmas), undivided / sigmas[:, None, None, None], rtol=1e-5
+    )
+    levels, options = np.array([0, 1, 2]), {"embedding": "positional"}
+    undivided = np.asarray(built(**options)(x, levels))
+    divided = built(**options, output_sigmas=(50.0, 0.01, 3))(x, levels)
+    np.testing.assert_allclose(divided, undivided / sigmas[:, None, None, None], rtol=1e-5)
+    assert UNet(2, output_sigmas=[50.0, 0.01, 3]).output_sigmas == (50.0, 0.01, 3), "as JSON gives it back"
+
+
+@pytest.mark.parametrize("embedding", ["log_fourier", "fourier", "positional"])
+def test_the_condition_matters(embedding):
+    network, x = built(embedding=embedding), images((3, 8, 8, 2))
+    y, other = (np.asarray(network(x, np.array(condition))) for condition in ([1.0, 2.0, 3.0], [2.0, 2.0, 2.0]))
+    assert not np.allclose(y[0], other[0], atol=1e-4) and np.allclose(y[1], other[1], atol=1e-5)
+
+
+def test_without_embedding_the_network_is_not_told():
+    network, x = built(embedding="none"), images((2, 8, 8, 2))
+    assert not any("dense" in weight.path for block in network.parts[1:3] for weight in block.weights[:4])
+    assert all(part.dense is None for part in network.parts if isinstance(part, UNetBlock))
+    np.testing.assert_array_equal(network(x, np.array([1.0, 2.0])), network(x, np.array([7.0, 0.0])))
+
+
+def test_the_input_is_centred_in_its_own_precision():
+    """Even in bfloat16, 2x - 1 is computed in float32: 0.5 + 2^-12 rounds to 0.5 in bfloat16, 2x - 1 does not to 0."""
+    centring, plain = built(dtype="mixed_bfloat16"), built(dtype="mixed_bfloat16", centre_input=False)
+    x, sigma = 0.5 + 2.0**-12 * images((2, 8, 8, 2)), np.array([0.1, 1.0])
+    np.testing.assert_array_equal(centring(x, sigma), plain(2.0 * x - 1.0, sigma))
+    assert not np.array_equal(centring(x, sigma), plain(x, sigma))
+
+
+# Classes
+
+
+def test_labels_are_refused_without_classes():
+    with pytest.raises(ValueError, match=r"is not class-conditional.*Received: labels of shape \(2,\)"):
+        built()(images((2, 8, 8, 2)), np.ones(2), labels=np.array([0, 1]))
+
+
+@pytest.mark.parametrize("embedding", ["log_fourier", "none"])
+def test_labels_move_the_embedding_from_no_class(embedding):
+    x, sigma = images((3, 8, 8, 2)), np.array([0.1, 1.0, 10.0])
+    network = built(num_classes=3, embedding=embedding, randomised=True)
+    none = np.asarray(network(x, sigma))
+    labelled = np.asarray(network(x, sigma, np.array([0, 2, 3])))
+    np.testing.assert_allclose(labelled[2], none[2], atol=1e-5)
+    assert not np.allclose(labelled[:2], none[:2], atol=1e-2)
+    assert network.weights[-1] is network.class_table.table and network.class_table not in network.parts
+
+
+def test_labels_out_of_range_are_refused():
+    network = built(num_classes=3, embedding="none", randomised=True)
+    with pytest.raises(ValueError, match="0 to 2, and 3 for no class. Received: 1 to 4"):
+        network(images((2, 8, 8, 2)), np.ones(2), np.array([1, 4]))
+
+
+# Dropout
+
+
+def test_dropout_belongs_to_the_example():
+    network, x, sigma = built(dropout=0.3), images((3, 8, 8, 2)), np.array([0.1, 1.0, 10.0])
+    seeds = tf.constant([[1, 2], [3, 4], [5, 6]])
+    y = np.asarray(network(x, sigma, None, seeds))
+    np.testing.assert_allclose(network(x[1:2], sigma[1:2], None, seeds[1:2]), y[1:2], atol=1e-5)
+    other = np.asarray(network(x, sigma, None, seeds + 1))
+    undropped = np.asarray(network(x, sigma))
+    for different in (other, undropped):
+        assert np.abs(different - y).std((1, 2, 3)).min() > 0.1 * y.std()
+    np.testing.assert_array_equal(network(x, sigma), undropped)
+
+
+def test_every_block_has_a_dropout_of_its_own(monkeypatch):
+    network, seen = built(dropout=0.3), []
+    blocks = [part for part in network.parts if isinstance(part, UNetBlock)]
+    original = UNetBlock.call
+    monkeypatch.setattr(UNetBlock, "call", lambda *args: seen.append((args[0], np.asarray(args[3]))) or original(*args))
+    network(images((1, 8, 8, 2)), np.ones(1), None, tf.constant([[1, 2]]))
+    assert [block for block, _ in seen] == blocks
+    assert len({tuple(seeds[0]) for _, seeds in seen}) == len(blocks)
+
+
+# What all networks must be able to do
+
+EVERYTHING = {"num_classes": 3, **NCSNPP}
+
+
+def test_save_and_load(tmp_path):
+    network = built(**EVERYTHING, randomised=True)
+    x, sigma, labels = images((2, 8, 8, 2)), np.array([0.1, 10.0]), np.array([1, 3])
+    network.save(tmp_path / "network.keras")
+    loaded = keras.models.load_model(tmp_path / "network.keras")
+    np.testing.assert_allclose(loaded(x, sigma, labels), network(x, sigma, labels), rtol=1e-5, atol=1e-4)
+    assert loaded.get_config() == network.get_config() and loaded.seed == 1
+    twin = UNet.from_config(json.loads(json.dumps(network.get_config())))
+    assert twin.get_config() == network.get_config()
+
+
+def test_weights_come_in_the_order_of_the_parts():
+    network = built(**EVERYTHING)
+    in_order = [id(weight) for part in (*network.parts, network.class_table) for weight in part.weights]
+    assert [id(weight) for weight in network.weights] == in_order
+
+
+def test_equal_seeds_give_equal_weights_and_others_do_not(assert_seeded):
+    options = {name: value for name, value in TINY.items() if name != "seed"}
+    assert_seeded(functools.partial(UNet, **{**options, **NCSNPP}), (2,), (None, 8, 8, 2))
+
+
+def test_graphs_xla_and_other_batches_give_the_same(unoptimized_graphs):
+    network = built(**EVERYTHING, dropout=0.3, randomised=True)
+    x, sigma, labels = images((3, 8, 8, 2)), np.float32([0.1, 1.0, 10.0]), np.array([0, 2, 3])
+    arguments = x, sigma, labels, np.int32([[1, 2], [3, 4], [5, 6]])
+    y = np.asarray(network(*arguments))
+    tolerance = 1e-4 * y.std((1, 2, 3), keepdims=True)
+    assert (np.abs(tf.function(network, jit_compile=True)(*arguments) - y) < tolerance).all()
+    signature = [tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in arguments]
+    graph = tf.function(lambda *arguments: network(*arguments), input_signature=signature)
+    for rows in (slice(None), slice(1, 2), slice(None, None, -1)):
+        assert (np.abs(graph(*(part[rows] for part in arguments)) - y[rows]) < tolerance[rows]).all()
+    impossible = graph(x, sigma, labels + 1, arguments[3])
+    np.testing.assert_array_equal(np.isnan(impossible).all((1, 2, 3)), [False, False, True])
+    no_class = tf.function(lambda x, sigma: network(x, sigma), input_signature=signature[:2])
+    assert (np.abs(no_class(x, sigma) - network(x, sigma, np.full(3, 3))) < tolerance).all()
+
+
+def test_sixteen_bits_stay_near_float32_and_end_in_float32():
+    network = built(num_classes=2, **PYRAMIDS, randomised=True)
+    x, sigma = images((2, 8, 8, 2)), np.array([0.5, 2.0])
+    y = np.asarray(network(x, sigma))
+    for dtype, tolerance in (("mixed_bfloat16", 0.05), ("mixed_float16", 0.005)):
+        half = built(num_classes=2, **PYRAMIDS, randomised=True, dtype=dtype)
+        half.set_weights(network.get_weights())
+        z = half(x, sigma)
+        assert z.dtype == tf.float32
+        assert np.abs(np.asarray(z) - y).std() < tolerance * y.std(), dtype
+
+
+SECOND_ORDER = {
+    "DDPM": {**DDPMPP, "block": "ddpm", "rescale_skips": False},
+    "DDPM++": DDPMPP,
+    "NCSN++": {**NCSNPP, "progressive_output": "residual"},
+}
+
+
+@pytest.mark.parametrize("name", SECOND_ORDER)
+def test_second_order_gradients_agree_with_finite_differences(name):
+    """grad_x <u, J(x) u> and its gradient in all weights: a silent None second-order gradient would fail here."""
+    network = built(**SECOND_ORDER[name], randomised=True, attention=(), dtype="float64")
+    x, u = (tf.constant(images((1, 8, 8, 2), seed, np.float64)) for seed in (1, 2))
+    # The input first, then all weights but the last bias, which moves the output alone.
+    weights = network.trainable_variables[:-1]
+    directions = [images(each.shape, seed, np.float64) for seed, each in enumerate((x, *weights))]
+
+    def slope(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            projected = tf.reduce_sum(network(x, tf.constant([3.0], tf.float64)) * u)
+        return tf.reduce_sum(tape.gradient(projected, x) * u)
+
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        value = slope(x)
+    gradients = tape.gradient(value, [x, *(weight.value for weight in weights)])
+    parts = [np.sum(g * d) for g, d in zip(gradients, directions, strict=True)]
+
+    step, start, values = 1e-5, [weight.numpy() for weight in weights], []
+    for sign in (1, -1):
+        for weight, value, direction in zip(weights, start, directions[1:], strict=True):
+            weight.assign(value + sign * step * direction)
+        values.append(slope(x + sign * step * directions[0]))
+    np.testing.assert_allclose(sum(parts), (values[0] - values[1]) / (2 * step), rtol=1e-5)
+    assert abs(parts[0]) > 1e-2 * abs(sum(parts)), "the input's part would not be seen"
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channels": 0}, "`channels` to be an integer of at least 1. Received: 0"),
+        ({"filters": 3}, "`filters` to be an integer of at least 4. Received: 3"),
+        ({"filters": 8.0}, "`filters` to be an integer of at least 4. Received: 8.0"),
+        ({"blocks": 0}, "`blocks` to be an integer of at least 1. Received: 0"),
+        ({"groups": 0}, "`groups` to be an integer of at least 1. Received: 0"),
+        ({"num_classes": 0}, "`num_classes` to be an integer of at least 1. Received: 0"),
+        ({"multipliers": ()}, r"a multiplier .* Received: \(\)"),
+        ({"multipliers": (1, 0)}, r"`multipliers` to be positive integers. Received: \(1, 0\)"),
+        ({"attention": (4.5,)}, r"`attention` to be positive integers. Received: \(4.5,\)"),
+        ({"dropout": 1.0}, r"`dropout` to be in \[0, 1\), 0 for none. Received: 1.0"),
+        ({"init_scale": -1.0}, "`init_scale` of at least 0 .* Received: -1.0, 16.0"),
+        ({"fourier_scale": 0}, "`fourier_scale` above 0. Received: 1.0, 0"),
+        ({"block": "resnet"}, "`block` to be one of biggan, ddpm. Received: 'resnet'"),
+        ({"resampling": True}, "`resampling` to be one of fir, plain. Received: True"),
+        ({"progressive_input": "skip"}, "none, input_skip, residual. Received: 'skip'"),
+        ({"progressive_output": "skip"}, "none, output_skip, residual. Received: 'skip'"),
+        ({"combiner": "mean"}, "sum, cat. Received: 'mean'"),
+        ({"embedding": "cosine"}, "log_fourier, fourier, positional, none. Received: 'cosine'"),
+        ({"output_sigmas": "sigma"}, "'condition', or the largest .* Received: 'sigma'"),
+        ({"output_sigmas": (0.01, 50.0, 10)}, r"Received: \(0.01, 50.0, 10\)"),
+        ({"seed": -1}, "non-negative integer or None. Received: -1"),
+    ],
+)
+def test_impossible_arguments_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        UNet(**{"channels": 2, **TINY, **options})
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "message"),
+    [
+        ((None, None, None, 2), {}, r"\[B, H, W, 2\] of one size. Received: \(None, None, None, 2\)"),
+        ((None, 8, 8, 3), {}, r"\[B, H, W, 2\] of one size. Received: \(None, 8, 8, 3\)"),
+        ((None, 8, 9, 2), {}, "2 must divide height and width.*Received: 8x9"),
+        ((None, 8, 8, 2), {"attention": (8, 16)}, "shorter sides are 8, 4: .* Received: 8, 16"),
+        ((None, 8, 8, 2), {"filters": 18}, "choose `groups`.* Received: 18 feature maps, 4 groups"),
+        ((None, 8, 8, 2), {"groups": 3}, "Received: 4 feature maps, 3 groups"),
+    ],
+)
+def test_impossible_images_are_refused(shape, options, message):
+    with pytest.raises(ValueError, match=message):
+        UNet(2, **{**TINY, **options}).build(shape, (None,))
+
+
+def test_images_of_another_size_are_refused():
+    network = built()
+    with pytest.raises(ValueError, match=r"built for images of \(8, 8, 2\).*Received: images of \(16, 16, 2\)"):
+        network(images((1, 16, 16, 2)), np.ones(1))
