@@ -8,6 +8,7 @@ weights are random. Both sides run without XLA, whatever the configuration says:
 size.
 """
 
+import functools
 import pathlib
 import statistics
 import tempfile
@@ -41,12 +42,11 @@ def main() -> None:
     model = export.ServedModel(
         network,
         builder.score_model,
-        sampler=lambda epsilon, steps: builder.sampler(epsilon=epsilon, steps_per_level=steps, jit_compile=False),
-        epsilon=builder.sampler_options.epsilon,
-        steps_per_level=builder.sampler_options.steps_per_level,
+        sampler=functools.partial(builder.sampler, jit_compile=False),
+        tunable=builder.tunable,
         prior=builder.prior,
         sde=builder.sde,
-        sigmas=builder.sigmas,
+        grid=builder.grid,
         value_range=builder.value_range,
         shape=shape,
     )

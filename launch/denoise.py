@@ -1,7 +1,8 @@
 """Removes known noise from held-out images: python -m launch.denoise --workdir=runs/digits
 
-At each noise level that the sampler visits, images under its noise are denoised by one step (Tweedie's formula) and by
-annealing from that level on. Writes into --output, by default a folder under the run's denoising/:
+At each noise level that the sampler visits, or at 20 of them if there are more, images under its noise are denoised by
+one step (Tweedie's formula) and by annealing from that level on. Writes into --output, by default a folder under the
+run's denoising/:
   denoising.png   per image the rows noisy, one step, annealed; one column per level, the originals last
   denoising.npz   original, noisy, one_step, annealed (uint8 [levels, N, H, W, C]; original [N, H, W, C])
   about.json      the peak signal-to-noise ratio by level, in dB, with standard errors; what is needed to repeat it
@@ -30,6 +31,7 @@ _FLAGS = run.define()
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 16, "How many held-out images, the first ones.", 2)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "How many images a device denoises at a time.", 1)
 _SHOWN = 4
+_MOST_LEVELS = 20
 
 
 def main() -> None:
@@ -48,7 +50,7 @@ def main() -> None:
                 "num_images": len(original),
             }
             output = _FLAGS.folder(opened, "denoising", key)
-            print(f"{len(original)} held-out images {opened.shape}, {len(opened.builder.sampler_grid)} levels")
+            print(f"{len(original)} held-out images {opened.shape}, {len(_levels(opened))} levels")
             if not _FLAGS.prepare(opened, output):
                 return
         begun = time.perf_counter()
@@ -57,6 +59,12 @@ def main() -> None:
         floats: Any = drawn.floats
         found = {"noisy": noisy, "one_step": one_step, "annealed": floats.reshape(noisy.shape)}
         _write(opened, output, original, found, time.perf_counter() - begun, _FLAGS.caveats(drawn))
+
+
+def _levels(opened: "TrainedRun") -> list[int]:
+    """The levels at which images are denoised, as numbers of the sampler's segments."""
+    count = len(opened.builder.sampler_grid)
+    return np.linspace(0, count - 1, min(count, _MOST_LEVELS)).round().astype(int).tolist()
 
 
 def _draw(
@@ -76,7 +84,7 @@ def _draw(
     def start(numbers: tf.Tensor, time_of_level: tf.Tensor):
         return denoising.start(numbers, time_of_level, encoded, builder.sde, run_seed=_FLAGS.seed.value)
 
-    levels = len(grid)
+    levels, chosen = len(grid), _levels(opened)
     single = FixedSteps(
         builder.sde,
         denoising.OneStep(builder.sde),
@@ -88,15 +96,15 @@ def _draw(
     once = opened.block_sampler(start, block, sampler=single)
     decode = builder.value_range.decode
     noisy, one_step = [], []
-    with run.levels_shown(levels) as bar, _FLAGS.stored(opened, output, key) as rows:
-        for level in range(levels):
+    with run.levels_shown(len(chosen)) as bar, _FLAGS.stored(opened, output, key) as rows:
+        for number, level in enumerate(chosen):
             time_of_level = tf.constant(grid[level])
             alpha = float(builder.sde.marginal(time_of_level[None])[0][0])
             noisy.append(decode(once.starts(count, time_of_level) / alpha))
             one_step.append(decode(once.draw_rows(count, time_of_level, span=(level, level + 1))["x"]))
-            opened.fill(rows, annealed, count, first=level * count, arguments=(time_of_level,), span=(level, levels))
+            opened.fill(rows, annealed, count, first=number * count, arguments=(time_of_level,), span=(level, levels))
             bar.update()
-        drawn = None if rows is None else rows.finish(levels * count)
+        drawn = None if rows is None else rows.finish(len(chosen) * count)
     return np.stack(noisy), np.stack(one_step), drawn
 
 
@@ -116,7 +124,8 @@ def _write(
     from ncsn_tf.guidance import denoising
 
     images = pipeline.to_float(original)
-    sigmas = opened.builder.sde.marginal(tf.constant(opened.builder.sampler_grid))[1].numpy()
+    grid = opened.builder.sampler_grid[_levels(opened)]
+    sigmas = opened.builder.sde.marginal(tf.constant(grid))[1].numpy()
     table = []
     for level, sigma in enumerate(sigmas):
         ratios = {name: denoising.signal_to_noise(values[level], images) for name, values in found.items()}

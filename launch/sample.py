@@ -2,7 +2,7 @@
 
 Writes to --output (by default a folder under the run's samples/):
   grid.png         the first samples
-  trajectory.png   rows are samples, columns noise levels, as in the paper's Figure 4
+  trajectory.png   rows are samples, columns noise levels, as in the paper's Figure 4; at most 20 of the levels
   trajectory.gif   the same samples from noise to data
   samples.npz      samples (uint8 [N, H, W, C]) and samples_float (float32, as the sampler left them); also those that
                    an earlier command with the same settings drew beyond them
@@ -36,6 +36,8 @@ _FRAMES = "trajectory.npz"
 _GRID = 100
 _TRAJECTORY = 10
 """The numbers of samples that the grid and the trajectory show."""
+_COLUMNS = 20
+"""The most levels that the trajectory shows."""
 
 
 def main() -> None:
@@ -88,10 +90,12 @@ def _draw(opened: "TrainedRun", output: pathlib.Path) -> "Drawn | None":
     shown = min(_TRAJECTORY, count)
     batch_size = _batch_size()
     frames: dict[int, list[np.ndarray]] = {}
+    levels = opened.sampler.segments
+    columns = set(np.linspace(levels, 1, min(levels, _COLUMNS)).round().astype(int).tolist())
 
     def look(first: int, level: int, x: np.ndarray) -> None:
         bar.update()
-        if first < shown:
+        if first < shown and level in columns:
             frames.setdefault(level, []).append(x[: shown - first])
 
     def begin(rows: int) -> None:
@@ -99,7 +103,6 @@ def _draw(opened: "TrainedRun", output: pathlib.Path) -> "Drawn | None":
         if not rows:  # no sample is there yet: a trajectory would belong to others
             (output / _FRAMES).unlink(missing_ok=True)
 
-    levels = opened.sampler.segments
     rounds = -(-count // (batch_size * opened.strategy.num_replicas_in_sync))
     with run.levels_shown(rounds * levels) as bar:
         drawn = opened.samples(
@@ -111,7 +114,7 @@ def _draw(opened: "TrainedRun", output: pathlib.Path) -> "Drawn | None":
             on_round=begin,
             on_frame=look,
         )
-        whole = len(frames) == levels and sum(map(len, frames[levels])) == shown
+        whole = len(frames) == len(columns) and sum(map(len, frames[levels])) == shown
         if not whole and (opened.workers > 1 or _frames(output) < shown):
             # The first samples existed already. In a cluster all workers draw them again, whether or not they write.
             frames.clear()

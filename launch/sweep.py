@@ -60,6 +60,11 @@ def _sweep(strategy: "tf.distribute.Strategy") -> None:
     with cli.usage_errors():
         directory = RunDirectory(_WORKDIR.value)
         own = directory.config()["sampler"]
+        if "epsilon" not in own:
+            raise ValueError(
+                "A sweep compares step sizes of Langevin dynamics, and this run has another sampler; compare with "
+                f"launch.evaluate --num_steps. Received: sampler.name={own['name']}."
+            )
         settings = sweep.grid(
             _numbers("epsilons", _EPSILONS.value, float) or [own["epsilon"]],
             _numbers("steps_per_level", _STEPS.value, int) or [own["steps_per_level"]],

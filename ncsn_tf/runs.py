@@ -1,6 +1,7 @@
 """A trained run, opened for use: its configuration, its averaged weights, its sampler, its samples."""
 
 import contextlib
+import functools
 import os
 import pathlib
 import time
@@ -290,33 +291,28 @@ class TrainedRun:
     def served_model(self, dtype: str = "float32") -> export.ServedModel:
         """The loaded weights and the sampler as functions of tensors, for export; `dtype` is that of the weights."""
         builder = self.builder
-
-        def sampler(epsilon: tf.Tensor, steps_per_level: tf.Tensor):
-            return builder.sampler(epsilon=epsilon, steps_per_level=steps_per_level, jit_compile=False)
-
         return export.ServedModel(
             self.network,
             builder.score_model,
-            sampler=sampler,
-            epsilon=builder.sampler_options.epsilon,
-            steps_per_level=builder.sampler_options.steps_per_level,
+            sampler=functools.partial(builder.sampler, jit_compile=False),
+            tunable=builder.tunable,
             prior=builder.prior,
             sde=builder.sde,
-            sigmas=builder.sigmas,
+            grid=builder.grid,
             value_range=builder.value_range,
             shape=self.shape,
             dtype=dtype,
         )
 
     def held_out_loss(self, source: ImageSource, limit: int, seed: int = 0) -> held_out.HeldOutLoss:
-        """The denoising loss on the first `limit` held-out images, at every level, over all replicas."""
+        """The denoising loss on the first `limit` held-out images, at the builder's `reported_grid`, on all replicas."""
         replicas, limit = self.strategy.num_replicas_in_sync, min(limit, len(source))
         batch_size = replicas * max(1, min(self.builder.training.batch_size, limit) // replicas)
         batches, number = self.builder.held_out_batches(source, self.strategy, limit, batch_size)
         return held_out.denoising_loss(
             self.score_fn,
             self.builder.sde,
-            self.builder.grid,
+            self.builder.reported_grid,
             iter(batches),
             number,
             run_seed=seed,

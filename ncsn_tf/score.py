@@ -94,9 +94,14 @@ def nearest_level(grid: np.ndarray) -> Condition:
     levels = times.check(grid)
 
     def condition(sde: SDE, t: tf.Tensor) -> tf.Tensor:
-        return tf.argmin(tf.abs(t[:, None] - tf.cast(levels, t.dtype)[None, :]), axis=1, output_type=tf.int32)
+        return _nearest(levels, t)
 
     return condition
+
+
+def _nearest(levels: np.ndarray, t: tf.Tensor) -> tf.Tensor:
+    """The index of the level nearest to each time, int32 [B]."""
+    return tf.argmin(tf.abs(t[:, None] - tf.cast(levels, t.dtype)[None, :]), axis=1, output_type=tf.int32)
 
 
 def ddpm_step(grid: np.ndarray) -> Condition:
@@ -108,8 +113,12 @@ def ddpm_step(grid: np.ndarray) -> Condition:
     Raises:
       ValueError: if it is not a valid grid of times.
     """
-    from_noisiest, last = nearest_level(grid), len(grid) - 1
-    return lambda sde, t: last - from_noisiest(sde, t)
+    levels = times.check(grid)[::-1]
+
+    def condition(sde: SDE, t: tf.Tensor) -> tf.Tensor:
+        return _nearest(levels, t)
+
+    return condition
 
 
 def sigma(sde: SDE, t: tf.Tensor) -> tf.Tensor:

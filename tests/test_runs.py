@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from ncsn_tf import files, jobs, runs, sweep
-from ncsn_tf.config import build
+from ncsn_tf.config import choices
 from ncsn_tf.data import images, pipeline
 from ncsn_tf.evaluation import EvaluationError, classifier, evaluator, features, references, report
 from ncsn_tf.guidance import inpainting
@@ -26,7 +26,7 @@ TRAIN, HELD_OUT = images.load("digits", "train"), images.load("digits", "held_ou
 def small_network():
     """NCSN takes a quarter of a minute to trace, and these tests trace many graphs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(build._NETWORKS, "ncsn", tiny.StandIn)
+        patch.setitem(choices.NETWORKS, "ncsn", tiny.stand_in)
         yield
 
 
@@ -183,7 +183,7 @@ def test_a_sweep_writes_a_table_and_skips_finished_combinations(run, run_evaluat
     monkeypatch.setattr(jobs, "evaluate", lambda *_, **__: pytest.fail("done already"))
     assert sweep.sweep(run, run_evaluator, settings, tmp_path, **options, log=lines.append) == rows
     monkeypatch.undo()
-    monkeypatch.setitem(build._NETWORKS, "ncsn", tiny.StandIn)
+    monkeypatch.setitem(choices.NETWORKS, "ncsn", tiny.stand_in)
     drawn = (tmp_path / settings[0].name / "samples.npz").stat().st_mtime_ns
     unknown = dataclasses.replace(run_evaluator._reference, about=None)
     other = evaluator.Evaluator(run_evaluator._network, unknown, shape=TRAIN.shape)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncsn_tf import objectives, random
+from ncsn_tf import objectives, random, times
 from ncsn_tf.config import build, sections
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.images import ImageSource
 from ncsn_tf.evaluation import held_out
 from ncsn_tf.guidance import denoising, inpainting, interpolation
-from ncsn_tf.samplers import blocks, driver
+from ncsn_tf.samplers import ancestral, blocks, driver
 from ncsn_tf.score import denoise
 from ncsn_tf.training.optimizers import LossScale, SkippingAdam
 from tests.support import tiny
@@ -58,6 +58,24 @@ def network_training_step():
     return lambda batch: trainer._global_step(batch, tf.constant(0.0)), [batch]
 
 
+def unet_training_step():
+    """A U-Net of every kind of layer, with dropout and FIR filters, in continuous time."""
+    config = sections.ncsn().to_dict()
+    small = {"filters": 8, "multipliers": (1, 2), "blocks": 1, "attention": (4,)}
+    for name, choice in {"network": "unet", "times": "uniform", "condition": "sigma"}.items():
+        config[name] = sections.section(name, choice).to_dict()
+    config["network"] |= small
+    config["sampler"]["epsilon"] = 1e-6
+    config["training"] |= {"batch_size": 2, "jit_compile": True}
+    config["data"]["name"] = "noise"
+    builder = build.Builder(config)
+    strategy = tf.distribute.get_strategy()
+    trainer = builder.trainer(strategy, (8, 8, 1))
+    source = ImageSource("noise", tiny.random_pixels(8, 8, 8, 1))
+    batch = next(iter(builder.batches(source, strategy, 0)))
+    return lambda batch: trainer._global_step(batch, tf.constant(0.0)), [batch]
+
+
 def evaluation_step():
     trainer = tiny.make()
     batch = next(iter(pipeline.evaluation_batches(tiny.SOURCE, batch_size=8)))
@@ -79,6 +97,19 @@ def sampling():
         seeds, x, _ = blocks.start_samples(numbers, driver.uniform_prior, tiny.SHAPE, run_seed=0)
         samples = sampler(score_fn, x, seeds)
         return samples.x, samples.evaluations
+
+    return draw, [tf.range(4)]
+
+
+def ancestral_sampling():
+    """Ancestral sampling with a final denoising, by the level that is nearest to each time."""
+    score_fn = tiny.make().model.score
+    step, rows = ancestral.Ancestral(tiny.SDE), times.pairs(times.uniform(6))
+    sampler = driver.FixedSteps(tiny.SDE, step, rows, segments=3, finish=denoise)
+
+    def draw(numbers):
+        seeds, x, _ = blocks.start_samples(numbers, tiny.SDE.prior_sample, tiny.SHAPE, run_seed=0)
+        return sampler(score_fn, x, seeds).x
 
     return draw, [tf.range(4)]
 
@@ -120,9 +151,11 @@ STEPS = {
     "train, sliced": sliced_training_step,
     "train, every lever": scaled_training_step,
     "train, the real network": network_training_step,
+    "train, U-Net": unet_training_step,
     "evaluate": evaluation_step,
     "check weights": probing_step,
     "sample and denoise": sampling,
+    "sample by ancestral sampling": ancestral_sampling,
     "inpaint and interpolate": inpainting_level,
     "denoise from a level on": denoising_level,
     "held-out loss by level": loss_by_level,

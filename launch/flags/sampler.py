@@ -13,6 +13,7 @@ class Sampler:
     epsilon: flags.FlagHolder
     steps_per_level: flags.FlagHolder
     num_levels: flags.FlagHolder
+    num_steps: flags.FlagHolder
     denoise: flags.FlagHolder
     jit_compile: flags.FlagHolder
 
@@ -23,13 +24,14 @@ class Sampler:
 
 
 def define() -> Sampler:
-    """Defines --epsilon, --steps_per_level, --num_levels, --denoise and --jit_compile."""
+    """Defines --epsilon, --steps_per_level, --num_levels, --num_steps, --denoise and --jit_compile."""
     return Sampler(
         epsilon=flags.DEFINE_float("epsilon", None, "Step size at the smallest level, in place of the run's."),
         steps_per_level=flags.DEFINE_integer("steps_per_level", None, "Steps per level, in place of the run's.", 1),
         num_levels=flags.DEFINE_integer(
             "num_levels", None, "How many of the noise levels to visit, in place of the run's.", 2
         ),
+        num_steps=flags.DEFINE_integer("num_steps", None, "Steps of ancestral sampling, in place of the run's.", 1),
         denoise=flags.DEFINE_bool("denoise", None, "End with one denoising step, in place of the run's choice."),
         jit_compile=flags.DEFINE_bool("jit_compile", None, "Compile with XLA, in place of the run's choice."),
     )

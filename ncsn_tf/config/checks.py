@@ -68,9 +68,14 @@ def levels(sigmas: np.ndarray, sigma_power: float) -> None:
     """Checks noise levels, float32 [L], and the loss weights sigma^sigma_power at them.
 
     Raises:
-      ValueError: unless the levels decrease strictly, and their squares, the ratios of these, and the weights are in
-        the range of float32.
+      ValueError: unless the levels are positive and decrease strictly, and their squares, the ratios of these, and the
+        weights are in the range of float32.
     """
+    if not sigmas[-1] > 0.0:
+        raise ValueError(
+            f"The last noise level must be positive. Received: sigma={sigmas[-1]:.3g}, the SDE's noise at t=0. Give "
+            "another times.name: uniform, or ddpm_levels with sde.name=vp."
+        )
     if not (np.diff(sigmas) < 0.0).all():
         raise ValueError(
             f"Neighbouring noise levels are equal in float32: sigma from {sigmas[0]:.9g} to {sigmas[-1]:.9g}, "

@@ -10,11 +10,9 @@ A section that offers a choice has the key `name` and the keys of the chosen ite
 import dataclasses
 import math
 
-from ncsn_tf.config import checks
+from ncsn_tf.config import checks, networks, samplers
 
 _MOST_LEVELS = 100_000
-MOST_STEPS_PER_LEVEL = 100_000
-"""The most steps per level, also in an exported model: the schedule of a walk is held in memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +59,14 @@ class VE:
 
 
 @dataclasses.dataclass(frozen=True)
+class VP:
+    """The variance-preserving SDE, `sde.VP`, or the sub-VP SDE, `sde.SubVP`."""
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Levels:
     """Training draws one of `num_levels` equally spaced times: on the VE SDE, geometric noise levels."""
 
@@ -68,6 +74,27 @@ class Levels:
 
     def __post_init__(self):
         checks.at_least("times", 2, _MOST_LEVELS, num_levels=self.num_levels)
+
+
+@dataclasses.dataclass(frozen=True)
+class DDPMLevels(Levels):
+    """Training draws one of the levels of DDPM with `num_levels` steps, as times of the VP SDE, `times.ddpm`."""
+
+    num_levels: int = 1_000
+
+
+@dataclasses.dataclass(frozen=True)
+class UniformTimes:
+    """Training draws times uniformly in [sde.first_time, 1).
+
+    Attributes:
+      num_bins: equal bins of time, each of which has a loss curve; the held-out loss is measured at as many times.
+    """
+
+    num_bins: int = 10
+
+    def __post_init__(self):
+        checks.at_least("times", 2, 1_000, num_bins=self.num_bins)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,29 +124,17 @@ class LogSigma:
 
 
 @dataclasses.dataclass(frozen=True)
-class NCSN:
-    """The network of Song & Ermon 2019, `networks.ncsn.NCSN`.
+class Denoising:
+    """Denoising score matching.
 
     Attributes:
-      filters: width of the first cascade.
-      dtype: "float32", "mixed_bfloat16" or "mixed_float16".
-      rematerialise: recompute activations in the backward pass: less memory, more time.
+      sigma_power: the weight is sigma^sigma_power.
+      per_dimension: divide the loss by half the number of values per image: the mean over them of |sigma score + z|^2
+        in place of half their sum, as Song et al. 2021 train their VP models. Only clipping of gradients sees it.
     """
 
-    filters: int = 128
-    dtype: str = "float32"
-    rematerialise: bool = False
-
-    def __post_init__(self):
-        checks.at_least("network", 2, filters=self.filters)
-        checks.one_of("network", ("float32", "mixed_bfloat16", "mixed_float16"), dtype=self.dtype)
-
-
-@dataclasses.dataclass(frozen=True)
-class Denoising:
-    """Denoising score matching, weighted by sigma^sigma_power."""
-
     sigma_power: float = 2.0
+    per_dimension: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,34 +260,6 @@ class Training:
 
 
 @dataclasses.dataclass(frozen=True)
-class Langevin:
-    """Langevin dynamics, annealed or plain.
-
-    Attributes:
-      epsilon: the step size at the smallest level, in squared data units, as Algorithm 1 writes it.
-      steps_per_level: T. Plain dynamics takes T steps per level too, all at the smallest.
-      num_levels: the number of levels to visit, evenly spread from the first to the last; None for all.
-      prior: "uniform" on [0, 1), as in the paper, or "normal", the SDE's prior.
-      denoise: end with one denoising step by Tweedie's formula; the paper of 2019 does not.
-      jit_compile: compile the loop with XLA.
-    """
-
-    epsilon: float = 2e-5
-    steps_per_level: int = 100
-    num_levels: int | None = None
-    prior: str = "uniform"
-    denoise: bool = False
-    jit_compile: bool = False
-
-    def __post_init__(self):
-        checks.positive("sampler", epsilon=self.epsilon)
-        checks.at_least("sampler", 1, MOST_STEPS_PER_LEVEL, steps_per_level=self.steps_per_level)
-        if self.num_levels is not None:
-            checks.at_least("sampler", 2, num_levels=self.num_levels)
-        checks.one_of("sampler", ("uniform", "normal"), prior=self.prior)
-
-
-@dataclasses.dataclass(frozen=True)
 class Evaluation:
     """The evaluation of a run's samples.
 
@@ -296,8 +283,8 @@ class Evaluation:
 
 
 CHOICES: dict[str, dict[str, type]] = {
-    "sde": {"ve": VE},
-    "times": {"levels": Levels},
+    "sde": {"ve": VE, "vp": VP, "subvp": VP},
+    "times": {"levels": Levels, "ddpm_levels": DDPMLevels, "uniform": UniformTimes},
     "output": {
         "score": NoKeys,
         "score_over_sigma": NoKeys,
@@ -306,10 +293,21 @@ CHOICES: dict[str, dict[str, type]] = {
         "velocity": NoKeys,
         "edm": EDM,
     },
-    "condition": {"nearest_level": NoKeys, "log_sigma": LogSigma, "scaled_time": NoKeys, "none": NoKeys},
-    "network": {"ncsn": NCSN},
+    "condition": {
+        "nearest_level": NoKeys,
+        "ddpm_step": NoKeys,
+        "sigma": NoKeys,
+        "log_sigma": LogSigma,
+        "scaled_time": NoKeys,
+        "none": NoKeys,
+    },
+    "network": {"ncsn": networks.NCSN, "ncsnv2": networks.NCSNv2, "unet": networks.UNet},
     "objective": {"denoising": Denoising, "sliced": Sliced, "exact": Exact},
-    "sampler": {"annealed_langevin": Langevin, "langevin": Langevin},
+    "sampler": {
+        "annealed_langevin": samplers.Langevin,
+        "langevin": samplers.Langevin,
+        "ancestral": samplers.Ancestral,
+    },
 }
 """The sections that offer a choice: name -> the dataclass of its keys. The first is the default."""
 

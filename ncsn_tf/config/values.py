@@ -1,7 +1,7 @@
 """Values of a configuration's keys: read from text, and checked against the type that the schema gives a key.
 
-The types are those of the dataclasses in `config.schema`: int, float, bool, str, a tuple of two integers, and unions of
-these, with None where None is the default.
+The types are those of the dataclasses in `config.schema`: int, float, bool, str, a tuple of two or of any number of
+integers, and unions of these, with None where None is the default.
 """
 
 import math
@@ -18,6 +18,7 @@ _TRUE = ("true", "t", "yes", "y", "1")
 _FALSE = ("false", "f", "no", "n", "0")
 _NONE = ("none", "null")
 _PAIR = re.compile(r"[(\[]?\s*([+-]?\d+)\s*,\s*([+-]?\d+)\s*,?\s*[)\]]?")
+_BRACKETS = re.compile(r"^\s*[(\[]|[)\]]\s*$")
 _LARGEST = 2**63
 """Integers are below it in absolute value, as int64 holds them."""
 _SHOWN = 80
@@ -126,6 +127,12 @@ def _text(value: Any) -> str:
     return str(value)
 
 
+def _integers(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple):
+        raise _MisfitError
+    return tuple(_integer(item) for item in value)
+
+
 def _pair(value: Any) -> tuple[int, int]:
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise _MisfitError
@@ -166,6 +173,11 @@ def _read_text(text: str) -> str:
     return text
 
 
+def _read_integers(text: str) -> tuple[int, ...]:
+    items = _BRACKETS.sub("", text).split(",")
+    return tuple(_read_integer(item) for item in items if item.strip())
+
+
 def _read_pair(text: str) -> tuple[int, int]:
     found = _PAIR.fullmatch(text.strip())
     if found is None:
@@ -180,6 +192,7 @@ _FITTING = {
     float: _number,
     str: _text,
     tuple[int, int]: _pair,
+    tuple[int, ...]: _integers,
 }
 _READING = {
     types.NoneType: _read_none,
@@ -188,6 +201,7 @@ _READING = {
     float: _read_number,
     str: _read_text,
     tuple[int, int]: _read_pair,
+    tuple[int, ...]: _read_integers,
 }
 _WORDS = {
     types.NoneType: "None",
@@ -196,4 +210,5 @@ _WORDS = {
     float: "a number",
     str: "text",
     tuple[int, int]: "a pair of integers (height, width)",
+    tuple[int, ...]: "integers with commas between them",
 }

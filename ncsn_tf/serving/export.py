@@ -5,7 +5,8 @@
     sample(seed) -> samples, samples_float      one sample per row, which depends on its own seed alone
     inpaint(image, mask, seed) -> the same      the mask is True where the image is known
     serving_default(seed) -> the same           sample, for a client that names no signature
-    sample_tuned, inpaint_tuned                 the same with steps_per_level and epsilon, scalars with defaults
+    sample_tuned, inpaint_tuned                 the same with steps_per_level and epsilon, scalars with defaults, if
+                                                the sampler is Langevin dynamics
 
 Every input has one row per example, apart from the two scalars, so a server may batch requests; the rows of a batch are
 independent of each other. Images are in [0, 1], whatever the range of the SDE's data, and `sigma` has the same unit. An
@@ -19,7 +20,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -27,17 +28,18 @@ import numpy as np
 import tensorflow as tf
 
 from ncsn_tf import files, random
-from ncsn_tf.config.schema import MOST_STEPS_PER_LEVEL
+from ncsn_tf.config.samplers import MOST_STEPS_PER_LEVEL
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.value_range import ValueRange
 from ncsn_tf.guidance import inpainting
 from ncsn_tf.samplers import driver, langevin
-from ncsn_tf.score import ScoreModel, denoise
+from ncsn_tf.score import ScoreModel, denoise, expand
 from ncsn_tf.sde import SDE
 from ncsn_tf.serving import checks
 
 DTYPES = ("float32", "bfloat16")
 FORMAT = 1
+_TUNABLE = {"steps_per_level": tf.int32, "epsilon": tf.float32}
 _ABOUT = "about.json"
 
 
@@ -51,12 +53,12 @@ class ServedModel(tf.Module):
     Args:
       network: the network, built; its weights are copied.
       adapter: makes a score model from a function that replaces the network.
-      sampler: makes the sampler for (epsilon, steps_per_level), scalars of a graph.
-      epsilon: the default step size at the smallest level, in squared units of the SDE's data.
-      steps_per_level: the default number of steps per level.
+      sampler: makes the sampler; takes the values of `tunable` by name, which are scalars of a graph.
+      tunable: the values that a request may set, with their defaults: `steps_per_level`, the number of steps per level,
+        and `epsilon`, the step size at the smallest level in squared units of the SDE's data; or none.
       prior: draws the start of samples.
       sde: the SDE.
-      sigmas: float32 [L], the noise levels of training, decreasing.
+      grid: float32 [L], the times of the noise levels of training, decreasing.
       value_range: the range of the SDE's data.
       shape: (H, W, C) of the images.
       dtype: of the stored weights, "float32" or "bfloat16"; computation is in the network's own dtype.
@@ -70,12 +72,11 @@ class ServedModel(tf.Module):
         network: keras.Model,
         adapter: Callable[[Callable], ScoreModel],
         *,
-        sampler: Callable[[tf.Tensor, tf.Tensor], driver.FixedSteps],
-        epsilon: float,
-        steps_per_level: int,
+        sampler: Callable[..., driver.FixedSteps],
+        tunable: Mapping[str, float | int],
         prior: driver.Prior,
         sde: SDE,
-        sigmas: np.ndarray,
+        grid: np.ndarray,
         value_range: ValueRange,
         shape: tuple[int, int, int],
         dtype: str = "float32",
@@ -84,10 +85,13 @@ class ServedModel(tf.Module):
         if dtype not in DTYPES:
             raise ValueError(f"Weights are stored as {' or '.join(DTYPES)}. Received: {dtype!r}.")
         weights = [*network.trainable_variables, *network.non_trainable_variables]
-        self.stored = [
-            tf.Variable(_stored(weight, dtype), trainable=False, name=f"weight_{i}") for i, weight in enumerate(weights)
-        ]
         split = len(network.trainable_variables)
+        # Constants, such as frequencies of Fourier features, keep their digits.
+        types = [dtype if number < split else weight.dtype for number, weight in enumerate(weights)]
+        self.stored = [
+            tf.Variable(_stored(weight, kind), trainable=False, name=f"weight_{number}")
+            for number, (weight, kind) in enumerate(zip(weights, types, strict=True))
+        ]
 
         def restored(x: tf.Tensor, condition: tf.Tensor | None) -> tf.Tensor:
             values = [tf.cast(value, weight.dtype) for value, weight in zip(self.stored, weights, strict=True)]
@@ -95,13 +99,13 @@ class ServedModel(tf.Module):
 
         self._sde = sde
         self._sampler = sampler
-        self._epsilon = epsilon
-        self._largest_epsilon = langevin.largest_epsilon(float(sigmas[-1]))
-        self._steps = steps_per_level
+        self._tunable = dict(tunable)
+        alpha, sigma = (part.numpy() for part in sde.marginal(tf.constant(grid)))
+        self._largest_epsilon = langevin.largest_epsilon(float(sigma[-1]))
         self._prior = prior
         self._range = value_range
         self._shape = shape
-        self._sigmas = sigmas
+        self._noise_ratios = sigma / alpha
         images, rows = tf.TensorSpec([None, *shape], tf.float32), tf.TensorSpec([None], tf.float32)
         # Traced once; every signature calls this one graph.
         self._score = tf.function(adapter(restored).score, input_signature=[images, rows], autograph=False)
@@ -112,43 +116,45 @@ class ServedModel(tf.Module):
         image, mask = tf.TensorSpec([None, *self._shape], tf.float32, name="image"), self._mask_spec
         sigma = tf.TensorSpec([None], tf.float32, name="sigma")
         seed = tf.TensorSpec([None], tf.int64, name="seed")
-        steps = tf.TensorSpec([], tf.int32, name="steps_per_level")
-        epsilon = tf.TensorSpec([], tf.float32, name="epsilon")
-        own_steps = tf.constant(self._steps, tf.int32)
-        own_epsilon = tf.constant(self._epsilon, tf.float32)
+        tunable = [tf.TensorSpec([], _TUNABLE[name], name=name) for name in self._tunable]
+        own = [tf.constant(value, _TUNABLE[name]) for name, value in self._tunable.items()]
 
         def score(x, sigma):
             # In units of images within [0, 1], as x and sigma are.
-            return {"score": self._score(self._range.encode(x), self._time(x, sigma)) * self._scale}
+            noisy, t, alpha = self._perturbed(x, sigma)
+            return {"score": self._score(noisy, t) * expand(alpha, x) * self._scale}
 
         def denoised(x, sigma):
-            clean = denoise(self._score, self._sde, self._range.encode(x), self._time(x, sigma))
-            return {"denoised": self._range.decode(clean)}
+            noisy, t, _ = self._perturbed(x, sigma)
+            return {"denoised": self._range.decode(denoise(self._score, self._sde, noisy, t))}
 
-        drawn = tf.function(self._sampled, input_signature=[seed, steps, epsilon], autograph=False)
-        completed = tf.function(self._completed, input_signature=[image, mask, seed, steps, epsilon], autograph=False)
+        drawn = tf.function(self._sampled, input_signature=[seed, *tunable], autograph=False)
+        completed = tf.function(self._completed, input_signature=[image, mask, seed, *tunable], autograph=False)
 
         def sample(seed):
-            return drawn(seed, own_steps, own_epsilon)
-
-        def sample_tuned(seed, steps_per_level=own_steps, epsilon=own_epsilon):
-            return drawn(seed, steps_per_level, epsilon)
+            return drawn(seed, *own)
 
         def inpaint(image, mask, seed):
-            return completed(image, mask, seed, own_steps, own_epsilon)
-
-        def inpaint_tuned(image, mask, seed, steps_per_level=own_steps, epsilon=own_epsilon):
-            return completed(image, mask, seed, steps_per_level, epsilon)
+            return completed(image, mask, seed, *own)
 
         specs = {
             "serving_default": (sample, [seed]),
             "score": (score, [images, sigma]),
             "denoise": (denoised, [images, sigma]),
             "sample": (sample, [seed]),
-            "sample_tuned": (sample_tuned, [seed, steps, epsilon]),
             "inpaint": (inpaint, [image, mask, seed]),
-            "inpaint_tuned": (inpaint_tuned, [image, mask, seed, steps, epsilon]),
         }
+        if tunable:
+            own_steps, own_epsilon = own
+
+            def sample_tuned(seed, steps_per_level=own_steps, epsilon=own_epsilon):
+                return drawn(seed, steps_per_level, epsilon)
+
+            def inpaint_tuned(image, mask, seed, steps_per_level=own_steps, epsilon=own_epsilon):
+                return completed(image, mask, seed, steps_per_level, epsilon)
+
+            specs["sample_tuned"] = sample_tuned, [seed, *tunable]
+            specs["inpaint_tuned"] = inpaint_tuned, [image, mask, seed, *tunable]
         return {
             name: tf.function(checks.checked(function, arguments), input_signature=arguments, autograph=False)
             for name, (function, arguments) in specs.items()
@@ -163,9 +169,12 @@ class ServedModel(tf.Module):
     def _mask_spec(self) -> tf.TensorSpec:
         return tf.TensorSpec([None, *self._shape[:2], 1], tf.bool, name="mask")
 
-    def _time(self, x: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
-        """The times of noise levels; an error if a level is outside the range of training."""
-        low, high = (float(self._sigmas[end]) / self._scale for end in (-1, 0))
+    def _perturbed(self, x: tf.Tensor, sigma: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Images within [0, 1] with noise sigma as the SDE has them, their times, and alpha at these times, [B].
+
+        An image plus noise of deviation sigma has the SDE's noise ratio sigma / alpha, times the factor alpha.
+        """
+        low, high = (float(self._noise_ratios[end]) / self._scale for end in (-1, 0))
         with tf.control_dependencies(
             [
                 checks.require(tf.math.is_finite(x), "x must be finite; it holds NaN or infinite values"),
@@ -176,58 +185,63 @@ class ServedModel(tf.Module):
                 ),
             ]
         ):
-            return self._sde.time(tf.clip_by_value(sigma, low, high) * self._scale)
+            t = self._sde.time(tf.clip_by_value(sigma, low, high) * self._scale)
+        alpha = self._sde.marginal(t)[0]
+        return expand(alpha, x) * self._range.encode(x), t, alpha
 
-    def _sampled(self, seed: tf.Tensor, steps: tf.Tensor, epsilon: tf.Tensor) -> dict[str, tf.Tensor]:
-        with tf.control_dependencies(self._numbers(seed, steps, epsilon)):
-            seed, steps, epsilon = (tf.identity(value) for value in (seed, steps, epsilon))
+    def _sampled(self, seed: tf.Tensor, *tuned: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.control_dependencies(self._numbers(seed, *tuned)):
+            seed, tuned = tf.identity(seed), tuple(tf.identity(value) for value in tuned)
         seeds = _row_seeds(seed, random.Stream.SAMPLE)
         seeds = random.fold_each(seeds, 0)  # sample 0 of a run of this seed
-        return _outputs(self._range.decode(self._drawn(seeds, steps, epsilon, driver.NO_GUIDANCE, ())))
+        return _outputs(self._range.decode(self._drawn(seeds, tuned, driver.NO_GUIDANCE, ())))
 
-    def _completed(self, image, mask, seed, steps, epsilon) -> dict[str, tf.Tensor]:
+    def _completed(self, image, mask, seed, *tuned) -> dict[str, tf.Tensor]:
         known = tf.broadcast_to(mask, tf.shape(image))
         share = tf.reduce_mean(tf.cast(mask, tf.float32), axis=[1, 2, 3])
         within = tf.math.is_finite(image) & (image >= 0.0) & (image <= 1.0)
         with tf.control_dependencies(
             [
-                *self._numbers(seed, steps, epsilon),
+                *self._numbers(seed, *tuned),
                 checks.require(~known | within, "known pixels must be within 0 and 1", image),
                 checks.require(share > 0.0, "a mask must have a known pixel: it is True where the image is known"),
                 checks.require(share < 1.0, "a mask must leave a pixel to be completed"),
             ]
         ):
-            seed, steps, epsilon = (tf.identity(value) for value in (seed, steps, epsilon))
+            seed, tuned = tf.identity(seed), tuple(tf.identity(value) for value in tuned)
         seeds = _row_seeds(seed, random.Stream.COMPLETION)
         seeds = random.fold_each(seeds, 0, 0)  # completion 0 of image 0
         given = self._range.encode(image), known
-        x = self._drawn(seeds, steps, epsilon, inpainting.Inpainting(self._sde), given)
+        x = self._drawn(seeds, tuned, inpainting.Inpainting(self._sde), given)
         return _outputs(inpainting.put_back(self._range.decode(x), (image, known)))
 
-    def _numbers(self, seed: tf.Tensor, steps: tf.Tensor, epsilon: tf.Tensor) -> list[tf.Operation]:
+    def _numbers(self, seed: tf.Tensor, *tuned: tf.Tensor) -> list[tf.Operation]:
         largest = f"{self._largest_epsilon:.6g}, four times the square of the smallest noise level"
-        return [
-            checks.require((seed >= 0) & (seed < 2**31), "a seed must be within 0 and 2^31 - 1", seed),
-            checks.require(
-                (steps >= 1) & (steps <= MOST_STEPS_PER_LEVEL),
-                f"steps_per_level must be within 1 and {MOST_STEPS_PER_LEVEL}",
-                steps,
-            ),
-            checks.require(
-                (epsilon > 0.0) & (epsilon < self._largest_epsilon),
-                f"epsilon must be positive and below {largest}: from there on Langevin dynamics diverges",
-                epsilon,
-            ),
-        ]
+        checked = [checks.require((seed >= 0) & (seed < 2**31), "a seed must be within 0 and 2^31 - 1", seed)]
+        if tuned:
+            steps, epsilon = tuned
+            checked += [
+                checks.require(
+                    (steps >= 1) & (steps <= MOST_STEPS_PER_LEVEL),
+                    f"steps_per_level must be within 1 and {MOST_STEPS_PER_LEVEL}",
+                    steps,
+                ),
+                checks.require(
+                    (epsilon > 0.0) & (epsilon < self._largest_epsilon),
+                    f"epsilon must be positive and below {largest}: from there on Langevin dynamics diverges",
+                    epsilon,
+                ),
+            ]
+        return checked
 
     def _drawn(
-        self, seeds: tf.Tensor, steps: tf.Tensor, epsilon: tf.Tensor, guidance: driver.Guidance, given: driver.Given
+        self, seeds: tf.Tensor, tuned: Sequence[tf.Tensor], guidance: driver.Guidance, given: driver.Given
     ) -> tf.Tensor:
         """Samples from the prior, in the SDE's data range."""
         x = self._prior(random.fold_each(seeds, random.Stream.PRIOR), self._shape)
         x = tf.ensure_shape(x, [None, *self._shape])
-        x = self._sampler(epsilon, steps)(self._score, x, seeds, guidance, given).x
-        diverged = "the samples diverged: epsilon is too large, or the weights are broken"
+        x = self._sampler(**dict(zip(self._tunable, tuned, strict=True)))(self._score, x, seeds, guidance, given).x
+        diverged = "the samples diverged: the step size is too large, or the weights are broken"
         with tf.control_dependencies([checks.require(tf.math.is_finite(x), diverged)]):
             return tf.identity(x)
 

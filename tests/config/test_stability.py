@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from ncsn_tf import jobs
-from ncsn_tf.config import build, checks, schema, sections
+from ncsn_tf.config import build, checks, choices, schema, sections
 from ncsn_tf.samplers.langevin import UnstableStepError
 from tests.support import tiny
 
@@ -28,7 +28,7 @@ def changed(section, **values):
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    monkeypatch.setitem(build._NETWORKS, "ncsn", tiny.StandIn)
+    monkeypatch.setitem(choices.NETWORKS, "ncsn", tiny.stand_in)
 
 
 # The step size: a step multiplies deviations by 1 - epsilon / (2 sigma^2), told by hand.

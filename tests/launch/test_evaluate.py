@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from ncsn_tf.config import build
+from ncsn_tf.config import choices
 from ncsn_tf.data import images
 from ncsn_tf.evaluation import classifier
 from tests.support import processes, tiny
@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
     """A run of two checkpoints, a classifier of the digits, and images: copies of training images among them."""
     folder = tmp_path_factory.mktemp("evaluation")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(build._NETWORKS, "ncsn", tiny.StandIn)
+        patch.setitem(choices.NETWORKS, "ncsn", tiny.stand_in)
         tiny.save_run(folder / "run", steps=(2, 4), evaluation={"num_samples": 20})
     train = images.load("digits", "train")
     trained = classifier.train(train.images[:64], np.arange(64) % 10, 10, seed=0, steps=2, batch_size=32)

@@ -138,7 +138,7 @@ def test_a_launcher_asks_for_room_only_on_a_full_disk(capsys, number, code, room
 def test_a_run_may_have_any_name(tmp_path, monkeypatch):
     """It is written here and opened by a launcher; every path is given with a tilde."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("ncsn_tf.config.build._NETWORKS", {"ncsn": tiny.StandIn})
+    monkeypatch.setattr("ncsn_tf.config.choices.NETWORKS", {"ncsn": tiny.stand_in})
     tiny.save_run(f"~/{HOSTILE}/run")
     place = tmp_path / HOSTILE / "run"
     assert sorted(file.suffix for file in (place / "checkpoints").iterdir()) == [".data-00000-of-00001", ".index"]

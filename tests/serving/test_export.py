@@ -13,7 +13,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from ncsn_tf import runs
-from ncsn_tf.config import build
+from ncsn_tf.config import choices
 from ncsn_tf.guidance import inpainting, masks
 from ncsn_tf.score import denoise
 from ncsn_tf.serving import export
@@ -29,7 +29,7 @@ CLIENT = ROOT / "docs" / "serving_client.c"
 @pytest.fixture(scope="module", autouse=True)
 def small_network():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(build._NETWORKS, "ncsn", tiny.StandIn)
+        patch.setitem(choices.NETWORKS, "ncsn", tiny.stand_in)
         yield
 
 

@@ -72,7 +72,7 @@ def launch(verb, *arguments, stand_in=False, environment=(), seconds=300.0) -> E
     Args:
       verb: the launcher's name.
       *arguments: its command line.
-      stand_in: whether `tiny.StandIn` takes the place of NCSN, which takes a quarter of a minute to trace.
+      stand_in: whether `tiny.stand_in` takes the place of NCSN, which takes a quarter of a minute to trace.
       environment: additions to the environment, a mapping.
       seconds: after which the test fails.
     """
@@ -116,10 +116,10 @@ def run_launcher(verb, arguments, stand_in):
 
     sys.argv = [f"launch/{verb}.py", *arguments]
     if stand_in:
-        from ncsn_tf.config import build
+        from ncsn_tf.config import choices
         from tests.support import tiny
 
-        build._NETWORKS["ncsn"] = tiny.StandIn
+        choices.NETWORKS["ncsn"] = tiny.stand_in
     else:
         # Optimizing the graph of the real network takes longer than a few steps of it.
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})

@@ -49,11 +49,9 @@ class TinyNetwork(keras.Model):
         return self.second(self.first(2.0 * x - 1.0)) * (1.0 + scale[:, :, None, None])
 
 
-class StandIn(TinyNetwork):
-    """The tiny network under the arguments of NCSN, for what a builder makes of a configuration."""
-
-    def __init__(self, channels, num_levels, filters=2, *, rematerialise=False, seed=7, dtype=None):
-        super().__init__(seed=seed)
+def stand_in(keys, *, channels, seed, centre_input, levels):
+    """The tiny network in place of NCSN, for what a builder makes of a configuration."""
+    return TinyNetwork(seed=seed)
 
 
 def model(network):
