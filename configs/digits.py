@@ -14,8 +14,8 @@ Result:   held-out loss of the averaged weights 13.2, 11.5, 10.6, 10.1 per image
           :ncsnv2 (22 levels from 4.82, 111 evaluations per sample; 30 minutes, during which other work shared the
           cores): held-out loss 9.53, 8.62, 8.18, 7.89 after the same steps, of other levels than NCSN's. By
           launch.evaluate as above: classifier_score 5.48 +- 0.35, classifier_fid 2.44, at infinitely many samples
-          2.37 +- 0.16, classifier_kid 0.067 +- 0.011, classifier_precision 0.40, classifier_recall 0.88, no copies: 0.13
-          in pixels, 0.16 in features. Among 100 samples some strokes are smudged.
+          2.37 +- 0.16, classifier_kid 0.067 +- 0.011, classifier_precision 0.40, classifier_recall 0.88, no copies:
+          0.13 in pixels, 0.16 in features. Among 100 samples some strokes are smudged.
           :sliced not measured.
 """
 

@@ -305,7 +305,7 @@ class TrainedRun:
         )
 
     def held_out_loss(self, source: ImageSource, limit: int, seed: int = 0) -> held_out.HeldOutLoss:
-        """The denoising loss on the first `limit` held-out images, at the builder's `reported_grid`, on all replicas."""
+        """The denoising loss on the first `limit` held-out images, at the times of `reported_grid`, on all replicas."""
         replicas, limit = self.strategy.num_replicas_in_sync, min(limit, len(source))
         batch_size = replicas * max(1, min(self.builder.training.batch_size, limit) // replicas)
         batches, number = self.builder.held_out_batches(source, self.strategy, limit, batch_size)

@@ -92,7 +92,8 @@ def test_graphs_that_draw_hold_nothing_that_xla_must_compile_and_no_loop():
     def draw(rows):
         base = random.stream_seed(3, Stream.SAMPLE)
         seeds = random.per_row(random.fold_each(random.per_example(base, rows[:, 0]), 5, 6), rows[:, 1])
-        return [*(law(seeds, (5, 3)) for law in DRAWS), random.integers(seeds, 10), random.keep_mask(seeds, (5, 3), 0.1)]
+        masks = random.keep_mask(seeds, (5, 3), 0.1)
+        return [*(law(seeds, (5, 3)) for law in DRAWS), random.integers(seeds, 10), masks]
 
     compiled = tf.function(draw, autograph=False)
     graph = compiled.get_concrete_function(tf.TensorSpec([None, 2], tf.int32)).graph.as_graph_def()

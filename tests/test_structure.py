@@ -22,14 +22,16 @@ MAX_BUILD_LINES = 400
 LAYERS = (
     ("ncsn_tf/random", "ncsn_tf/files", "ncsn_tf/determinism", "ncsn_tf/progress", "ncsn_tf/backend"),
     ("ncsn_tf/pictures",),
-    ("ncsn_tf/sde", "ncsn_tf/times"),
+    ("ncsn_tf/sde", "ncsn_tf/times", "ncsn_tf/noise_levels"),
     ("ncsn_tf/score", "ncsn_tf/config"),
     ("ncsn_tf/objectives", "ncsn_tf/networks", "ncsn_tf/data", "ncsn_tf/densities", "ncsn_tf/ode"),
     ("ncsn_tf/samplers",),
     ("ncsn_tf/flow", "ncsn_tf/guidance", "ncsn_tf/classical", "ncsn_tf/interop"),
     ("ncsn_tf/cluster",),
     ("ncsn_tf/training", "ncsn_tf/evaluation", "ncsn_tf/serving"),
-    ("ncsn_tf/config/build",),  # apart from its folder: it makes objects of what the others describe
+    # Apart from their folder: they make objects of what the others describe.
+    ("ncsn_tf/config/choices",),
+    ("ncsn_tf/config/build",),
     ("ncsn_tf/runs",),
     ("ncsn_tf/jobs",),
     ("ncsn_tf/sweep", "ncsn_tf/reproduction"),
@@ -39,9 +41,17 @@ LAYERS = (
 # Rooms that know less than their place in the layers would allow: themselves and these.
 INDEPENDENT = {
     "ncsn_tf/data": ("ncsn_tf/random", "ncsn_tf/files"),
-    "ncsn_tf/networks": ("ncsn_tf/backend",),
+    "ncsn_tf/networks": ("ncsn_tf/backend", "ncsn_tf/random"),
     "ncsn_tf/classical": (),
-    "ncsn_tf/interop": ("ncsn_tf/backend", "ncsn_tf/files", "ncsn_tf/networks"),
+    "ncsn_tf/interop": (
+        "ncsn_tf/backend",
+        "ncsn_tf/files",
+        "ncsn_tf/networks",
+        "ncsn_tf/noise_levels",
+        "ncsn_tf/score",
+        "ncsn_tf/sde",
+        "ncsn_tf/times",
+    ),
     "ncsn_tf/cluster": ("ncsn_tf/files",),
     "configs": ("ncsn_tf/config",),
 }

@@ -59,6 +59,7 @@ class Found:
       loose: by path, the other tensors.
       unnamed: by path, lists of tensors without names.
       content: the file's content.
+      untrained: the names of tensors that no average holds, because they are not trained.
     """
 
     where: str
@@ -67,9 +68,12 @@ class Found:
     loose: Mapping[str, Any]
     unnamed: Mapping[tuple[str, ...], Sequence[Any]]
     content: Any
+    untrained: Collection[str] = ()
 
     def choose(self, wanted: str | None) -> Weights:
         """The averaged weights if there are any, else the raw ones; or those that are wanted.
+
+        Tensors that are not trained have no average: they are taken from the raw weights.
 
         Args:
           wanted: "raw", "average", or None for the choice above.
@@ -93,7 +97,7 @@ class Found:
                 f"{self.where} holds {len(pool)} sets of {_adjective(pool[0].kind)} weights. There are: {listed}. "
                 "Save the one that you want to a file of its own."
             )
-        return pool[0]
+        return self._completed(pool[0]) if pool[0].kind == AVERAGE else pool[0]
 
     def other_kind(self, kind: str) -> str | None:
         """The other kind of weights if the file holds it as well."""
@@ -106,18 +110,25 @@ class Found:
         sets = [found for found in self.sets if found.kind == kind]
         if kind == AVERAGE and not sets:
             raw = self._of_kind(RAW)
-            sets = [_with_names(path, tensors, raw) for path, tensors in self.unnamed.items()]
+            sets = [_with_names(path, tensors, raw, self.untrained) for path, tensors in self.unnamed.items()]
         most = max((found.matched for found in sets), default=0)
         return [found for found in sets if 2 * found.matched >= most]  # another network may share a few names
 
+    def _completed(self, average: Weights) -> Weights:
+        """An average with the tensors that are not trained, from the raw weights if the file holds one set of them."""
+        raw = self._of_kind(RAW)
+        lent = {name: raw[0].tensors[name] for name in self.untrained if len(raw) == 1 and name in raw[0].tensors}
+        return dataclasses.replace(average, tensors={**lent, **average.tensors})
 
-def find(content: Any, known: Collection[str], where: str = "The file") -> Found:
+
+def find(content: Any, known: Collection[str], where: str = "The file", *, untrained: Collection[str] = ()) -> Found:
     """Finds the sets of weights in the content of a file.
 
     Args:
       content: dicts and lists of tensors and plain values, in any nesting.
       known: names of the network's tensors, at least one.
       where: names the file in messages.
+      untrained: those of them that are not trained, so that an average may lack them.
     """
     named: dict[tuple[str, ...], Any] = {}
     unnamed: dict[tuple[str, ...], Sequence[Any]] = {}
@@ -155,7 +166,12 @@ def find(content: Any, known: Collection[str], where: str = "The file") -> Found
         Weights(_written(place), _kind(place, marks, late), tensors, matched[place]) for place, tensors in sets.items()
     ]
     averaged = {path: tensors for path, tensors in unnamed.items() if _kind(path, marks, late) == AVERAGE}
-    return Found(where, next(iter(known)), _distinct(found), loose, averaged, content)
+    return Found(where, next(iter(known)), _distinct(found), loose, averaged, content, untrained)
+
+
+def names(content: Any, known: Collection[str]) -> set[str]:
+    """Those of some tensors' names that occur in the content of a file, whatever is written before them."""
+    return {name for found in find(content, known).sets for name in found.tensors if name in known}
 
 
 def _leaves(content: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -268,33 +284,36 @@ def _equal(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
         return False
 
 
-def _with_names(path: tuple[str, ...], tensors: Sequence[Any], raw: Sequence[Weights]) -> Weights:
+def _with_names(
+    path: tuple[str, ...], tensors: Sequence[Any], raw: Sequence[Weights], untrained: Collection[str]
+) -> Weights:
     """Gives a list of averaged parameters the names of the raw ones, which are in the same order.
 
     Raises:
-      CheckpointFormatError: unless there is one raw set whose shapes fit; buffers, which have no average, are left out.
+      CheckpointFormatError: unless there is one raw set whose shapes fit; buffers and untrained parameters, which have
+        no average, are left out.
     """
     where = f"{_written(path)} is a list of {len(tensors)} averaged tensors without names"
     if len(raw) != 1:
         named = " or ".join(found.place or "the whole file" for found in raw) or "no raw weights"
         raise CheckpointFormatError(f"{where}, to be named in the order of one set of raw weights. Received: {named}.")
-    names = list(raw[0].tensors)
-    while len(names) > len(tensors) and len(names) > raw[0].matched:
-        names.pop()  # the tensors with unknown names, such as buffers, come last
-    shapes = [
-        (tuple(raw[0].tensors[name].shape), tuple(tensor.shape)) for name, tensor in zip(names, tensors, strict=False)
-    ]
-    differing = [number for number, (expected, given) in enumerate(shapes) if expected != given]
-    if len(names) != len(tensors) or differing:
-        reason = "their number differs"
-        if differing:
-            expected, given = shapes[differing[0]]
-            reason = f"number {differing[0]}, {names[differing[0]]}, must be {expected}, but is {given}"
-        raise CheckpointFormatError(
-            f"{where}, which do not fit the {len(names)} tensors of {raw[0].place or 'the file'}: {reason}. "
-            "weights=raw takes the raw ones."
-        )
-    return Weights(_written(path), AVERAGE, dict(zip(names, tensors, strict=True)), len(names))
+    held, skipped = list(raw[0].tensors), {name for name in raw[0].tensors if name in untrained}
+    # The tensors with unknown names, such as buffers, come last; some programs average them too.
+    every = held[: max(len(tensors), raw[0].matched)]
+    trained = [name for name in held if name not in skipped][: max(len(tensors), raw[0].matched - len(skipped))]
+    shapes = [tuple(tensor.shape) for tensor in tensors]
+    for names in (trained, every):
+        if [tuple(raw[0].tensors[name].shape) for name in names] == shapes:
+            return Weights(_written(path), AVERAGE, dict(zip(names, tensors, strict=True)), len(names))
+    reason = "their number differs"
+    for number, (name, given) in enumerate(zip(trained, shapes, strict=False)):
+        if (expected := tuple(raw[0].tensors[name].shape)) != given:
+            reason = f"number {number}, {name}, must be {expected}, but is {given}"
+            break
+    raise CheckpointFormatError(
+        f"{where}, which do not fit the {len(trained)} tensors of {raw[0].place or 'the file'}: {reason}. "
+        "weights=raw takes the raw ones."
+    )
 
 
 def _written(path: tuple[str, ...]) -> str:

@@ -1,6 +1,7 @@
 """Reads the content of PyTorch files, and names files of other kinds.
 
-torch is an optional extra: only reading a file needs it. Only tensors and plain values are ever unpickled.
+torch is an optional extra: only reading a file needs it. Only tensors and plain values are ever unpickled; NumPy's
+numbers become None.
 """
 
 import os
@@ -37,6 +38,29 @@ class CheckpointFormatError(ValueError):
     """A file is not a valid checkpoint of the expected network."""
 
 
+class _NumberType:
+    """Stands for the type of a NumPy number in a file, so that nothing of NumPy runs on a file's content."""
+
+    def __init__(self, *name: Any):
+        del name
+
+    def __setstate__(self, state: Any) -> None:
+        del state
+
+
+def _number(kind: Any, value: bytes = b"") -> None:
+    """Stands for a NumPy number in a file: the weights are tensors, and no number is needed."""
+    del kind, value
+
+
+# The program of score_sde writes the learning rates of its optimizer so, under the module's old or new name.
+_NUMPY_NUMBERS = [
+    (_NumberType, "numpy.dtype"),
+    (_number, "numpy.core.multiarray.scalar"),
+    (_number, "numpy._core.multiarray.scalar"),
+]
+
+
 def read(path: str | os.PathLike) -> tuple[pathlib.Path, Any]:
     """Reads a PyTorch file: dicts and lists of tensors and plain values, in any nesting.
 
@@ -68,7 +92,8 @@ def read(path: str | os.PathLike) -> tuple[pathlib.Path, Any]:
             raise CheckpointFormatError(f"{place} cannot be read as a PyTorch checkpoint: it is {other}.")
         file.seek(0)
         try:
-            with warnings.catch_warnings(action="ignore"):  # torch's are about how it was written
+            known = torch.serialization.safe_globals(_NUMPY_NUMBERS)
+            with known, warnings.catch_warnings(action="ignore"):  # torch's are about how it was written
                 return place, torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises half a dozen kinds for a damaged or hostile file
             raise CheckpointFormatError(_reason(place, error)) from error

@@ -148,6 +148,24 @@ def test_a_list_without_names_must_fit_in_number_and_shape():
         assert taken(content, "raw") == ("raw", 1.0)
 
 
+def test_tensors_that_are_not_trained_have_no_average():
+    """Frequencies of Fourier features: the first of the raw weights, in no average, and read from the raw weights."""
+    frequencies, known = torch.full((7,), 5.0), {"features.W": (7,), **SHAPES}
+    raw = {"features.W": frequencies, **RAW, "sigmas": torch.ones(5)}
+    averages = {"a list": SHADOW, "a list of every parameter": [frequencies + 1.0, *SHADOW], "by name": AVERAGE}
+    for kind, average in averages.items():
+        content = {"model": raw, "ema": average if kind == "by name" else {"shadow_params": average}}
+        chosen = containers.find(content, known, untrained=("features.W",)).choose(None)
+        assert chosen.kind == "average" and float(chosen.tensors["end.bias"][0]) == 2.0, kind
+        assert float(chosen.tensors["features.W"][0]) == (6.0 if kind == "a list of every parameter" else 5.0), kind
+    with pytest.raises(CheckpointFormatError, match="number 0, begin.weight, must be .* but is"):
+        containers.find({"model": raw, "ema": SHADOW[::-1]}, known, untrained=("features.W",)).choose(None)
+
+
+def test_names_are_found_under_any_prefix():
+    assert containers.names([{"module.begin.weight": torch.zeros(1)}, 3], SHAPES) == {"begin.weight"}
+
+
 def test_a_file_without_the_weights_is_described():
     with pytest.raises(CheckpointFormatError, match=r"no state dict. It holds: 'step' \(int\), 'note' \(str\)"):
         taken({"step": 3, "note": "none"})

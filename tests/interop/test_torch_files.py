@@ -93,3 +93,17 @@ def test_the_home_folder_is_expanded_and_old_and_new_formats_are_read(tmp_path, 
         torch.save({"a": torch.ones(2)}, tmp_path / "c.pth", _use_new_zipfile_serialization=new)
         place, content = torch_files.read("~/c.pth")
         assert place == tmp_path / "c.pth" and content["a"].tolist() == [1.0, 1.0]
+
+
+def test_numbers_of_numpy_are_skipped_and_its_arrays_refused(tmp_path):
+    """The program of score_sde writes the learning rates of its optimizer as NumPy's numbers."""
+    before = torch.serialization.get_safe_globals()
+    torch.save({"lr": np.float64(1e-3), "step": np.int64(7), "a": torch.ones(2)}, tmp_path / "c.pth")
+    _, content = torch_files.read(tmp_path / "c.pth")
+    assert content["a"].tolist() == [1.0, 1.0] and content["lr"] is content["step"] is None
+    assert set(torch.serialization.get_safe_globals()) == set(before), "others' files are read as before"
+    torch.save({"a": np.ones(2)}, tmp_path / "c.pth")
+    with pytest.raises(
+        CheckpointFormatError, match=r"holds more than tensors \(numpy\._core\.multiarray\._reconstruct\)"
+    ):
+        torch_files.read(tmp_path / "c.pth")
