@@ -138,6 +138,8 @@ def _report(checkpoint: "Checkpoint", content: Mapping[str, Any], shape: tuple[i
     told = ", ".join(f"{name} {content[name]['name']}" for name in ("times", "output", "condition"))
     print(f"Process: {_written(content['sde'])}; {told}")
     print(f"Sampler: {_written(content['sampler'])}")
+    if _CONFIG.value is None:
+        print(f"Data: {content['data']['name']}, which a checkpoint does not tell. Give --config if they are others.")
     if checkpoint.assumed:
         print(f"Assumed, as in the published models of {checkpoint.family}: {', '.join(checkpoint.assumed)}")
 

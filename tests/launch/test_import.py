@@ -89,9 +89,7 @@ def files(folder):
 MISTAKES = {
     "a configuration of another width": (["--model_config=DIR/wide.json"], "model.nf=128 contradicts the tensors"),
     "a damaged configuration": (["--model_config=DIR/damaged.json"], "damaged.json is not valid JSON"),
-    "no such configuration": (["--model_config=DIR/none.json"], "There is no configuration at"),
     "no size": ([], "Give image_size (--image_size)"),
-    "a size of NCSNv2": ([f"--torch_checkpoint={OFFICIAL}/ncsnv2_32x32x3.pth"], "NCSNv2 is unknown. Give --image_size"),
     "levels of NCSN": (
         [f"--torch_checkpoint={OFFICIAL}/ncsn_28x28x1.pth", "--image_size=28"],
         "does not tell its noise levels. Give --config with them, or --model_config",
