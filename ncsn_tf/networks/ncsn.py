@@ -9,6 +9,7 @@ from ncsn_tf.networks.layers import (
     convolution,
     own_dtype,
     refuse_labels,
+    rematerialised,
     wide_dtype,
 )
 from ncsn_tf.networks.refinenet import RefineBlock, ResidualBlock
@@ -146,16 +147,7 @@ class NCSN(keras.Model):
         return self.end_conv(ops.elu(self.norm(h, encoding)))
 
     def _run(self, block, x, encoding):
-        """Runs block(x, encoding); with `rematerialise`, it runs again for its gradient."""
-        if not self.rematerialise:
-            return block(x, encoding)
-
-        # A function, because TensorFlow's error message needs its name. It runs all of `__call__`, which sets the
-        # block's dtypes, both times. Tensors are arguments: the gradient of a captured tensor would be lost silently.
-        def rematerialised_block(x, encoding):
-            return block(x, encoding)
-
-        return keras.remat(rematerialised_block)(x, encoding)
+        return rematerialised(block, x, encoding) if self.rematerialise else block(x, encoding)
 
     def get_config(self):
         names = ("channels", "num_levels", "filters", "rematerialise", "centre_input", "seed")

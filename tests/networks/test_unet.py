@@ -71,9 +71,12 @@ def load(network, file):
         weight.assign(tensor.numpy().transpose(axes))
 
 
-@pytest.mark.parametrize(("name", "options"), [("ncsnpp", NCSNPP), ("ddpmpp", DDPMPP), ("ddpm", DDPM)])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("ncsnpp_16x16x3", NCSNPP), ("pyramids_8x8x3", PYRAMIDS), ("ddpmpp_16x16x3", DDPMPP), ("ddpm_16x16x3", DDPM)],
+)
 def test_outputs_are_those_of_the_authors_program(name, options):
-    reference = np.load(DATA / f"{name}_16x16x3.npz")
+    reference = np.load(DATA / f"{name}.npz")
     config = json.loads(str(reference["config"]))
     network = UNet(
         3,
@@ -82,8 +85,8 @@ def test_outputs_are_those_of_the_authors_program(name, options):
         multipliers=config["ch_mult"],
         attention=config["attn_resolutions"],
     )
-    network.build((None, 16, 16, 3), (None,))
-    load(network, DATA / f"{name}_16x16x3.pth")
+    network.build(reference["x"].shape, (None,))
+    load(network, DATA / f"{name}.pth")
     difference = np.abs(network(reference["x"], reference["noise_label"]) - reference["output"]).max()
     assert difference < 1e-4 * reference["output"].std()
 
@@ -150,6 +153,35 @@ def test_every_variant_keeps_the_shape_and_uses_every_weight(output, input, comb
     gradients = tape.gradient(loss, network.trainable_variables)
     for gradient, variable in zip(gradients, network.trainable_variables, strict=True):
         assert isinstance(gradient, tf.Tensor) and np.abs(gradient).max() > 0, variable.path
+
+
+def test_a_residual_pyramid_of_outputs_is_the_feature_map_of_the_next_level():
+    """The whole network written out, part by part; the authors' PyTorch program cannot run this variant."""
+    options = {"block": "ddpm", "progressive_input": "residual", "progressive_output": "residual"}
+    network = built(multipliers=(1, 1), attention=(), **options, randomised=True, dtype="float64")
+    x, sigma = images((2, 8, 8, 2), dtype=np.float64), np.array([0.1, 10.0])
+    parts = iter(network.parts)
+
+    def part(h):
+        return next(parts)(h)
+
+    embedding = tf.nn.silu(part(tf.nn.silu(part(part(sigma)))))
+
+    def block(*feature_maps):
+        return next(parts)(tf.concat(feature_maps, axis=-1), embedding)
+
+    a = part(2.0 * x - 1.0)
+    b = block(a)
+    c = part(b)
+    c = (c + part(2.0 * x - 1.0)) / np.sqrt(2.0)
+    d = block(c)
+    h = block(part(block(d)))
+    h = block(block(h, d), c)
+    pyramid = part(tf.nn.silu(part(h)))
+    h = block(block(part(h), b), a)
+    h = (h + part(pyramid)) / np.sqrt(2.0)
+    np.testing.assert_allclose(network(x, sigma), part(tf.nn.silu(part(h))), atol=1e-10)
+    assert next(parts, None) is None
 
 
 def test_attention_is_where_the_shorter_side_is_chosen():
