@@ -262,12 +262,13 @@ def check_composition(names: Mapping[str, str], values: Mapping[str, Any], proce
         if chosen and names[needed] not in allowed:
             which = f"condition.name={condition}" if needed == "times" else "times.name=ddpm_levels"
             raise ValueError(f"{which} needs {needed}.name={' or '.join(allowed)}. Received: {names[needed]}.")
-    alpha, sigma = (float(part[0]) for part in process.marginal(tf.constant([0.5])))
-    if names["output"] == "velocity" and abs(alpha**2 + sigma**2 - 1.0) > 1e-2:
-        raise ValueError(
-            "output.name=velocity needs an SDE with alpha^2 + sigma^2 = 1, a variance-preserving one. "
-            f"Received: sde.name={names['sde']}, with alpha={alpha:.4g}, sigma={sigma:.4g} at t=0.5."
-        )
+    for t in (0.5, 1.0):
+        alpha, sigma = (float(part[0]) for part in process.marginal(tf.constant([t])))
+        if names["output"] == "velocity" and abs(alpha**2 + sigma**2 - 1.0) > 1e-2:
+            raise ValueError(
+                "output.name=velocity needs an SDE with alpha^2 + sigma^2 = 1, a variance-preserving one. "
+                f"Received: sde.name={names['sde']}, with alpha={alpha:.4g}, sigma={sigma:.4g} at t={t}."
+            )
 
 
 def _check_unet(names: Mapping[str, str], keys: networks.UNet) -> None:

@@ -1,6 +1,7 @@
 """Values of a configuration, from text and from JSON: in the type of their key, or refused in one line."""
 
 import json
+import types
 import typing
 
 import numpy as np
@@ -10,6 +11,7 @@ from ncsn_tf.config import schema, sections, upgrade, values
 from ncsn_tf.training.run_directory import RunDirectory, RunDirectoryError
 
 SIDES = int | tuple[int, int] | None
+INTEGERS = tuple[int, ...]
 
 
 @pytest.mark.parametrize(
@@ -30,6 +32,10 @@ SIDES = int | tuple[int, int] | None
         (SIDES, "(8, 12)", (8, 12)),
         (SIDES, "[8, 12]", (8, 12)),
         (SIDES, "None", None),
+        (INTEGERS, "1,2, 2", (1, 2, 2)),
+        (INTEGERS, "(16,)", (16,)),
+        (INTEGERS, "[8]", (8,)),
+        (INTEGERS, "()", ()),
     ],
 )
 def test_text_means_a_value_of_the_type(kind, text, expected):
@@ -53,6 +59,9 @@ def test_text_means_a_value_of_the_type(kind, text, expected):
         (str, "None", "text"),
         (SIDES, "8x12", "a pair of integers (height, width) or None"),
         (SIDES, "1,2,3", "a pair"),
+        (INTEGERS, "1;2", "integers with commas between them. Received: '1;2'"),
+        (INTEGERS, "1,2.5", "integers with commas"),
+        (INTEGERS, "None", "integers with commas"),
     ],
 )
 def test_other_text_is_refused_with_the_key_and_the_type(kind, text, words):
@@ -71,11 +80,11 @@ def keys():
 
 def wrong(kind):
     """Values of JSON that are of another type than a key's."""
-    members = typing.get_args(kind) or (kind,)
+    members = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     offered = [None, True, 1, 4.5, float("nan"), float("-inf"), "four", "", [1], {"a": 1}]
     right = {type(None): (type(None),), bool: (bool,), int: (int,), float: (int, float), str: (str,)}
     for value in offered:
-        fits = any(type(value) in right.get(member, ()) for member in members)
+        fits = any(type(value) in right.get(member, ()) for member in members) or (kind == INTEGERS and value == [1])
         if not fits or value == "" or (isinstance(value, float) and not np.isfinite(value)):
             yield value
 

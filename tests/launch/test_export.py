@@ -6,7 +6,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from ncsn_tf import runs
-from ncsn_tf.config import build
+from ncsn_tf.config import choices
 from ncsn_tf.serving import export
 from ncsn_tf.training.run_directory import RunDirectory
 from tests.support import processes, tiny
@@ -16,7 +16,7 @@ from tests.support import processes, tiny
 def directory(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "tiny"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(build._NETWORKS, "ncsn", tiny.StandIn)
+        patch.setitem(choices.NETWORKS, "ncsn", tiny.stand_in)
         tiny.save_run(path, steps=(1, 2))
     return RunDirectory(path)
 
@@ -32,7 +32,7 @@ def test_an_export_has_the_newest_weights_and_the_sampler_of_the_flags(directory
     path = tmp_path / "1"
     assert f"SavedModel: {path}" in result.stdout
     loaded, about = export.load(tmp_path)
-    monkeypatch.setitem(build._NETWORKS, "ncsn", tiny.StandIn)
+    monkeypatch.setitem(choices.NETWORKS, "ncsn", tiny.stand_in)
     run = runs.TrainedRun(directory, sampler=sampler)
     run.load(2)
     expected = run.block_sampler(run.start_samples(5), 1).draw(0)["x"]

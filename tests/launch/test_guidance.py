@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ncsn_tf.config import build
+from ncsn_tf.config import choices
 from tests.support import processes, tiny
 
 launch = functools.partial(processes.launch, stand_in=True)
@@ -18,7 +18,7 @@ def run(tmp_path_factory):
     """A run of small pictures, and a photograph of another size."""
     folder = tmp_path_factory.mktemp("conditional")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(build._NETWORKS, "ncsn", tiny.StandIn)
+        patch.setitem(choices.NETWORKS, "ncsn", tiny.stand_in)
         tiny.save_run(folder / "run", steps=(2,))
     Image.fromarray(tiny.random_pixels(30, 40, 3)).save(folder / "photograph.png")
     return folder / "run"
