@@ -21,12 +21,7 @@ _MOST_MODULES = 300
 _FREQUENCIES = "all_modules.0.W"  # of Fourier features: a parameter without a gradient, so that no average holds it
 _LAYERS = ("GroupNorm_0", "GroupNorm_1", "Conv_0", "Conv_1", "Conv_2", "Conv2d_0", "Dense_0")
 _INSIDE = (
-    *(f"{layer}.{kind}" for layer in ("GroupNorm_0", "GroupNorm_1") for kind in ("weight", "bias")),
-    *(
-        f"{layer}.{kind}"
-        for layer in ("Conv_0", "Conv_1", "Conv_2", "Conv2d_0", "Dense_0")
-        for kind in ("weight", "bias")
-    ),
+    *(f"{layer}.{kind}" for layer in _LAYERS for kind in ("weight", "bias")),
     *(f"NIN_{number}.{kind}" for number in range(4) for kind in ("W", "b")),
     "weight",
     "bias",
