@@ -1,6 +1,5 @@
-"""The U-Net as a whole: the authors' outputs and sizes, every variant, and what all networks must be able to do."""
+"""The U-Net's parts and options: the authors' outputs and sizes, every variant, the condition, classes and dropout."""
 
-import functools
 import json
 import math
 import pathlib
@@ -14,29 +13,9 @@ import torch
 from ncsn_tf.networks.embeddings import FourierFeatures
 from ncsn_tf.networks.unet import UNet
 from ncsn_tf.networks.unet_blocks import Attention, Combine, Resample, UNetBlock
+from tests.support.unet import DDPM, DDPMPP, NCSNPP, PYRAMIDS, TINY, built, images
 
 DATA = pathlib.Path(__file__).parents[1] / "official"
-NCSNPP = {"progressive_input": "residual", "output_sigmas": "condition"}
-DDPMPP = {"resampling": "plain", "embedding": "positional", "centre_input": False}
-DDPM = {**DDPMPP, "blocks": 2, "block": "ddpm", "rescale_skips": False, "groups": 32}
-PYRAMIDS = {"progressive_input": "input_skip", "progressive_output": "output_skip", "output_sigmas": "condition"}
-TINY = {"filters": 4, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "init_scale": 1.0, "seed": 1}
-"""Two levels of 8x8 and 4x4, whose branches do not start at zero."""
-
-
-def images(shape, seed=0, dtype=np.float32):
-    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
-
-
-@functools.cache
-def built(size=(8, 8), randomised=False, **options):
-    """A network that tests share and leave as it is; `randomised` moves all its weights, biases and table included."""
-    network = UNet(2, **{**TINY, **options})
-    network.build((None, *size, 2), (None,))
-    if randomised:
-        generator = np.random.default_rng(0)
-        network.set_weights([weight + generator.normal(0.0, 0.2, weight.shape) for weight in network.get_weights()])
-    return network
 
 
 # The authors' networks
@@ -207,7 +186,7 @@ def test_layers_between_ddpm_levels_convolve_or_not(convolve):
 
 
 def test_the_output_is_divided_by_sigma_or_by_a_levels_sigma():
-    x, sigmas = images((3, 8, 8, 2)), np.float32([50.0, 0.7071068, 0.01])
+    x, sigmas = images((3, 8, 8, 2)), np.array([50.0, 0.7071068, 0.01], np.float32)
     undivided = np.asarray(built(output_sigmas=None)(x, sigmas))
     np.testing.assert_allclose(
         built(output_sigmas="condition")(x, sigmas), undivided / sigmas[:, None, None, None], rtol=1e-5
@@ -289,152 +268,3 @@ def test_every_block_has_a_dropout_of_its_own(monkeypatch):
     network(images((1, 8, 8, 2)), np.ones(1), None, tf.constant([[1, 2]]))
     assert [block for block, _ in seen] == blocks
     assert len({tuple(seeds[0]) for _, seeds in seen}) == len(blocks)
-
-
-# What all networks must be able to do
-
-EVERYTHING = {"num_classes": 3, **NCSNPP}
-
-
-def test_save_and_load(tmp_path):
-    network = built(**EVERYTHING, randomised=True)
-    x, sigma, labels = images((2, 8, 8, 2)), np.array([0.1, 10.0]), np.array([1, 3])
-    network.save(tmp_path / "network.keras")
-    loaded = keras.models.load_model(tmp_path / "network.keras")
-    np.testing.assert_allclose(loaded(x, sigma, labels), network(x, sigma, labels), rtol=1e-5, atol=1e-4)
-    assert loaded.get_config() == network.get_config() and loaded.seed == 1
-    twin = UNet.from_config(json.loads(json.dumps(network.get_config())))
-    assert twin.get_config() == network.get_config()
-
-
-def test_weights_come_in_the_order_of_the_parts():
-    network = built(**EVERYTHING)
-    in_order = [id(weight) for part in (*network.parts, network.class_table) for weight in part.weights]
-    assert [id(weight) for weight in network.weights] == in_order
-
-
-def test_equal_seeds_give_equal_weights_and_others_do_not(assert_seeded):
-    options = {name: value for name, value in TINY.items() if name != "seed"}
-    assert_seeded(functools.partial(UNet, **{**options, **NCSNPP}), (2,), (None, 8, 8, 2))
-
-
-def test_graphs_xla_and_other_batches_give_the_same(unoptimized_graphs):
-    network = built(**EVERYTHING, dropout=0.3, randomised=True)
-    x, sigma, labels = images((3, 8, 8, 2)), np.float32([0.1, 1.0, 10.0]), np.array([0, 2, 3])
-    arguments = x, sigma, labels, np.int32([[1, 2], [3, 4], [5, 6]])
-    y = np.asarray(network(*arguments))
-    tolerance = 1e-4 * y.std((1, 2, 3), keepdims=True)
-    assert (np.abs(tf.function(network, jit_compile=True)(*arguments) - y) < tolerance).all()
-    signature = [tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in arguments]
-    graph = tf.function(lambda *arguments: network(*arguments), input_signature=signature)
-    for rows in (slice(None), slice(1, 2), slice(None, None, -1)):
-        assert (np.abs(graph(*(part[rows] for part in arguments)) - y[rows]) < tolerance[rows]).all()
-    impossible = graph(x, sigma, labels + 1, arguments[3])
-    np.testing.assert_array_equal(np.isnan(impossible).all((1, 2, 3)), [False, False, True])
-    no_class = tf.function(lambda x, sigma: network(x, sigma), input_signature=signature[:2])
-    assert (np.abs(no_class(x, sigma) - network(x, sigma, np.full(3, 3))) < tolerance).all()
-
-
-def test_sixteen_bits_stay_near_float32_and_end_in_float32():
-    network = built(num_classes=2, **PYRAMIDS, randomised=True)
-    x, sigma = images((2, 8, 8, 2)), np.array([0.5, 2.0])
-    y = np.asarray(network(x, sigma))
-    for dtype, tolerance in (("mixed_bfloat16", 0.05), ("mixed_float16", 0.005)):
-        half = built(num_classes=2, **PYRAMIDS, randomised=True, dtype=dtype)
-        half.set_weights(network.get_weights())
-        z = half(x, sigma)
-        assert z.dtype == tf.float32
-        assert np.abs(np.asarray(z) - y).std() < tolerance * y.std(), dtype
-
-
-SECOND_ORDER = {
-    "DDPM": {**DDPMPP, "block": "ddpm", "rescale_skips": False},
-    "DDPM++": DDPMPP,
-    "NCSN++": {**NCSNPP, "progressive_output": "residual"},
-}
-
-
-@pytest.mark.parametrize("name", SECOND_ORDER)
-def test_second_order_gradients_agree_with_finite_differences(name):
-    """grad_x <u, J(x) u> and its gradient in all weights: a silent None second-order gradient would fail here."""
-    network = built(**SECOND_ORDER[name], randomised=True, attention=(), dtype="float64")
-    x, u = (tf.constant(images((1, 8, 8, 2), seed, np.float64)) for seed in (1, 2))
-    # The input first, then all weights but the last bias, which moves the output alone.
-    weights = network.trainable_variables[:-1]
-    directions = [images(each.shape, seed, np.float64) for seed, each in enumerate((x, *weights))]
-
-    def slope(x):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            projected = tf.reduce_sum(network(x, tf.constant([3.0], tf.float64)) * u)
-        return tf.reduce_sum(tape.gradient(projected, x) * u)
-
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        value = slope(x)
-    gradients = tape.gradient(value, [x, *(weight.value for weight in weights)])
-    parts = [np.sum(g * d) for g, d in zip(gradients, directions, strict=True)]
-
-    step, start, values = 1e-5, [weight.numpy() for weight in weights], []
-    for sign in (1, -1):
-        for weight, value, direction in zip(weights, start, directions[1:], strict=True):
-            weight.assign(value + sign * step * direction)
-        values.append(slope(x + sign * step * directions[0]))
-    np.testing.assert_allclose(sum(parts), (values[0] - values[1]) / (2 * step), rtol=1e-5)
-    assert abs(parts[0]) > 1e-2 * abs(sum(parts)), "the input's part would not be seen"
-
-
-# Refusals
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"channels": 0}, "`channels` to be an integer of at least 1. Received: 0"),
-        ({"filters": 3}, "`filters` to be an integer of at least 4. Received: 3"),
-        ({"filters": 8.0}, "`filters` to be an integer of at least 4. Received: 8.0"),
-        ({"blocks": 0}, "`blocks` to be an integer of at least 1. Received: 0"),
-        ({"groups": 0}, "`groups` to be an integer of at least 1. Received: 0"),
-        ({"num_classes": 0}, "`num_classes` to be an integer of at least 1. Received: 0"),
-        ({"multipliers": ()}, r"a multiplier .* Received: \(\)"),
-        ({"multipliers": (1, 0)}, r"`multipliers` to be positive integers. Received: \(1, 0\)"),
-        ({"attention": (4.5,)}, r"`attention` to be positive integers. Received: \(4.5,\)"),
-        ({"dropout": 1.0}, r"`dropout` to be in \[0, 1\), 0 for none. Received: 1.0"),
-        ({"init_scale": -1.0}, "`init_scale` of at least 0 .* Received: -1.0, 16.0"),
-        ({"fourier_scale": 0}, "`fourier_scale` above 0. Received: 1.0, 0"),
-        ({"block": "resnet"}, "`block` to be one of biggan, ddpm. Received: 'resnet'"),
-        ({"resampling": True}, "`resampling` to be one of fir, plain. Received: True"),
-        ({"progressive_input": "skip"}, "none, input_skip, residual. Received: 'skip'"),
-        ({"progressive_output": "skip"}, "none, output_skip, residual. Received: 'skip'"),
-        ({"combiner": "mean"}, "sum, cat. Received: 'mean'"),
-        ({"embedding": "cosine"}, "log_fourier, fourier, positional, none. Received: 'cosine'"),
-        ({"output_sigmas": "sigma"}, "'condition', or the largest .* Received: 'sigma'"),
-        ({"output_sigmas": (0.01, 50.0, 10)}, r"Received: \(0.01, 50.0, 10\)"),
-        ({"seed": -1}, "non-negative integer or None. Received: -1"),
-    ],
-)
-def test_impossible_arguments_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        UNet(**{"channels": 2, **TINY, **options})
-
-
-@pytest.mark.parametrize(
-    ("shape", "options", "message"),
-    [
-        ((None, None, None, 2), {}, r"\[B, H, W, 2\] of one size. Received: \(None, None, None, 2\)"),
-        ((None, 8, 8, 3), {}, r"\[B, H, W, 2\] of one size. Received: \(None, 8, 8, 3\)"),
-        ((None, 8, 9, 2), {}, "2 must divide height and width.*Received: 8x9"),
-        ((None, 8, 8, 2), {"attention": (8, 16)}, "shorter sides are 8, 4: .* Received: 8, 16"),
-        ((None, 8, 8, 2), {"filters": 18}, "choose `groups`.* Received: 18 feature maps, 4 groups"),
-        ((None, 8, 8, 2), {"groups": 3}, "Received: 4 feature maps, 3 groups"),
-    ],
-)
-def test_impossible_images_are_refused(shape, options, message):
-    with pytest.raises(ValueError, match=message):
-        UNet(2, **{**TINY, **options}).build(shape, (None,))
-
-
-def test_images_of_another_size_are_refused():
-    network = built()
-    with pytest.raises(ValueError, match=r"built for images of \(8, 8, 2\).*Received: images of \(16, 16, 2\)"):
-        network(images((1, 16, 16, 2)), np.ones(1))

@@ -222,7 +222,8 @@ def test_a_block_drops_what_its_last_convolution_sees(monkeypatch):
     assert not np.allclose(block(x, None, seeds), undropped)
     seen = []
     monkeypatch.setattr(block.conv2, "call", lambda h: seen.append(np.asarray(h)) or h)
-    block(x), block(x, None, seeds)
+    block(x)
+    block(x, None, seeds)
     mask = seen[1] / seen[0]
     assert set(np.unique(np.round(mask, 6))) == {0.0, 2.0} and 0.3 < (mask > 0).mean() < 0.7
 
