@@ -79,7 +79,7 @@ def _check_flags() -> None:
         raise ValueError("--output is one folder; leave it out to evaluate several checkpoints.")
     if samples is not None:
         drawing = (_CHECKPOINT, _FOLLOW, _NUM_SAMPLES, _BATCH_SIZE, _SEED)
-        given = [flag.name for flag in drawing if flag.present] + sorted(_SAMPLER.changes())
+        given = [flag.name for flag in drawing if flag.present] + _SAMPLER.given()
         if given:
             names = ", ".join(f"--{name}" for name in given)
             raise ValueError(f"{names}: for samples that are drawn from a run, not for --samples.")
@@ -193,7 +193,7 @@ def _evaluate_checkpoint(run: "TrainedRun", compared, held_out, count: int) -> N
         )
     if found is not None:
         # The run's own curves are of its own samples; what flags have changed has curves beside its results.
-        own = not (_SAMPLER.changes() or _SEED.value) and count == options.num_samples
+        own = not (_SAMPLER.given() or _SEED.value) and count == options.num_samples
         report.write_scalars(run.directory.tensorboard if own else output, run.step, found)
         print("\n".join([f"step {run.step}:", *found.lines(), f"Results: {output / report.RESULTS}"]))
 

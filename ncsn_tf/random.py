@@ -53,6 +53,7 @@ class Stream(enum.IntEnum):
     DROPOUT = 14
     INITIAL_WEIGHTS = 15
     ACCEPTANCE = 16
+    CORRECTOR = 17
 
 
 def seed(run_seed: int) -> tf.Tensor:

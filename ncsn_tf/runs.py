@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from ncsn_tf import files
 from ncsn_tf.cluster import strategies
-from ncsn_tf.config import build
+from ncsn_tf.config import build, sections
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.images import ImageSource
 from ncsn_tf.evaluation import held_out
@@ -64,7 +64,7 @@ class TrainedRun:
 
     def _built(self, sampler: Mapping[str, Any] | None) -> build.Builder:
         config = self.directory.config()
-        config["sampler"] = {**config["sampler"], **(sampler or {})}
+        config["sampler"] = sections.with_sampler(config["sampler"], sampler or {})
         return build.Builder(config)
 
     def with_sampler(self, sampler: Mapping[str, Any]) -> "TrainedRun":

@@ -286,3 +286,34 @@ def denoise(score_fn: ScoreFunction, sde: SDE, x: tf.Tensor, t: tf.Tensor) -> tf
     """
     alpha, sigma = sde.marginal(t)
     return (x + expand(sigma**2, x) * score_fn(x, t)) / expand(alpha, x)
+
+
+def predicted_noise(score_fn: ScoreFunction, sde: SDE, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+    """The mean of the noise z given x_t = alpha x_0 + sigma z: -sigma score(x_t, t).
+
+    Args:
+      score_fn: the score function.
+      sde: the SDE that perturbed the data.
+      x: [B, ...], perturbed examples.
+      t: [B], their times.
+
+    Returns:
+      [B, ...].
+    """
+    _, sigma = sde.marginal(t)
+    return -expand(sigma, x) * score_fn(x, t)
+
+
+def flow_velocity(score_fn: ScoreFunction, sde: SDE) -> ScoreFunction:
+    """The velocity of the probability flow, (x [B, ...], t [B]) -> dx/dt [B, ...].
+
+        dx/dt = f(t) x - g(t)^2 score(x, t) / 2
+
+    Its solutions have the same densities p_t as those of the SDE (Song et al. 2021, equation 13).
+    """
+
+    def velocity(x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+        f, g = sde.drift(t), sde.diffusion(t)
+        return expand(f, x) * x - expand(0.5 * g**2, x) * score_fn(x, t)
+
+    return velocity

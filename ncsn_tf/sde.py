@@ -70,6 +70,15 @@ def transition(sde: SDE, s: tf.Tensor, t: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
     return alpha_t / alpha_s, sigma_t * tf.sqrt(-tf.math.expm1(2.0 * log_ratio))
 
 
+def noise_ratio(sde: SDE, t: tf.Tensor) -> tf.Tensor:
+    """rho(t) = sigma / alpha, [B], the clock of the probability flow: x / alpha moves with the noise alone.
+
+    The logarithm of the signal-to-noise ratio, lambda of the literature on solvers, is -log rho.
+    """
+    alpha, sigma = sde.marginal(t)
+    return sigma / alpha
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VE:
     """The variance-exploding SDE: it adds noise and keeps the signal (Song et al. 2021, equation 9 and appendix C).

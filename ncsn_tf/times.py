@@ -1,12 +1,14 @@
 """Times of an SDE: strictly decreasing grids, the rows (t, t_next) of a sampler, and the draws of training."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from ncsn_tf import random
+from ncsn_tf.sde import SDE, noise_ratio
 
 # Grids
 
@@ -65,6 +67,73 @@ def ddpm(num_levels: int, *, beta_min: float, beta_max: float) -> np.ndarray:
     slope = beta_max - beta_min
     grid = 2.0 * integral / (beta_min + np.sqrt(beta_min**2 + 2.0 * slope * integral))
     return check(grid[grid <= 1.0][::-1])
+
+
+def karras(sde: SDE, num_levels: int, last_time: float, *, rho: float = 7.0) -> np.ndarray:
+    """Times from 1 down to a last time whose noise ratios r = sigma / alpha have equally spaced r^(1 / rho).
+
+    Args:
+      sde: the SDE.
+      num_levels: L, at least 2.
+      last_time: the last time, in (0, 1), or 0 for an SDE with noise at t=0.
+      rho: the exponent; a larger one puts more times at little noise.
+
+    Returns:
+      float32 [L], strictly decreasing.
+
+    Raises:
+      ValueError: if a number is out of range, or if two of so many times are the same float32.
+
+    Reference:
+      Karras et al. 2022, equation 5.
+    """
+    if not 0.0 < rho < float("inf"):
+        raise ValueError(f"The exponent of a grid must be positive and finite. Received: rho={rho}.")
+    first, last = _noise_ratios(sde, num_levels, last_time)
+    return _at_noise_ratios(sde, np.linspace(first ** (1.0 / rho), last ** (1.0 / rho), num_levels) ** rho, last_time)
+
+
+def log_snr(sde: SDE, num_levels: int, last_time: float) -> np.ndarray:
+    """Times from 1 down to a last time that are equally spaced in log(alpha / sigma): geometric noise ratios.
+
+    Arguments, result and errors are those of `karras`. On VE these are the times of `uniform`.
+    """
+    first, last = _noise_ratios(sde, num_levels, last_time)
+    return _at_noise_ratios(sde, np.geomspace(first, last, num_levels), last_time)
+
+
+def _noise_ratios(sde: SDE, num_levels: int, last_time: float) -> tuple[float, float]:
+    """sigma / alpha at t=1 and at a last time."""
+    ends = tf.constant(uniform(2, last_time), tf.float64)
+    if num_levels < 2:
+        raise ValueError(f"A grid of times needs 2 or more levels. Received: num_levels={num_levels}.")
+    first, last = noise_ratio(sde, ends).numpy()
+    if not 0.0 < last < first < np.inf:
+        raise ValueError(
+            "The noise ratio sigma / alpha must be positive at the last time of a grid, and finite at t=1. "
+            f"Received: last_time={last_time}, with {last:.4g}, and {first:.4g} at t=1."
+        )
+    return float(first), float(last)
+
+
+def _at_noise_ratios(sde: SDE, ratios: np.ndarray, last_time: float) -> np.ndarray:
+    """The grid of times with these noise ratios, whose ends are 1 and `last_time` exactly."""
+    grid = sde.time(tf.constant(ratios, tf.float64)).numpy()
+    grid = np.concatenate([[1.0], grid[1:-1], [last_time]]).astype(np.float32)
+    if (np.diff(grid) >= 0.0).any():
+        raise ValueError(
+            f"The times of {len(ratios)} noise ratios are not distinct as float32: give fewer, or times of your own "
+            f"that start below 1. Received: noise ratios from {ratios[0]:.4g} to {ratios[-1]:.4g}."
+        )
+    return check(grid)
+
+
+GRIDS: dict[str, Callable[[SDE, int, float], np.ndarray]] = {
+    "uniform": lambda sde, num_levels, last_time: uniform(num_levels, last_time),
+    "karras": karras,
+    "log_snr": log_snr,
+}
+"""Grids of times by name: grid(sde, num_levels, last_time) -> float32 [num_levels]."""
 
 
 def check(grid: np.ndarray) -> np.ndarray:

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncsn_tf import objectives, random, times
+from ncsn_tf import objectives, random
 from ncsn_tf.config import build, sections
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.images import ImageSource
 from ncsn_tf.evaluation import held_out
 from ncsn_tf.guidance import denoising, inpainting, interpolation
-from ncsn_tf.samplers import ancestral, blocks, driver
-from ncsn_tf.score import denoise
+from ncsn_tf.samplers import blocks, driver, methods
+from ncsn_tf.samplers.adaptive_flow import AdaptiveFlow
+from ncsn_tf.score import denoise, expand
 from ncsn_tf.training.optimizers import LossScale, SkippingAdam
 from tests.support import tiny
 
@@ -101,15 +102,17 @@ def sampling():
     return draw, [tf.range(4)]
 
 
-def ancestral_sampling():
-    """Ancestral sampling with a final denoising, by the level that is nearest to each time."""
-    score_fn = tiny.make().model.score
-    step, rows = ancestral.Ancestral(tiny.SDE), times.pairs(times.uniform(6))
-    sampler = driver.FixedSteps(tiny.SDE, step, rows, segments=3, finish=denoise)
+def sampling_from_noise_to_data():
+    """Every method that walks from noise to data, three steps each, on Gaussian data."""
+
+    def score_fn(x, t):
+        return -x / expand(0.25 + tiny.SDE.marginal(t)[1] ** 2, x)
 
     def draw(numbers):
         seeds, x, _ = blocks.start_samples(numbers, tiny.SDE.prior_sample, tiny.SHAPE, run_seed=0)
-        return sampler(score_fn, x, seeds).x
+        samplers = [methods.make(name, tiny.SDE, 3) for name in methods.STEPS]
+        samplers += [methods.make("heun", tiny.SDE, 3, churn=1.0), AdaptiveFlow(tiny.SDE, last_time=1e-3)]
+        return [sampler(score_fn, x, seeds).x for sampler in samplers]
 
     return draw, [tf.range(4)]
 
@@ -155,7 +158,7 @@ STEPS = {
     "evaluate": evaluation_step,
     "check weights": probing_step,
     "sample and denoise": sampling,
-    "sample by ancestral sampling": ancestral_sampling,
+    "sample from noise to data": sampling_from_noise_to_data,
     "inpaint and interpolate": inpainting_level,
     "denoise from a level on": denoising_level,
     "held-out loss by level": loss_by_level,

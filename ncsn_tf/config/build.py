@@ -216,7 +216,7 @@ class Builder:
 
     # Sampling
 
-    def _walk(self, noise: langevin.Noise = random.normal, **changes: Any) -> choices.Walk:
+    def _walk(self, noise: langevin.Noise = random.normal, **changes: Any) -> choices.Walk | choices.AdaptiveWalk:
         """The step and the schedule of the `sampler` section, some of whose values are replaced."""
         keys = types.SimpleNamespace(**{**dataclasses.asdict(self.sampler_options), **changes})
         return choices.SAMPLERS[self._sections.names["sampler"]](keys, self.sde, self._times, noise)
@@ -238,7 +238,7 @@ class Builder:
         *,
         noise: langevin.Noise = random.normal,
         **changes: Any,
-    ) -> driver.FixedSteps:
+    ) -> driver.Sampler:
         """The sampler of the `sampler` section, one segment per noise level if it has levels.
 
         Args:
@@ -251,11 +251,8 @@ class Builder:
           UnstableStepError: a ValueError, if the dynamics diverges with this step size.
         """
         walk, options = self._walk(noise, **changes), self.sampler_options
-        return driver.FixedSteps(
+        return walk.sampler(
             self.sde,
-            walk.step,
-            walk.rows,
-            segments=len(walk.starts),
             finish=score.denoise if options.denoise else None,
             jit_compile=changes.get("jit_compile", options.jit_compile),
             strategy=strategy,

@@ -23,10 +23,10 @@ def positive(section: str, **values: float | None) -> None:
             raise ValueError(f"config.{section}.{name} must be positive and finite, as a float32. Received: {value}.")
 
 
-def at_least(section: str, smallest: int, largest: int = _LARGEST_INTEGER, **values: int) -> None:
+def at_least(section: str, smallest: float, largest: float = _LARGEST_INTEGER, **values: float) -> None:
     """Raises ValueError unless each value is in [smallest, largest]."""
     for name, value in values.items():
-        if value < smallest:
+        if not value >= smallest:
             raise ValueError(f"config.{section}.{name} must be at least {smallest}. Received: {value}.")
         if value > largest:
             raise ValueError(f"config.{section}.{name} must be at most {largest}. Received: {value}.")

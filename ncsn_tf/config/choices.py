@@ -4,6 +4,7 @@ Each entry makes an object of the section's keys. `config.build` calls them; not
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,21 +12,21 @@ import numpy as np
 import tensorflow as tf
 
 from ncsn_tf import objectives, random, score, sde, times
-from ncsn_tf.config import networks, schema
+from ncsn_tf.config import networks, samplers, schema
 from ncsn_tf.networks.ncsn import NCSN
 from ncsn_tf.networks.ncsnv2 import NCSNv2
 from ncsn_tf.networks.unet import UNet
-from ncsn_tf.samplers import ancestral, driver, langevin
+from ncsn_tf.samplers import adaptive_flow, driver, langevin, methods
 
 if TYPE_CHECKING:
     import keras
 
 _BINS = 20
 """The most curves of the loss that a run has; more levels than that share curves."""
-_FRAMES = 10
-"""The number of frames of a walk that has no levels."""
+_NOISE_ALONE = 2.0
+"""The sigma / alpha at t=1 below which the density of the perturbed data is certainly not that of the noise alone."""
 _STEPS = 1_000
-"""Steps of ancestral sampling in continuous time, as in Song et al. 2021."""
+"""The default number of steps of a walk in continuous time, as in Song et al. 2021."""
 
 SDES: dict[str, Callable[[Any], sde.SDE]] = {
     "ve": lambda keys: sde.VE(sigma_max=keys.sigma_max, sigma_min=keys.sigma_min),
@@ -186,6 +187,31 @@ class Walk:
     prior: driver.Prior
     caveats: tuple[str, ...] = ()
 
+    def sampler(self, process: sde.SDE, **options: Any) -> driver.Sampler:
+        """The sampler; `options` are `finish`, `jit_compile` and `strategy`."""
+        return driver.FixedSteps(process, self.step, self.rows, segments=len(self.starts), **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptiveWalk:
+    """A sampler that chooses its own steps.
+
+    Attributes:
+      make: the sampler of `options`, as `Walk.sampler` has them.
+      prior: draws the start.
+      caveats: one line per oddity of the values.
+      starts: float32 [1], the time at which it starts.
+    """
+
+    make: Callable[..., driver.Sampler]
+    prior: driver.Prior
+    caveats: tuple[str, ...] = ()
+    starts: np.ndarray = dataclasses.field(default_factory=lambda: np.ones(1, np.float32))
+
+    def sampler(self, process: sde.SDE, **options: Any) -> driver.Sampler:
+        """The sampler; see `Walk.sampler`."""
+        return self.make(process, **options)
+
 
 def _levels_visited(keys: Any, process: sde.SDE, run_times: Times) -> np.ndarray:
     """The levels that Langevin dynamics visits, float32 [K], decreasing."""
@@ -215,25 +241,77 @@ def _any_langevin(keys: Any, process: sde.SDE, run_times: Times, noise: langevin
     return Walk(langevin.Langevin(size, noise), rows, levels, prior, tuple(caveats))
 
 
-def _ancestral(keys: Any, process: sde.SDE, run_times: Times, noise: langevin.Noise) -> Walk:
-    grid = run_times.grid
+def _times_of_walk(keys: Any, process: sde.SDE, run_times: Times) -> np.ndarray:
+    """The times of a walk from noise to data, float32 [N + 1], decreasing."""
     if run_times.continuous:
-        grid = times.uniform((keys.num_steps or _STEPS) + 1, keys.last_time)
-    elif keys.num_steps is not None:
-        if keys.num_steps >= len(grid):
+        methods.check_last_time(process, keys.last_time)
+        return times.GRIDS[keys.grid](process, (keys.num_steps or _STEPS) + 1, keys.last_time)
+    levels = run_times.grid
+    if keys.num_steps is None:
+        return levels
+    if keys.num_steps >= len(levels):
+        raise ValueError(
+            f"sampler.num_steps must be below the number of levels, {len(levels)}. Received: {keys.num_steps}."
+        )
+    if keys.grid == "uniform":
+        return times.subsample(levels, keys.num_steps + 1)
+    wanted = times.GRIDS[keys.grid](process, keys.num_steps + 1, float(levels[-1]))
+    found = levels[np.unique(np.abs(levels[None] - wanted[:, None]).argmin(axis=1))]
+    if len(found) <= keys.num_steps:
+        raise ValueError(
+            f"sampler.grid={keys.grid} meets only {len(found)} of the {len(levels)} noise levels in "
+            f"{keys.num_steps + 1} times: give fewer sampler.num_steps, or sampler.grid=uniform."
+        )
+    return found
+
+
+def _signal_left(process: sde.SDE) -> tuple[str, ...]:
+    """A line if much of the data is left at t=1, where walks start from noise alone."""
+    with tf.init_scope():  # also where a graph makes the sampler
+        ratio = float(sde.noise_ratio(process, tf.constant([1.0]))[0])
+    if ratio >= _NOISE_ALONE:
+        return ()
+    return (
+        f"at t=1 the noise is only {ratio:.3g} times the signal: samples start from noise alone, and lack what is left "
+        "of the data there. Annealed Langevin dynamics does not need pure noise; or train with a larger sde.sigma_max",
+    )
+
+
+def _walk(name: str) -> Callable[..., Walk]:
+    """The walk of a method of `samplers.methods`."""
+
+    def walk(keys: Any, process: sde.SDE, run_times: Times, noise: langevin.Noise) -> Walk:
+        if getattr(keys, "churn", 0.0) > 0.0 and not run_times.continuous:
             raise ValueError(
-                f"sampler.num_steps must be below the number of levels, {len(grid)}. Received: {keys.num_steps}."
+                "sampler.churn visits noise between the levels, where a run at noise levels is not trained: give "
+                f"sampler.churn=0. Received: {keys.churn}."
             )
-        grid = times.subsample(grid, keys.num_steps + 1)
-    rows = times.pairs(grid)
-    starts = rows[driver.segment_starts(len(rows), min(_FRAMES, len(rows))), 0]
-    return Walk(ancestral.Ancestral(process, keys.variance, noise), rows, starts, process.prior_sample)
+        rows = times.pairs(_times_of_walk(keys, process, run_times))
+        starts = rows[driver.segment_starts(len(rows), min(methods.FRAMES, len(rows))), 0]
+        options = {key: getattr(keys, key) for key in samplers.WALKS[name]().options}
+        step = methods.step(name, process, len(rows), noise, **options)
+        return Walk(step, rows, starts, process.prior_sample, _signal_left(process))
+
+    return walk
 
 
-SAMPLERS: dict[str, Callable[[Any, sde.SDE, Times, langevin.Noise], Walk]] = {
+def _probability_flow(keys: Any, process: sde.SDE, run_times: Times, noise: langevin.Noise) -> AdaptiveWalk:
+    if not run_times.continuous:
+        raise ValueError(
+            "sampler.name=probability_flow needs a run in continuous time, because its times are between noise levels: "
+            "choose a sampler with fixed steps, such as heun, or train with times.name=uniform."
+        )
+    methods.check_last_time(process, keys.last_time)
+    own = {name: getattr(keys, name) for name in ("last_time", "rtol", "atol", "method")}
+    make = functools.partial(adaptive_flow.AdaptiveFlow, **own)
+    return AdaptiveWalk(make, process.prior_sample, _signal_left(process))
+
+
+SAMPLERS: dict[str, Callable[[Any, sde.SDE, Times, langevin.Noise], Walk | AdaptiveWalk]] = {
     "annealed_langevin": lambda *arguments: _any_langevin(*arguments, anneals=True),
     "langevin": lambda *arguments: _any_langevin(*arguments, anneals=False),
-    "ancestral": _ancestral,
+    **{name: _walk(name) for name in samplers.WALKS},
+    "probability_flow": _probability_flow,
 }
 
 

@@ -306,7 +306,8 @@ CHOICES: dict[str, dict[str, type]] = {
     "sampler": {
         "annealed_langevin": samplers.Langevin,
         "langevin": samplers.Langevin,
-        "ancestral": samplers.Ancestral,
+        **samplers.WALKS,
+        "probability_flow": samplers.ProbabilityFlow,
     },
 }
 """The sections that offer a choice: name -> the dataclass of its keys. The first is the default."""

@@ -205,6 +205,33 @@ def _everywhere() -> dict[str, list[str]]:
     return found
 
 
+# Another sampler for a run
+
+
+def sampler_changes(text: str) -> dict[str, Any]:
+    """The values of the `sampler` section that "NAME" or "NAME,KEY=VALUE,..." means, with `name` among them.
+
+    Raises:
+      ValueError: for an unknown sampler or key, or a text that does not mean a value of the key's type.
+    """
+    name, *given = (part.strip() for part in text.split(","))
+    changes: dict[str, Any] = {"sampler": {"name": known(schema.CHOICES["sampler"], name, "sampler")}}
+    for part in given:
+        key, _, value = part.partition("=")
+        override(changes, f"sampler.{key}", value)
+    return changes["sampler"]
+
+
+def with_sampler(own: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's `sampler` section with some values replaced.
+
+    With another `name`, the values that are not given are the defaults of that sampler; only `jit_compile` stays.
+    """
+    if changes.get("name", own["name"]) != own["name"]:
+        own = {**section("sampler", changes["name"]).to_dict(), "jit_compile": own["jit_compile"]}
+    return {**own, **changes}
+
+
 # Values from the command line
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from ncsn_tf import random
+from ncsn_tf.samplers import compiling
 from ncsn_tf.score import ScoreFunction
 from ncsn_tf.sde import SDE
 
@@ -22,9 +23,6 @@ Finish = Callable[[ScoreFunction, SDE, tf.Tensor, tf.Tensor], tf.Tensor]
 
 Prior = Callable[[tf.Tensor, random.Shape], tf.Tensor]
 """prior(seeds [B, 2], shape) -> float32 [B, *shape], the start of a walk."""
-
-_CACHED = 8
-"""The number of pairs of score function and guidance that a sampler keeps compiled."""
 
 
 class Step(Protocol):
@@ -127,7 +125,7 @@ class Sampler(Protocol):
 
 
 @dataclasses.dataclass
-class _Counted:
+class Counted:
     """A score function that counts its calls while a step is traced: the evaluations of that step."""
 
     score_fn: ScoreFunction
@@ -193,7 +191,7 @@ class FixedSteps:
         self._end_with_mean = end_with_mean
         self._jit_compile = jit_compile
         self._strategy = strategy
-        self._cache: dict[tuple[ScoreFunction, Guidance], _Compiled] = {}
+        self._compiled = compiling.Recent(self._compile)
 
     def __call__(
         self,
@@ -244,45 +242,24 @@ class FixedSteps:
         end = mean if self._end_with_mean else x
         return Samples(*compiled.finish(end, evaluations, tf.convert_to_tensor(parts[-1][-1, 1])))
 
-    def _compiled(self, score_fn: ScoreFunction, guidance: Guidance) -> _Compiled:
-        key = score_fn, guidance
-        if key not in self._cache:
-            if len(self._cache) >= _CACHED:
-                del self._cache[next(iter(self._cache))]
-            self._cache[key] = self._compile(score_fn, guidance)
-        return self._cache[key]
-
     def _compile(self, score_fn: ScoreFunction, guidance: Guidance) -> _Compiled:
         def start(x):
             return x, self._step.start(x), tf.zeros([batch_size(x)], tf.int32)
 
         def segment(x, state, evaluations, rows, segments, seeds, first_step, given):
-            counted = _Counted(score_fn)
+            counted = Counted(score_fn)
             x, mean, state = self._integrate(counted, x, state, rows, segments, seeds, first_step, guidance, given)
             return x, mean, state, evaluations + tf.shape(rows)[0] * counted.calls
 
         def finish(x, evaluations, last_time):
             if self._finish is None:
                 return x, evaluations
-            counted = _Counted(score_fn)
+            counted = Counted(score_fn)
             x = self._finish(counted, self._sde, x, tf.fill([batch_size(x)], last_time))
             return x, evaluations + counted.calls
 
-        return _Compiled(*(self._distributed(function) for function in (start, segment, finish)))
-
-    def _distributed(self, function: Callable) -> Callable:
-        """The function, compiled, on the replicas of the strategy if there is one."""
-        compiled = tf.function(function, jit_compile=self._jit_compile, autograph=False)
-        strategy = self._strategy
-        if strategy is None:
-            return compiled
-
-        # A plain function for `run`: around a compiled one, it would compile all replicas as one program, which XLA
-        # refuses where they read variables of several devices.
-        def on_replica(*arguments):
-            return compiled(*arguments)
-
-        return tf.function(lambda *arguments: strategy.run(on_replica, args=arguments), autograph=False)
+        functions = start, segment, finish
+        return _Compiled(*(compiling.on_replicas(each, self._strategy, self._jit_compile) for each in functions))
 
     def _integrate(
         self,

@@ -72,7 +72,7 @@ class ServedModel(tf.Module):
         network: keras.Model,
         adapter: Callable[[Callable], ScoreModel],
         *,
-        sampler: Callable[..., driver.FixedSteps],
+        sampler: Callable[..., driver.Sampler],
         tunable: Mapping[str, float | int],
         prior: driver.Prior,
         sde: SDE,

@@ -1,10 +1,15 @@
 """Choices of a configuration: what excludes each other, and the objects of runs in continuous time."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncsn_tf.config import build, sections
+from ncsn_tf import times
+from ncsn_tf.config import build, samplers, sections
+from ncsn_tf.samplers import methods
+from ncsn_tf.sde import VP as VariancePreserving
 
 
 def chosen(section, name, **values):
@@ -72,6 +77,17 @@ VP = {"sde": "vp", "times": "uniform", "condition": "scaled_time", "output": "no
         ({"sampler": chosen("sampler", "ancestral", num_steps=0)}, r"sampler\.num_steps must be at least 1"),
         ({"sampler": chosen("sampler", "ancestral", last_time=0.0)}, r"sampler\.last_time must be positive"),
         ({"sampler": chosen("sampler", "ancestral", variance="none")}, r"sampler\.variance must be one of"),
+        ({"sampler": chosen("sampler", "ddim", grid="cosine")}, r"sampler\.grid must be one of .*Received: 'cosine'"),
+        (
+            {"sampler": chosen("sampler", "ddim", num_steps=9, grid="karras")},
+            r"grid=karras meets only \d of the 10 noise levels in 10 times: give fewer sampler\.num_steps",
+        ),
+        ({"sampler": chosen("sampler", "heun", churn=1.0)}, r"sampler\.churn visits noise between the levels"),
+        ({"sampler": chosen("sampler", "heun", churn=-1.0)}, r"sampler\.churn must be at least 0"),
+        ({"sampler": chosen("sampler", "unipc", order=4)}, r"sampler\.order must be at most 3\. Received: 4"),
+        ({"sampler": chosen("sampler", "adams_bashforth", clock="rho")}, r"sampler\.clock must be one of"),
+        ({"sampler": chosen("sampler", "predictor_corrector", predictor="unipc2")}, r"sampler\.predictor must be one"),
+        ({"sampler": chosen("sampler", "predictor_corrector", ratio=0.0)}, r"sampler\.ratio must be positive"),
         ({"times": chosen("times", "uniform", num_bins=1)}, r"times\.num_bins must be at least 2"),
     ],
 )
@@ -161,3 +177,31 @@ def test_every_kind_of_run_has_a_loss_with_gradients_and_a_sampler(kind):
     for row in walk.rows:
         x, mean, _ = walk.step(model.score, x, *(tf.fill([2], value) for value in row), seeds, ())
     assert np.isfinite(x).all() and np.isfinite(mean).all()
+
+
+def test_the_defaults_of_every_sampler_are_those_of_its_method():
+    """A configuration's keys and the method's own options have the same names and defaults."""
+    for name, keys in samplers.WALKS.items():
+        own = methods.step(name, VariancePreserving(), 10)
+        given = methods.step(name, VariancePreserving(), 10, **keys().options)
+        if name == "heun":  # the configuration has no infinity
+            own = dataclasses.replace(own, churn_to=given.churn_to)
+        assert own == given, name
+    assert set(samplers.WALKS) == set(methods.STEPS)
+    assert set(samplers.PREDICTORS) < set(methods.STEPS) and set(samplers.GRIDS) == set(times.GRIDS)
+
+
+@pytest.mark.parametrize("name", samplers.WALKS)
+def test_every_sampler_runs_at_levels_and_in_continuous_time(name):
+    at_levels = build.Builder(config(sampler=chosen("sampler", name, num_steps=4)))
+    rows = at_levels._walk().rows
+    np.testing.assert_array_equal(rows[:, 0], at_levels.grid[[0, 2, 4, 7]])
+    assert rows[-1, 1] == at_levels.grid[-1] and len(at_levels.sampler_grid) == 4
+    few = build.Builder(config(sampler=chosen("sampler", name, num_steps=2, grid="karras")))._walk().rows
+    assert set(few.ravel()) <= set(at_levels.grid) and len(few) == 2
+    network = chosen("network", "unet", **PLAIN)
+    section = chosen("sampler", name, num_steps=12, grid="log_snr", last_time=1e-2)
+    continuous = build.Builder(config(**{**VP, "network": network, "sampler": section}))
+    np.testing.assert_array_equal(continuous._walk().rows, times.pairs(times.log_snr(continuous.sde, 13, 1e-2)))
+    x, seeds = continuous.prior(tf.constant([[1, 2]]), (4, 4, 1)), tf.constant([[3, 4]])
+    assert np.isfinite(continuous.sampler()(lambda x, t: -x, x, seeds).x).all()

@@ -1,0 +1,259 @@
+"""Ordinary differential equations by embedded Runge-Kutta methods, each row of a batch with steps of its own.
+
+TensorFlow Probability's solver and the SciPy solver of the authors' programs take one step size for a whole batch, so
+that a row depends on its company. Here time, step size, error and end belong to the row. The loop is one
+`tf.while_loop`, which XLA compiles.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+Derivative = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+"""f(y: [B, ...], t: [B]) -> [B, ...], dy/dt; row i of the result depends on row i of y and t alone."""
+
+_SAFETY = 0.9
+_LEAST, _MOST = 0.2, 10.0
+"""The least and the most by which the step size changes at once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """An embedded Runge-Kutta method whose last stage is the first of the next step.
+
+    Attributes:
+      name: the name.
+      nodes: c_i of the stages but the first, which is 0, and the last, which is 1.
+      coefficients: a_ij of these stages.
+      weights: b_i, of the result.
+      errors: the weights of all stages in the estimate of the error.
+      order: of the error estimate, whose power -1 / (order + 1) sets the step size.
+    """
+
+    name: str
+    nodes: tuple[float, ...]
+    coefficients: tuple[tuple[float, ...], ...]
+    weights: tuple[float, ...]
+    errors: tuple[float, ...]
+    order: int
+
+
+DORMAND_PRINCE = Method(
+    "dormand_prince",
+    (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0),
+    (
+        (1 / 5,),
+        (3 / 40, 9 / 40),
+        (44 / 45, -56 / 15, 32 / 9),
+        (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+        (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    ),
+    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+    (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40),
+    4,
+)
+"""Order 5 with an error estimate of order 4, six evaluations per step (Dormand & Prince 1980)."""
+
+BOGACKI_SHAMPINE = Method(
+    "bogacki_shampine",
+    (1 / 2, 3 / 4),
+    ((1 / 2,), (0.0, 3 / 4)),
+    (2 / 9, 1 / 3, 4 / 9),
+    (-5 / 72, 1 / 12, 1 / 9, -1 / 8),
+    2,
+)
+"""Order 3 with an error estimate of order 2, three evaluations per step (Bogacki & Shampine 1989)."""
+
+METHODS = {method.name: method for method in (DORMAND_PRINCE, BOGACKI_SHAMPINE)}
+
+
+class NotConvergedError(ArithmeticError):
+    """Some rows did not reach their end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """The end of a solution.
+
+    Attributes:
+      y: [B, ...], at each row's end; where a row did not get there, NaN.
+      evaluations: int32 [B], of the derivative, those that a row needed for itself.
+      converged: bool [B], whether the row got to its end.
+    """
+
+    y: tf.Tensor
+    evaluations: tf.Tensor
+    converged: tf.Tensor
+
+    def check(self) -> "Solution":
+        """Returns the solution after checking that all rows converged; not in a graph.
+
+        Raises:
+          NotConvergedError: if a row did not; the message names the first.
+        """
+        failed = np.flatnonzero(~np.asarray(self.converged))
+        if len(failed):
+            shown = ", ".join(map(str, failed[:5])) + (", ..." if len(failed) > 5 else "")
+            raise NotConvergedError(
+                f"{len(failed)} of {len(self.converged)} rows did not converge: rows {shown}. Give larger tolerances "
+                "or more steps, or look for values of the derivative that are not finite."
+            )
+        return self
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """The state of all rows in the loop; `slope` is the derivative at (y, t), `size` the size of the next step."""
+
+    t: tf.Tensor
+    y: tf.Tensor
+    slope: tf.Tensor
+    size: tf.Tensor
+    rejected: tf.Tensor
+    steps: tf.Tensor
+    evaluations: tf.Tensor
+    active: tf.Tensor
+
+
+def solve(
+    derivative: Derivative,
+    y: tf.Tensor,
+    start: float | tf.Tensor,
+    end: float | tf.Tensor,
+    *,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    method: Method = DORMAND_PRINCE,
+    max_steps: int = 10_000,
+) -> Solution:
+    """Solves dy/dt = f(y, t) from `start` to `end`, forward or backward in time.
+
+    A step of size h is accepted if the root mean square of the row's estimated error, in units of atol + rtol
+    max(|y|, |y_new|), is below 1. The size then changes by 0.9 error^(-1 / (order + 1)), within [0.2, 10], and does not
+    grow right after a rejected step. The first size follows from the derivative (Hairer et al., section II.4). These
+    are the rules of SciPy's RK45 and RK23, applied to each row.
+
+    Args:
+      derivative: f.
+      y: [B, ...], at the start, float32 or float64.
+      start: a time, or one per row, [B].
+      end: likewise.
+      rtol: the relative tolerance, in (0, 1).
+      atol: the absolute tolerance, in units of y, positive.
+      method: the method.
+      max_steps: the most steps of a row, rejected ones included.
+
+    Returns:
+      The solution. A row that took `max_steps`, or whose steps became as small as rounding, did not converge.
+
+    Raises:
+      ValueError: for a tolerance or number of steps out of range, or y without a batch or of another dtype.
+    """
+    y = tf.convert_to_tensor(y)
+    if y.dtype not in (tf.float32, tf.float64) or not y.shape.rank:
+        raise ValueError(f"y must be floats [B, ...] of 32 or 64 bits. Received: {y.dtype.name} of shape {y.shape}.")
+    check_tolerances(y.dtype, rtol, atol)
+    if max_steps < 1:
+        raise ValueError(f"max_steps must be at least 1. Received: {max_steps}.")
+    zeros = tf.zeros_like(tf.reshape(y, [y.shape[0] or tf.shape(y)[0], -1])[:, 0])
+    t, end = zeros + tf.cast(start, y.dtype), zeros + tf.cast(end, y.dtype)
+    direction = tf.sign(end - t)
+    slope = derivative(y, t)
+    size = _first_size(derivative, y, t, end, direction, slope, rtol, atol, method)
+    nothing, active = tf.zeros_like(t, tf.int32), tf.not_equal(t, end)
+    begin = _Row(t, y, slope, size, nothing > 0, nothing, 2 * tf.cast(active, tf.int32), active)
+
+    def body(*values):
+        row = _step(derivative, _Row(*values), end, direction, rtol, atol, method)
+        tiny = row.size < 10.0 * _epsilon(y.dtype) * tf.abs(row.t)
+        failed = tiny | (row.steps >= max_steps) | tf.logical_not(tf.math.is_finite(row.size))
+        return _values(dataclasses.replace(row, active=row.active & tf.logical_not(failed)))
+
+    found = _Row(*tf.while_loop(lambda *values: tf.reduce_any(values[-1]), body, _values(begin)))
+    converged = tf.equal(found.t, end)
+    return Solution(tf.where(_like(converged, y), found.y, tf.constant(np.nan, y.dtype)), found.evaluations, converged)
+
+
+def check_tolerances(dtype: tf.DType, rtol: float, atol: float) -> None:
+    """Raises ValueError unless the tolerances are in range for numbers of this type."""
+    least = 10.0 * _epsilon(dtype)
+    if not least <= rtol < 1.0:
+        raise ValueError(
+            f"rtol must be at least {least:.2g}, which {dtype.name} can resolve, and below 1. Received: {rtol}."
+        )
+    if not 0.0 < atol < np.inf:
+        raise ValueError(f"atol must be positive and finite. Received: {atol}.")
+
+
+def _epsilon(dtype: tf.DType) -> float:
+    return float(np.finfo(np.dtype(dtype.name)).eps)
+
+
+def _values(row: _Row) -> tuple[tf.Tensor, ...]:
+    return tuple(getattr(row, field.name) for field in dataclasses.fields(row))
+
+
+def _like(values: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """[B] as [B, 1, ..., 1]."""
+    return tf.reshape(values, [-1] + [1] * (len(y.shape) - 1))
+
+
+def _norm(y: tf.Tensor) -> tf.Tensor:
+    """The root mean square of each row, [B]."""
+    return tf.sqrt(tf.reduce_mean(y * y, axis=tuple(range(1, len(y.shape)))))
+
+
+def _first_size(derivative, y, start, end, direction, slope, rtol, atol, method) -> tf.Tensor:
+    """The size of the first step of each row (Hairer, Norsett & Wanner 1993, section II.4), with one evaluation."""
+    scale = atol + rtol * tf.abs(y)
+    value, change = _norm(y / scale), _norm(slope / scale)
+    guess = tf.where((value < 1e-5) | (change < 1e-5), tf.cast(1e-6, y.dtype), 0.01 * value / change)
+    guess = tf.minimum(guess, tf.abs(end - start))
+    moved = y + _like(direction * guess, y) * slope
+    bend = tf.math.divide_no_nan(_norm((derivative(moved, start + direction * guess) - slope) / scale), guess)
+    steepest = tf.maximum(change, bend)
+    size = tf.where(
+        steepest <= 1e-15,
+        tf.maximum(tf.cast(1e-6, y.dtype), 1e-3 * guess),
+        (0.01 / steepest) ** (1.0 / (method.order + 1)),
+    )
+    return tf.minimum(tf.minimum(100.0 * guess, size), tf.abs(end - start))
+
+
+def _step(derivative, row: _Row, end, direction, rtol, atol, method: Method) -> _Row:
+    """One attempt of a step by the active rows; the others stay as they are."""
+    left = tf.abs(end - row.t)
+    size = tf.where(row.active, tf.minimum(row.size, left), 0.0)
+    t_new = tf.where(row.size >= left, end, row.t + direction * size)
+    h = _like(direction * size, row.y)
+    stages = [row.slope]
+    for node, coefficients in zip(method.nodes, method.coefficients, strict=True):
+        moved = row.y + h * _combination(coefficients, stages)
+        stages.append(derivative(moved, row.t + node * direction * size))
+    y_new = row.y + h * _combination(method.weights, stages)
+    stages.append(derivative(y_new, t_new))
+    scale = atol + rtol * tf.maximum(tf.abs(row.y), tf.abs(y_new))
+    error = _norm(h * _combination(method.errors, stages) / scale)
+    accepted = row.active & (error < 1.0)  # not where it is NaN
+    factor = _SAFETY * error ** (-1.0 / (method.order + 1))
+    factor = tf.where(tf.math.is_finite(error), tf.clip_by_value(factor, _LEAST, _MOST), _LEAST)
+    factor = tf.where(accepted & row.rejected, tf.minimum(factor, 1.0), factor)
+    used = tf.cast(row.active, tf.int32)
+    t = tf.where(accepted, t_new, row.t)
+    return _Row(
+        t,
+        tf.where(_like(accepted, row.y), y_new, row.y),
+        tf.where(_like(accepted, row.y), stages[-1], row.slope),
+        tf.where(row.active, size * factor, row.size),
+        row.active & tf.logical_not(accepted),
+        row.steps + used,
+        row.evaluations + used * (len(stages) - 1),
+        row.active & tf.not_equal(t, end),
+    )
+
+
+def _combination(weights: tuple[float, ...], stages: list[tf.Tensor]) -> tf.Tensor:
+    """sum_i weights_i stages_i."""
+    return tf.add_n([weight * stage for weight, stage in zip(weights, stages, strict=True) if weight])
