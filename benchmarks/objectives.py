@@ -66,7 +66,7 @@ def candidates(dimensions: int) -> dict[str, Callable]:
     """Losses, (score_fn, sde, x, t, z, v) -> [B], by the names that the tables give them; the unit first."""
     import tensorflow as tf
 
-    from ncsn_tf import objectives
+    from ncsn_tf import objectives, weightings
 
     count = measured(dimensions)
     partial = functools.partial
@@ -88,7 +88,7 @@ def candidates(dimensions: int) -> dict[str, Callable]:
         with tf.autodiff.ForwardAccumulator(x, v) as accumulator:
             score = score_fn(x, t)
         curvature = tf.reduce_sum(v * accumulator.jvp(score), axis=axes)
-        return objectives.sigma_squared(sde, t) * (curvature + 0.5 * tf.reduce_sum(v * score, axis=axes) ** 2)
+        return weightings.sigma_squared(sde, t) * (curvature + 0.5 * tf.reduce_sum(v * score, axis=axes) ** 2)
 
     def exact(score_fn, sde, x, t, z, v, at_once=None):
         if count == dimensions:
@@ -100,7 +100,7 @@ def candidates(dimensions: int) -> dict[str, Callable]:
             return tf.reshape(score_fn(tf.reshape(whole, [-1, *x.shape[1:]]), t), [-1, dimensions])[:, :count]
 
         losses = objectives.exact(part, flat[:, :count], t, directions_at_once=at_once or 1)
-        return objectives.sigma_squared(sde, t) * losses
+        return weightings.sigma_squared(sde, t) * losses
 
     table: dict = {"denoising": lambda *arguments: objectives.annealed_denoising(*arguments[:-1])}
     if _WAYS.value:

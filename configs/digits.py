@@ -59,7 +59,82 @@ def _ncsnv2(config):
     config.sampler.denoise = True
 
 
-VARIANTS = {"ncsn": _ncsn, "sliced": _sliced, "ncsnv2": _ncsnv2}
+def _unet(config):
+    """The parts that the U-Nets in continuous time share: 0.9 million weights, two resolutions, no attention."""
+    _ncsn(config)
+    config.data.dequantize = False
+    sections.choose(config, "network", "unet")
+    config.network.filters = 32
+    config.network.multipliers = (1, 2)
+    config.network.blocks = 2
+    config.network.attention = ()
+    config.network.resampling = "plain"
+    config.network.progressive_input = "none"
+    config.network.embedding = "positional"
+    config.network.output_sigmas = "none"
+    config.network.dropout = 0.0
+    config.optim.learning_rate = 2e-3
+    config.optim.decay = "cosine"
+    config.optim.decay_steps = 3_000
+    config.optim.final_fraction = 0.01
+    config.ema.decay = 0.99
+    config.training.steps = 3_000
+    config.sampler = sections.section("sampler", "heun")
+    config.sampler.num_steps = 9
+    config.sampler.grid = "karras"
+
+
+def _edm(config):
+    """The preconditioning, noise and weights of Karras et al. 2022."""
+    _unet(config)
+    config.sde.sigma_max = 20.0
+    config.sde.sigma_min = 0.005
+    sections.choose(config, "times", "log_normal")
+    sections.choose(config, "condition", "log_sigma")
+    config.condition.scale = 0.25
+    sections.choose(config, "output", "edm")
+    config.output.sigma_data = 0.5
+    config.network.embedding = "fourier"
+    config.network.fourier_scale = 1.0
+    config.network.centre_input = False
+    config.objective.weighting = "output"
+
+
+def _ve(config):
+    """The VE SDE in continuous time; the network divides its output by sigma."""
+    _unet(config)
+    config.sde.sigma_max = 20.0
+    sections.choose(config, "times", "uniform")
+    sections.choose(config, "condition", "sigma")
+    config.network.embedding = "log_fourier"
+    config.network.fourier_scale = 1.0
+    config.network.output_sigmas = "condition"
+
+
+def _vp(config):
+    """The VP SDE in continuous time; the network predicts the noise."""
+    _unet(config)
+    sections.choose(config, "sde", "vp")
+    sections.choose(config, "times", "uniform")
+    sections.choose(config, "condition", "scaled_time")
+    sections.choose(config, "output", "noise")
+
+
+def _subvp(config):
+    """The sub-VP SDE in continuous time; the network predicts the noise."""
+    _vp(config)
+    sections.choose(config, "sde", "subvp")
+
+
+VARIANTS = {
+    "ncsn": _ncsn,
+    "sliced": _sliced,
+    "ncsnv2": _ncsnv2,
+    "edm": _edm,
+    "ve": _ve,
+    "vp": _vp,
+    "subvp": _subvp,
+}
 
 
 def get_config(variant="ncsn"):

@@ -51,7 +51,6 @@ def main() -> None:
         if _DRY_RUN.value:
             print(f"Dry run: would compare {_SAMPLE.value or len(source)} of them")
             return
-        denoising = int(4 in techniques and builder.sampler_options.denoise)
         distance = _largest_distance(source)
         choice = noise_levels.choose(
             distance.value,
@@ -59,7 +58,8 @@ def main() -> None:
             sigma_min=content["sde"]["sigma_min"] if _SIGMA_MIN.value is None else _SIGMA_MIN.value,
             overlap=noise_levels.OVERLAP if _OVERLAP.value is None else _OVERLAP.value,
             steps_per_level=_STEPS.value,
-            max_evaluations=None if _MAX_EVALUATIONS.value is None else _MAX_EVALUATIONS.value - denoising,
+            max_evaluations=_MAX_EVALUATIONS.value,
+            denoise=4 in techniques and builder.sampler_options.denoise,
         )
         decisions = [decision for decision in choice.decisions() if decision.technique in techniques]
         arguments = [argument for decision in decisions for argument in decision.overrides()]
@@ -93,6 +93,8 @@ def _techniques(names: dict[str, str]) -> tuple[int, ...]:
             "--steps_per_level and --max_evaluations need times.name=levels and sampler.name=annealed_langevin. "
             f"Received: config.times.name={grid}, config.sampler.name={walk}."
         )
+    if grid != "levels" and _OVERLAP.value is not None:
+        raise ValueError(f"--overlap needs times.name=levels. Received: config.times.name={grid}.")
     return (1, 2) if grid == "levels" else (1,)
 
 

@@ -24,6 +24,7 @@ from absl import flags
 from .flags import cli, config, paths, size
 
 if TYPE_CHECKING:
+    from ncsn_tf.config.build import Builder
     from ncsn_tf.interop.checkpoints import Checkpoint
 
 _CONFIG = config.define("What the checkpoint does not tell: data, training, sampler. By default as was published.")
@@ -52,7 +53,10 @@ def main() -> None:
         shape = (*_image_size(checkpoint, given), checkpoint.network.channels)
         content = _content(checkpoint, given, shape)
         builder = build.Builder(content)
+        compared = given is None or _check_data(builder, shape)
     _report(checkpoint, content, shape)
+    if not compared:
+        print(f"Data: {content['data']['name']} is not here yet, and was not compared with the images' shape.")
     if _DRY_RUN.value:
         print(f"Dry run: would write into {directory.path}")
         return
@@ -70,12 +74,35 @@ def main() -> None:
 
 
 def _image_size(checkpoint: "Checkpoint", given: Mapping[str, Any] | None) -> tuple[int, int]:
-    """The size of the images from the flag, else from the authors' configuration, else from ours."""
-    found: Any = _IMAGE_SIZE.value or checkpoint.image_size or (given and given["data"]["image_size"])
+    """The size of the images from the flag, the authors' configuration, or ours, which must not differ."""
+    told = {
+        "--image_size": _IMAGE_SIZE.value,
+        "the checkpoint or --model_config": checkpoint.image_size,
+        "config.data.image_size": given and given["data"]["image_size"],
+    }
+    found = {name: (size, size) if isinstance(size, int) else tuple(size) for name, size in told.items() if size}
     if not found:
         raise ValueError(f"The size of the images of this {checkpoint.family} is unknown. Give --image_size.")
-    height, width = (found, found) if isinstance(found, int) else found
+    if len(set(found.values())) > 1:
+        sizes = ", ".join(f"{name} has {height}x{width}" for name, (height, width) in found.items())
+        raise ValueError(f"The size of the images must be one: {sizes}. Leave out what is wrong.")
+    height, width = next(iter(found.values()))
     return height, width
+
+
+def _check_data(builder: "Builder", shape: tuple[int, int, int]) -> bool:
+    """Whether the training images are here; raises ValueError if they have another shape than the network's."""
+    builder.forbid_download()
+    try:
+        found = builder.load_images("train").shape
+    except (OSError, ValueError, RuntimeError, AssertionError):  # the data may well come later
+        return False
+    if found != shape:
+        raise ValueError(
+            f"The network is for images of {shape}, and {builder.data_name} has {found}. Give the --config of its "
+            "data, with data.image_size and data.channels if they are to be changed."
+        )
+    return True
 
 
 def _content(checkpoint: "Checkpoint", given: dict[str, Any] | None, shape: tuple[int, int, int]) -> dict[str, Any]:
@@ -83,8 +110,10 @@ def _content(checkpoint: "Checkpoint", given: dict[str, Any] | None, shape: tupl
     from ncsn_tf.config import sections
 
     content = sections.ncsn().to_dict() if given is None else given
+    if "sde" not in checkpoint.sections and content["sde"]["name"] != "ve":
+        raise ValueError(f"A checkpoint of {checkpoint.family} needs sde.name=ve. Received: {content['sde']['name']}.")
     if given is None:
-        if "sde" not in checkpoint.sections:
+        if not {"sde", "times"} <= checkpoint.sections.keys():
             raise ValueError(
                 f"A checkpoint of {checkpoint.family} does not tell its noise levels. Give --config with them, or "
                 "--model_config."

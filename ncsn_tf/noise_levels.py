@@ -279,6 +279,7 @@ def choose(
     overlap: float = OVERLAP,
     steps_per_level: int | None = None,
     max_evaluations: int | None = None,
+    denoise: bool = False,
 ) -> Choice:
     """Chooses noise levels and a step size by Techniques 1, 2 and 4.
 
@@ -290,6 +291,7 @@ def choose(
       overlap: the overlap of neighbouring levels, above 0 and below 0.9973.
       steps_per_level: T; by default `STEPS_PER_LEVEL`.
       max_evaluations: in place of `steps_per_level`: the most evaluations of the score per sample, of which T is made.
+      denoise: whether one of these evaluations is a final denoising step.
 
     Raises:
       ValueError: for a value that is out of range, and if both of the last two are given.
@@ -305,10 +307,11 @@ def choose(
                 "Give either steps_per_level or max_evaluations. "
                 f"Received: steps_per_level={steps_per_level}, max_evaluations={max_evaluations}."
             )
-        steps = max_evaluations // levels
+        steps = (max_evaluations - denoise) // levels
         if steps < 1:
             raise ValueError(
-                f"{levels} levels need {levels} evaluations or more per sample; a smaller overlap makes fewer levels. "
+                f"{levels} levels need {levels + denoise} evaluations or more per sample"
+                f"{', 1 of them to denoise' if denoise else ''}; a smaller overlap makes fewer levels. "
                 f"Received: max_evaluations={max_evaluations}."
             )
     epsilon = epsilon_for(steps, _ratio(sigma_max, sigma_min, levels), sigma_min)

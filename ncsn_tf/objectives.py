@@ -15,9 +15,7 @@ import tensorflow as tf
 
 from ncsn_tf.score import ScoreFunction, expand
 from ncsn_tf.sde import SDE
-
-Weighting = Callable[[SDE, tf.Tensor], tf.Tensor]
-"""weighting(sde, t: [B]) -> [B], the weight of the loss at each time."""
+from ncsn_tf.weightings import Weighting, sigma_squared
 
 _FEW_DIMENSIONS = 64
 """Up to this many dimensions, directions are differentiated together: there the overhead of ops costs more than their
@@ -27,20 +25,6 @@ vectorised copy of the network (`benchmarks/objectives.py --ways`)."""
 
 class NonFiniteLossError(ArithmeticError):
     """A loss or a gradient of training is NaN or infinite."""
-
-
-def sigma_squared(sde: SDE, t: tf.Tensor) -> tf.Tensor:
-    """The weighting sigma(t)^2, with which all levels of denoising have about the same weight.
-
-    Where the noise is wider than the data, or the data are near a manifold, a score is of size 1 / sigma, and sigma *
-    score of size 1 (lambda(sigma) = sigma^2 below equation 6 of Song & Ermon 2019; sigma^-2 there is a misprint).
-    """
-    return sde.marginal(t)[1] ** 2
-
-
-def sigma_power(power: float) -> Weighting:
-    """The weighting sigma(t)^power; 2 is `sigma_squared`, 0 leaves the losses as they are."""
-    return lambda sde, t: sde.marginal(t)[1] ** power
 
 
 def perturb(sde: SDE, x: tf.Tensor, t: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
@@ -76,22 +60,26 @@ def exact(score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, *, directions_at_
       Hyvarinen, Estimation of non-normalized statistical models by score matching, 2005, theorem 1; Song & Ermon 2019,
       equation 1.
     """
+    score, trace = score_and_trace(score_fn, x, t, directions_at_once=directions_at_once)
+    return trace + 0.5 * _squared_norm(score)
+
+
+def score_and_trace(
+    score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, *, directions_at_once: int | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The score, [B, ...], and the trace of its Jacobian, [B]; arguments and errors are those of `exact`."""
     _check_inputs(x, t)
     dimensions = x.shape[1:].num_elements()
     if not dimensions:
-        raise ValueError(
-            f"Exact score matching needs a static number of values per example. Received shape: {x.shape}."
-        )
+        raise ValueError(f"The trace needs a static number of values per example. Received shape: {x.shape}.")
     at_once = directions_at_once
     if at_once is None:
         at_once = dimensions if dimensions <= _FEW_DIMENSIONS else 1
     if at_once < 1:
         raise ValueError(f"directions_at_once must be at least 1. Received: {at_once}.")
     if at_once >= dimensions:
-        score, trace = _partial_trace(score_fn, x, t, tf.range(dimensions), dimensions)
-    else:
-        score, trace = _score(score_fn, x, t), _swept_trace(score_fn, x, t, dimensions, at_once)
-    return trace + 0.5 * _squared_norm(score)
+        return _partial_trace(score_fn, x, t, tf.range(dimensions), dimensions)
+    return _score(score_fn, x, t), _swept_trace(score_fn, x, t, dimensions, at_once)
 
 
 def sliced(
@@ -136,7 +124,7 @@ def sliced(
     squares = _squared_norm(score)
 
     def along(direction: tf.Tensor) -> tf.Tensor:
-        curvature = _inner(direction, _pull_back(tape, score, x, direction))
+        curvature = _inner(direction, pull_back(tape, score, x, direction))
         return curvature + 0.5 * (squares if variance_reduced else _inner(direction, score) ** 2)
 
     by_slice = tf.transpose(v, [1, 0, *range(2, v.shape.rank)])
@@ -272,7 +260,7 @@ def _inner(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(a * b, axis=tuple(range(1, a.shape.rank)))
 
 
-def _pull_back(tape: tf.GradientTape, score: tf.Tensor, x: tf.Tensor, direction: tf.Tensor) -> tf.Tensor:
+def pull_back(tape: tf.GradientTape, score: tf.Tensor, x: tf.Tensor, direction: tf.Tensor) -> tf.Tensor:
     """direction' d score / dx for each example, [B, ...]; zero where the score does not depend on x."""
     pulled: Any = tape.gradient(score, [x], [direction], tf.UnconnectedGradients.ZERO)
     return pulled[0]
@@ -304,7 +292,7 @@ def _partial_trace(
     def entry(index: tf.Tensor) -> tf.Tensor:
         basis = tf.reshape(tf.one_hot(index, dimensions, dtype=x.dtype), [1, *x.shape[1:]])
         direction = tf.broadcast_to(basis, tf.shape(score))
-        return _inner(basis, _pull_back(tape, score, x, direction))
+        return _inner(basis, pull_back(tape, score, x, direction))
 
     if indices.shape[0] == 1:
         return score, entry(indices[0])

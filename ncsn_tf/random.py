@@ -54,6 +54,7 @@ class Stream(enum.IntEnum):
     INITIAL_WEIGHTS = 15
     ACCEPTANCE = 16
     CORRECTOR = 17
+    PROBES = 18
 
 
 def seed(run_seed: int) -> tf.Tensor:

@@ -1,13 +1,11 @@
-"""Times of an SDE: strictly decreasing grids, the rows (t, t_next) of a sampler, and the draws of training."""
+"""Times of an SDE: strictly decreasing grids, and the rows (t, t_next) of a sampler."""
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import random
 from ncsn_tf.sde import SDE, noise_ratio
 
 # Grids
@@ -217,80 +215,3 @@ def repeat_times(grid: np.ndarray, steps_per_level: int | tf.Tensor) -> Any:
         raise ValueError(f"A schedule needs 1 or more steps per level. Received: steps_per_level={steps_per_level}.")
     column = np.repeat(np.asarray(grid, np.float32), steps_per_level)
     return np.stack([column, column], axis=1)
-
-
-# Draws
-
-
-class TimeDraw(Protocol):
-    """The contract of drawing times for training: `draw(seeds [B, 2]) -> (t float32 [B], bin int32 [B])`."""
-
-    @property
-    def bins(self) -> tuple[str, ...]:
-        """The names of the bins, each of which has a loss curve."""
-        ...
-
-    def __call__(self, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Draws one time per seed, and returns it with the index of its bin."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Levels:
-    """Draws one of the times of a grid, all equally likely.
-
-    Attributes:
-      grid: float32 [L], strictly decreasing.
-      bins: the names of the bins, 1 to L; level i is in bin i K // L of K, so with L names it has a bin of its own.
-
-    Raises:
-      ValueError: if `grid` is not a valid grid, or if there are no names or more than levels.
-    """
-
-    grid: np.ndarray
-    bins: tuple[str, ...]
-
-    def __post_init__(self):
-        object.__setattr__(self, "grid", check(self.grid))
-        if not 1 <= len(self.bins) <= len(self.grid):
-            raise ValueError(f"{len(self.grid)} levels need 1 to {len(self.grid)} bins. Received: {len(self.bins)}.")
-
-    def __call__(self, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Draws (t float32 [B], bin int32 [B]) for seeds int32 [B, 2]."""
-        level = random.integers(seeds, len(self.grid))
-        return tf.gather(tf.constant(self.grid), level), level * len(self.bins) // len(self.grid)
-
-
-@dataclasses.dataclass(frozen=True)
-class Uniform:
-    """Draws times uniformly on [first_time, 1); the bins divide that interval equally.
-
-    Attributes:
-      first_time: the smallest time, in [0, 1).
-      num_bins: the number of bins, at least 1.
-
-    Raises:
-      ValueError: if a number is out of range.
-    """
-
-    first_time: float
-    num_bins: int = 10
-
-    def __post_init__(self):
-        if not 0.0 <= self.first_time < 1.0 or self.num_bins < 1:
-            raise ValueError(
-                "Uniform times need first_time in [0, 1) and 1 or more bins. "
-                f"Received: first_time={self.first_time}, num_bins={self.num_bins}."
-            )
-
-    @property
-    def bins(self) -> tuple[str, ...]:
-        """ "bin_00_t_0.05" and so on: the number of the bin and its middle."""
-        width = (1.0 - self.first_time) / self.num_bins
-        middles = [self.first_time + (number + 0.5) * width for number in range(self.num_bins)]
-        return tuple(f"bin_{number:02d}_t_{middle:.3g}" for number, middle in enumerate(middles))
-
-    def __call__(self, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Draws (t float32 [B], bin int32 [B]) for seeds int32 [B, 2]."""
-        u = random.uniform(seeds)
-        return self.first_time + (1.0 - self.first_time) * u, tf.cast(u * float(self.num_bins), tf.int32)

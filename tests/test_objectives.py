@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncsn_tf import objectives, random, times
+from ncsn_tf import objectives, random, times, weightings
 from ncsn_tf.networks.mlp import MLP
 from ncsn_tf.networks.ncsn import NCSN
 from ncsn_tf.score import EnergyModel, ScoreModel, nearest_level
@@ -143,12 +143,12 @@ def test_annealed_forms_perturb_and_weight(sde):
         "sliced": objectives.sliced(wavy, noisy, t, v),
         "denoising": objectives.denoising(wavy, mean, t, z, sigma),
     }
-    weightings = {
+    by_power = {
         2.0: {},
-        1.0: {"weighting": objectives.sigma_power(1.0)},
+        1.0: {"weighting": weightings.sigma_power(1.0)},
         0.0: {"weighting": lambda sde, t: tf.ones_like(t)},
     }
-    for (name, annealed), (power, options) in itertools.product(ANNEALED.items(), weightings.items()):
+    for (name, annealed), (power, options) in itertools.product(ANNEALED.items(), by_power.items()):
         loss = annealed(wavy, sde, x, t, z, v=v, **options)
         np.testing.assert_allclose(loss, sigma**power * plain[name], rtol=1e-5, err_msg=name)
 

@@ -24,7 +24,9 @@ LAYERS = (
     ("ncsn_tf/pictures",),
     ("ncsn_tf/sde", "ncsn_tf/noise_levels"),
     ("ncsn_tf/times",),
+    ("ncsn_tf/time_draws",),
     ("ncsn_tf/score", "ncsn_tf/config"),
+    ("ncsn_tf/weightings",),
     ("ncsn_tf/objectives", "ncsn_tf/networks", "ncsn_tf/data", "ncsn_tf/densities", "ncsn_tf/ode"),
     ("ncsn_tf/samplers",),
     ("ncsn_tf/flow", "ncsn_tf/guidance", "ncsn_tf/classical", "ncsn_tf/interop"),
@@ -32,6 +34,7 @@ LAYERS = (
     ("ncsn_tf/training", "ncsn_tf/evaluation", "ncsn_tf/serving"),
     # Apart from their folder: they make objects of what the others describe.
     ("ncsn_tf/config/choices",),
+    ("ncsn_tf/config/walks",),
     ("ncsn_tf/config/build",),
     ("ncsn_tf/runs",),
     ("ncsn_tf/jobs",),

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncsn_tf import random, times
-from ncsn_tf.sde import VE, VP
+from ncsn_tf import random, time_draws, times
+from ncsn_tf.sde import VE, VP, SubVP, noise_ratio
 
 
 def test_uniform_times_on_the_ve_sde_are_geometric_noise_levels():
@@ -57,7 +57,7 @@ def test_empty_schedules_are_refused(steps):
 
 def test_levels_are_equally_likely_and_are_their_own_bins():
     grid = times.uniform(4)
-    draw = times.Levels(grid, ("a", "b", "c", "d"))
+    draw = time_draws.Levels(grid, ("a", "b", "c", "d"))
     seeds = random.per_example(random.seed(1), tf.range(8_000))
     t, bins = draw(seeds)
     np.testing.assert_array_equal(t, grid[bins.numpy()])
@@ -66,11 +66,11 @@ def test_levels_are_equally_likely_and_are_their_own_bins():
     np.testing.assert_array_equal(draw(seeds[5:7])[0], t[5:7])  # a draw depends on its seed alone
     for wrong in ((), ("a",) * 5):
         with pytest.raises(ValueError, match="4 levels need 1 to 4 bins"):
-            times.Levels(grid, wrong)
+            time_draws.Levels(grid, wrong)
 
 
 def test_levels_may_share_bins():
-    draw = times.Levels(times.uniform(5), ("a", "b"))
+    draw = time_draws.Levels(times.uniform(5), ("a", "b"))
     t, bins = draw(random.per_example(random.seed(1), tf.range(500)))
     level = np.round((1.0 - t.numpy()) * 4).astype(int)
     np.testing.assert_array_equal(bins, np.array([0, 0, 0, 1, 1])[level])
@@ -103,12 +103,67 @@ def test_impossible_levels_of_ddpm_are_refused(count, beta_min, beta_max):
 
 
 def test_uniform_times_fill_their_bins():
-    draw = times.Uniform(first_time=0.2, num_bins=4)
+    draw = time_draws.Uniform(first_time=0.2, num_bins=4)
     t, bins = (value.numpy() for value in draw(random.per_example(random.seed(1), tf.range(8_000))))
     assert t.min() >= 0.2 and t.max() < 1.0
     np.testing.assert_array_equal(bins, np.floor((t - 0.2) / 0.2 + 1e-6))
     assert abs(t.mean() - 0.6) < 4 * 0.8 / np.sqrt(12 * 8_000)
     assert len(draw.bins) == 4 and draw.bins[0] == "bin_00_t_0.3"
     for wrong in ({"first_time": 1.0}, {"first_time": -0.1}, {"first_time": 0.0, "num_bins": 0}):
-        with pytest.raises(ValueError, match="Uniform times need"):
-            times.Uniform(**wrong)
+        with pytest.raises(ValueError, match="Times need"):
+            time_draws.Uniform(**wrong)
+
+
+# Log-normal noise, and times that are uniform in log-SNR
+
+
+SEEDS = tf.stack([tf.range(20_000), tf.ones(20_000, tf.int32)], axis=1)
+
+
+@pytest.mark.parametrize("sde", [VE(sigma_max=80.0, sigma_min=0.002), VP(), SubVP()])
+def test_log_normal_times_have_log_normal_noise_ratios(sde):
+    draw = time_draws.LogNormal(1e-5, sde=sde, mean=-0.4, deviation=1.0)
+    t, bins = draw(SEEDS)
+    logs = np.log(noise_ratio(sde, t))
+    assert logs.mean() == pytest.approx(-0.4, abs=4.0 / np.sqrt(20_000))
+    assert logs.std() == pytest.approx(1.0, rel=4.0 / np.sqrt(40_000))
+    np.testing.assert_array_equal(bins, np.minimum((t.numpy() - 1e-5) / (1.0 - 1e-5) * 10, 9).astype(int))
+
+
+def test_noise_beyond_the_ends_counts_as_the_ends():
+    sde = VE(sigma_max=1.0, sigma_min=0.5)
+    t, bins = time_draws.LogNormal(0.0, 4, sde=sde, mean=0.0, deviation=30.0)(SEEDS)
+    assert t.numpy().min() == 0.0 and t.numpy().max() == 1.0 and set(bins.numpy()) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("sde", [VE(sigma_max=80.0, sigma_min=0.002), VP(), SubVP()])
+def test_uniform_log_snr_is_the_importance_sampling_of_the_likelihoods_weight(sde):
+    """E over these times of sigma^2 F(t) is E over uniform times of g^2 F(t), up to a factor that is known."""
+    first = 1e-3
+    t, _ = time_draws.LogSNR(first, sde=sde)(SEEDS)
+    logs = np.log(noise_ratio(sde, t))
+    low, high = np.log(noise_ratio(sde, tf.constant([first, 1.0])))
+    assert low - 1e-4 <= logs.min() and logs.max() <= high + 1e-4
+    assert logs.mean() == pytest.approx(0.5 * (low + high), abs=float(4.0 * (high - low) / np.sqrt(12 * 20_000)))
+    grid = tf.constant(np.linspace(first, 1.0, 200_001))
+    f = np.exp(-3.0 * grid.numpy())
+    weighted = np.trapezoid(sde.diffusion(grid) ** 2 / sde.marginal(grid)[1] ** 2 * f, grid)
+    drawn = np.exp(-3.0 * t.numpy())
+    assert 2.0 * (high - low) * drawn.mean() == pytest.approx(
+        weighted, abs=float(8.0 * (high - low) * drawn.std() / 141.0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: time_draws.LogNormal(1e-5, sde=VP(), deviation=0.0), "positive deviation.*deviation=0.0"),
+        (lambda: time_draws.LogNormal(1e-5, sde=VP(), mean=np.nan), "finite mean.*mean=nan"),
+        (lambda: time_draws.LogNormal(1.0, sde=VP()), "first_time=1.0"),
+        (lambda: time_draws.LogSNR(0.0, sde=VP()), "finite at first_time.*first_time=0.0, with -inf"),
+        (lambda: time_draws.LogSNR(0.0, 0, sde=VP()), "1 or more bins"),
+    ],
+)
+def test_impossible_draws_are_refused(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()

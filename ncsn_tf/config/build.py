@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from ncsn_tf import random, score
-from ncsn_tf.config import checks, choices, schema, sections
+from ncsn_tf.config import checks, choices, schema, sections, walks
 from ncsn_tf.data import images, pipeline
 from ncsn_tf.data.value_range import UNIT, ValueRange
 from ncsn_tf.samplers import driver, langevin
@@ -65,7 +65,9 @@ class Builder:
         self.grid, self.draw = self._times.grid, self._times.draw
         self.sigmas = self.sde.marginal(tf.constant(self.grid))[1].numpy()
         self._data: schema.Data = values["data"]
-        self._objective, self._draw_slices = choices.OBJECTIVES[names["objective"]](values["objective"], self.sde)
+        self._output = choices.OUTPUTS[names["output"]](values["output"])
+        objective = choices.OBJECTIVES[names["objective"]]
+        self._objective, self._draw_slices = objective(values["objective"], self.sde, self._output)
         rematerialise = getattr(values["network"], "rematerialise", False)
         if rematerialise and names["objective"] not in choices.FIRST_ORDER_OBJECTIVES:
             raise ValueError(
@@ -167,7 +169,7 @@ class Builder:
         return ScoreModel(
             network,
             self.sde,
-            choices.OUTPUTS[names["output"]](values["output"]),
+            self._output,
             choices.CONDITIONS[names["condition"]](values["condition"], self.grid),
         )
 
@@ -216,10 +218,10 @@ class Builder:
 
     # Sampling
 
-    def _walk(self, noise: langevin.Noise = random.normal, **changes: Any) -> choices.Walk | choices.AdaptiveWalk:
+    def _walk(self, noise: langevin.Noise = random.normal, **changes: Any) -> walks.Walk | walks.AdaptiveWalk:
         """The step and the schedule of the `sampler` section, some of whose values are replaced."""
         keys = types.SimpleNamespace(**{**dataclasses.asdict(self.sampler_options), **changes})
-        return choices.SAMPLERS[self._sections.names["sampler"]](keys, self.sde, self._times, noise)
+        return walks.SAMPLERS[self._sections.names["sampler"]](keys, self.sde, self._times, noise)
 
     @property
     def sampler_grid(self) -> np.ndarray:

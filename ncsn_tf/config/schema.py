@@ -10,7 +10,7 @@ A section that offers a choice has the key `name` and the keys of the chosen ite
 import dataclasses
 import math
 
-from ncsn_tf.config import checks, networks, samplers
+from ncsn_tf.config import checks, networks, objectives, samplers
 
 _MOST_LEVELS = 100_000
 
@@ -85,7 +85,7 @@ class DDPMLevels(Levels):
 
 @dataclasses.dataclass(frozen=True)
 class UniformTimes:
-    """Training draws times uniformly in [sde.first_time, 1).
+    """Training draws times uniformly in [sde.first_time, 1), or uniformly in log(alpha / sigma) ("log_snr").
 
     Attributes:
       num_bins: equal bins of time, each of which has a loss curve; the held-out loss is measured at as many times.
@@ -94,6 +94,25 @@ class UniformTimes:
     num_bins: int = 10
 
     def __post_init__(self):
+        checks.at_least("times", 2, 1_000, num_bins=self.num_bins)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogNormalTimes:
+    """Training draws log-normal noise ratios sigma / alpha, as Karras et al. 2022 do.
+
+    Attributes:
+      mean: the mean of log(sigma / alpha).
+      deviation: its standard deviation.
+      num_bins: equal bins of time, each of which has a loss curve; the held-out loss is measured at as many times.
+    """
+
+    mean: float = -1.2
+    deviation: float = 1.2
+    num_bins: int = 10
+
+    def __post_init__(self):
+        checks.positive("times", deviation=self.deviation)
         checks.at_least("times", 2, 1_000, num_bins=self.num_bins)
 
 
@@ -121,59 +140,6 @@ class LogSigma:
     def __post_init__(self):
         if not math.isfinite(self.scale) or self.scale == 0.0:
             raise ValueError(f"config.condition.scale must be finite and not 0. Received: {self.scale}.")
-
-
-@dataclasses.dataclass(frozen=True)
-class Denoising:
-    """Denoising score matching.
-
-    Attributes:
-      sigma_power: the weight is sigma^sigma_power.
-      per_dimension: divide the loss by half the number of values per image: the mean over them of |sigma score + z|^2
-        in place of half their sum, as Song et al. 2021 train their VP models. Only clipping of gradients sees it.
-    """
-
-    sigma_power: float = 2.0
-    per_dimension: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Sliced:
-    """Sliced score matching.
-
-    Attributes:
-      sigma_power: the weight is sigma^sigma_power.
-      slices: the distribution of the slices, "normal", "rademacher" or "spherical".
-      num_slices: slices per image.
-      variance_reduced: integrate the squared term over the slices in closed form.
-    """
-
-    sigma_power: float = 2.0
-    slices: str = "normal"
-    num_slices: int = 1
-    variance_reduced: bool = False
-
-    def __post_init__(self):
-        checks.one_of("objective", ("normal", "rademacher", "spherical"), slices=self.slices)
-        checks.at_least("objective", 1, num_slices=self.num_slices)
-
-
-@dataclasses.dataclass(frozen=True)
-class Exact:
-    """Exact score matching.
-
-    Attributes:
-      sigma_power: the weight is sigma^sigma_power.
-      directions_at_once: the number of directions that are differentiated together: more take more memory and less
-        time; None chooses by dimension.
-    """
-
-    sigma_power: float = 2.0
-    directions_at_once: int | None = None
-
-    def __post_init__(self):
-        if self.directions_at_once is not None:
-            checks.at_least("objective", 1, directions_at_once=self.directions_at_once)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,7 +250,13 @@ class Evaluation:
 
 CHOICES: dict[str, dict[str, type]] = {
     "sde": {"ve": VE, "vp": VP, "subvp": VP},
-    "times": {"levels": Levels, "ddpm_levels": DDPMLevels, "uniform": UniformTimes},
+    "times": {
+        "levels": Levels,
+        "ddpm_levels": DDPMLevels,
+        "uniform": UniformTimes,
+        "log_normal": LogNormalTimes,
+        "log_snr": UniformTimes,
+    },
     "output": {
         "score": NoKeys,
         "score_over_sigma": NoKeys,
@@ -302,7 +274,11 @@ CHOICES: dict[str, dict[str, type]] = {
         "none": NoKeys,
     },
     "network": {"ncsn": networks.NCSN, "ncsnv2": networks.NCSNv2, "unet": networks.UNet},
-    "objective": {"denoising": Denoising, "sliced": Sliced, "exact": Exact},
+    "objective": {
+        "denoising": objectives.Denoising,
+        "sliced": objectives.Sliced,
+        "exact": objectives.Exact,
+    },
     "sampler": {
         "annealed_langevin": samplers.Langevin,
         "langevin": samplers.Langevin,

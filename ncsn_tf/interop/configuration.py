@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ncsn_tf import files
 
 _SECTIONS = ("model", "data", "training")
@@ -68,7 +70,28 @@ class Configuration:
     def image_size(self) -> tuple[int, int] | None:
         """(height, width) of the images."""
         side = self.whole("data.image_size")
+        if side is not None and side < 1:
+            raise self.wrong("data.image_size", side, "the images have 1 or more pixels a side.")
         return None if side is None else (side, side)
+
+    def size(self, given: Any) -> tuple[int, int] | None:
+        """(height, width) of the images: what is given, a side or (height, width), else the configuration's.
+
+        Raises:
+          ValueError: if it is something else, or if both tell different sizes.
+        """
+        trained = self.image_size
+        if given is None:
+            return trained
+        pair = tuple(given) if isinstance(given, list | tuple) else (given, given)
+        if len(pair) != 2 or _MISSING in (sides := [_whole(side) for side in pair]) or min(sides) < 1:
+            raise ValueError(f"image_size must be a side or (height, width), in whole pixels. Received: {given!r}.")
+        if trained not in (None, tuple(sides)):
+            raise ValueError(
+                f"{self._where}: data.image_size={trained[0]} contradicts the image_size that was given, "
+                f"{sides[0]}x{sides[1]}. Give one of them."
+            )
+        return sides[0], sides[1]
 
     def agree(self, names: str, given: Any, told: Any, teller: str = "the tensors") -> None:
         """Raises ValueError if the configuration gives another value than the tensors tell; None is no value.
@@ -91,6 +114,10 @@ class Configuration:
     def refuse(self, names: str, given: Any, reason: str) -> ValueError:
         """The error about a value that this library has no counterpart of."""
         return ValueError(f"{self._where}: {self._given(names)[0]}={_written(given)} is not supported: {reason}")
+
+    def wrong(self, names: str, given: Any, reason: str) -> ValueError:
+        """The error about an impossible value."""
+        return ValueError(f"{self._where}: {self._given(names)[0]}={_written(given)} cannot be used: {reason}")
 
     def _given(self, names: str) -> tuple[str, Any]:
         """The first of the names that has a value, and that value; else the first name and None."""
@@ -198,7 +225,7 @@ def _content(path: os.PathLike) -> Any:
 
 
 def _whole(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating) or value != value // 1:
         return _MISSING
     return int(value)
 

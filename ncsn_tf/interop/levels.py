@@ -1,6 +1,6 @@
 """The noise levels of a checkpoint: those that the file holds, compared with those of a configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,11 @@ def sections(
             raise config.refuse(key, True, "data of the VE SDE are in [0, 1].")
     if config.word("model.sigma_dist", ("geometric", "uniform")) == "uniform":
         raise config.refuse("model.sigma_dist", "uniform", "noise levels are geometric.")
+    process = config.word("training.sde", ("vesde", "vpsde", "subvpsde"))
+    if process not in (None, "vesde"):
+        raise config.refuse("training.sde", process, "this network is trained at levels of the VE SDE.")
+    if config.switch("training.continuous"):
+        raise config.refuse("training.continuous", True, "this network is trained at noise levels.")
     given = [config.number(key) for key in _KEYS]
     if sigmas is not None:
         found = list(ends(sigmas, num_levels))
@@ -41,12 +46,24 @@ def sections(
         given, num_levels = found, sigmas.size
     config.agree(_NUMBER, config.whole(_NUMBER), num_levels, _FILE)
     number = config.whole(_NUMBER) if num_levels is None else num_levels
+    _check(config, given, number)
     told: dict[str, Mapping[str, Any]] = {}
     if None not in given:
         told["sde"] = {"name": "ve", "sigma_max": given[0], "sigma_min": given[1]}
     if number is not None:
         told["times"] = {"name": "levels", "num_levels": number}
     return told
+
+
+def _check(config: Configuration, ends: Sequence[float | None], number: int | None) -> None:
+    """Raises ValueError unless the noise levels are all told or none, and possible."""
+    if (ends[0] is None) != (ends[1] is None):
+        lacking, told = _KEYS if ends[0] is None else _KEYS[::-1]
+        raise config.wrong(told, ends[1] if ends[0] is None else ends[0], f"give {lacking.partition('|')[0]} too.")
+    if ends[0] is not None and ends[1] is not None and not 0.0 < ends[1] < ends[0]:
+        raise config.wrong(_KEYS[0], ends[0], f"the levels fall from it to a smaller, positive one, here {ends[1]:g}.")
+    if number is not None and number < 2:
+        raise config.wrong(_NUMBER, number, "there must be 2 or more noise levels.")
 
 
 def ends(sigmas: np.ndarray, num_levels: int | None = None) -> tuple[float, float]:

@@ -104,6 +104,7 @@ def read_checkpoint(
 ) -> Checkpoint:
     """Reads a checkpoint of any family, and says what was taken and assumed; arguments and errors as for `load`."""
     told = configuration.read(config)
+    told.size(image_size)  # raises an error if it is none
     where, content = checkpoints.read(path)
     family = families.identify(content, where)
     if family == families.SCORE_SDE:

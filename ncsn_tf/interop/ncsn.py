@@ -60,9 +60,10 @@ def from_content(where: str, content: Any, config: Any = None, weights: str | No
     told = configuration.read(config)
     chosen = checkpoints.choose(content, where, official_names(), weights)
     with chosen.named_in_errors():
-        filters, _, num_levels = _sizes(chosen.tensors)
+        filters, channels, num_levels = _sizes(chosen.tensors)
         told.agree("model.name", told.word("model.name", configuration.NAMES), "ncsn")
         told.agree("model.nf|ngf", told.whole("model.nf|ngf"), filters)
+        refinenet.check_options(told, channels)
         sections: dict[str, checkpoints.Section] = {
             "network": {"name": "ncsn", "filters": filters},
             "output": {"name": "score"},

@@ -73,11 +73,17 @@ def from_content(where: str, content: Any, config: Any = None, weights: str | No
                 f"Closest: {assign.closest('begin_conv.weight', chosen.tensors)}."
             )
         filters, channels = first.shape[:2]
+        if filters < 2 or channels < 1:
+            raise CheckpointFormatError(
+                "begin_conv.weight does not fit. Expected (2 or more filters, channels, 3, 3). "
+                f"Received: {tuple(first.shape)}."
+            )
         described, ignored = f"an {_FAMILY[depth]} of width {filters}", (checkpoints.SIGMAS,)
         assign.check_names(_names(depth), chosen.tensors, described, ignored=ignored)
         name = told.word("model.name", configuration.NAMES)
         told.agree("model.name", name, next(name for name, cascades in _CONFIG_NAMES.items() if cascades == depth))
         told.agree("model.nf|ngf", told.whole("model.nf|ngf"), filters)
+        refinenet.check_options(told, channels)
         sections: dict[str, checkpoints.Section] = {
             "network": {"name": "ncsnv2", "filters": filters, "cascades": depth},
             "output": {"name": "score_over_sigma"},

@@ -5,8 +5,33 @@ from collections.abc import Iterator, Mapping
 import keras
 
 from ncsn_tf.interop.assign import TABLE, Target, convolution
+from ncsn_tf.interop.configuration import Configuration
 from ncsn_tf.networks.layers import ConditionalInstanceNormPlusPlus
 from ncsn_tf.networks.refinenet import RefineBlock, ResidualBlock, ResidualConvolutionUnits
+
+_OPTIONS = {
+    "model.nonlinearity": ("elu", "relu", "lrelu", "swish"),
+    "model.normalization": ("instancenorm++", "instancenorm", "batchnorm", "variancenorm", "groupnorm", "nonenorm"),
+}
+"""Keys of an authors' configuration, and their values: that of the networks of this library first."""
+
+
+def check_options(config: Configuration, channels: int) -> None:
+    """Raises ValueError if an authors' configuration describes another network than the two RefineNets of this library.
+
+    Args:
+      config: the authors' configuration.
+      channels: the channels of the images, as the tensors have them.
+    """
+    config.agree("data.channels|num_channels", config.whole("data.channels|num_channels"), channels)
+    for key, choices in _OPTIONS.items():
+        given = config.word(key, choices)
+        if given not in (None, choices[0]):
+            raise config.refuse(key, given, f"the networks of this library have {choices[0]}.")
+    if config.switch("model.spec_norm"):
+        raise config.refuse("model.spec_norm", True, "the networks of this library have no spectral normalisation.")
+    if config.switch("model.scale_by_sigma") is False:
+        raise config.refuse("model.scale_by_sigma", False, "these models divide by sigma.")
 
 
 def targets(

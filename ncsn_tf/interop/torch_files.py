@@ -28,8 +28,6 @@ _BEGINNINGS = {
     b"model_checkpoint_path": "the index of a folder of TensorFlow checkpoints",
 }
 _TENSORFLOW_FILE = re.compile(r"(?:\.index|\.data-\d+-of-\d+|\.meta)$")
-_NO_WEIGHTS = ("torch.int8", "torch.uint8", "torch.bool")
-"""The types of quantized weights, whose scale is elsewhere."""
 CHECKPOINT_ENDINGS = (".pth", ".pt", ".ckpt", ".bin", ".tar")
 """The usual suffixes of PyTorch's files."""
 
@@ -108,7 +106,7 @@ def to_arrays(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
     arrays = {}
     for name, tensor in tensors.items():
         try:
-            if tensor.is_complex() or str(tensor.dtype) in _NO_WEIGHTS:
+            if not tensor.is_floating_point():  # integers are quantized weights, whose scale is elsewhere
                 raise TypeError
             arrays[name] = tensor.detach().float().numpy()
         except (TypeError, RuntimeError, NotImplementedError) as error:
@@ -196,9 +194,11 @@ def _kind_of_zip(file: Any) -> str | None:
     file.seek(0)
     try:
         with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
+            names, damaged = archive.namelist(), archive.testzip()  # torch does not compare checksums
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
         return None  # torch's own reader decides; most likely the file is cut off
+    if damaged is not None:
+        return f"damaged: {damaged} in it does not have its checksum"
     if any("/code/" in f"/{name}" or name.rpartition("/")[2] == "constants.pkl" for name in names):
         return "a program of TorchScript. Save the state dict: torch.save(model.state_dict(), 'OUT.pth')"
     if any(name.rpartition("/")[2] == "data.pkl" for name in names):

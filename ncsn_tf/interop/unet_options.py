@@ -107,13 +107,13 @@ def _sizes(
         trained = next(
             (size for size in candidates if _attended(tensors, size, resolutions) == tensors.attention), None
         )
-    size = trained if image_size is None else image_size
+    size = config.size(image_size) or ((trained, trained) if trained else None)
     if size is None:
         raise ValueError(
             "The size of the images is unknown, and a U-Net is built for one. Give image_size (--image_size), or "
             "config (--model_config=FILE.json) with data.image_size."
         )
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = size
     reference = trained or min(height, width)
     if resolutions is not None and _attended(tensors, reference, resolutions) != tensors.attention:
         sides = [reference >> level for level in range(len(tensors.multipliers))]

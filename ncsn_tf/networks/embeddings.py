@@ -117,6 +117,8 @@ class ClassEmbedding(keras.layers.Layer):
 
     def call(self, labels):
         labels = ops.convert_to_tensor(labels)
+        if "int" not in str(labels.dtype):
+            raise ValueError(f"Labels are integers; cast them. Received: {labels.dtype}.")
         if hasattr(labels, "numpy"):
             values = np.asarray(labels.numpy())
             if np.any((values < 0) | (values > self.num_classes)):

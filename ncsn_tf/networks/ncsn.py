@@ -20,7 +20,7 @@ class NCSN(keras.Model):
     """NCSN: a four-cascade RefineNet with dilated residual blocks and conditional instance norm++.
 
     The resolution is halved once, after the first cascade; the third and fourth enlarge their receptive fields by
-    dilations 2 and 4 instead. Any height and width is allowed, including odd ones.
+    dilations 2 and 4 instead. Any static height and width is allowed, including odd ones.
 
     The output is the score itself, not divided by sigma, as in the official network (later networks divide).
 

@@ -29,7 +29,7 @@ class NCSNv2(keras.Model):
     (Technique 3 of the paper). The official program divides inside its network.
 
     The last two cascades enlarge their receptive fields by dilations 2 and 4; the first halves nothing, and each of the
-    others halves the resolution. Any height and width is allowed, including odd ones: a last odd row or column is
+    others halves the resolution. Any static height and width is allowed, also an odd one: a last odd row or column is
     averaged over the cells that exist. The official program accepts only sizes that it can halve. Its `adjust_padding`,
     for images of 28x28, has no effect, because the block that takes it does not halve.
 

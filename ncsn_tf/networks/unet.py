@@ -114,9 +114,9 @@ class UNet(keras.Model):
         self.autocast = False
         self.channels = channels
         self.filters = filters
-        self.multipliers = tuple(multipliers)
+        self.multipliers = _as_tuple(multipliers)
         self.blocks = blocks
-        self.attention = tuple(attention)
+        self.attention = _as_tuple(attention)
         self.block = block
         self.resampling = resampling
         self.resampling_convolution = resampling_convolution
@@ -130,9 +130,7 @@ class UNet(keras.Model):
         self.init_scale = init_scale
         self.groups = groups
         self.num_classes = num_classes
-        if isinstance(output_sigmas, Sequence) and not isinstance(output_sigmas, str):
-            output_sigmas = tuple(output_sigmas)
-        self.output_sigmas: str | tuple[float, ...] | None = output_sigmas
+        self.output_sigmas: str | tuple[float, ...] | None = _as_tuple(output_sigmas)
         self.centre_input = centre_input
         self.seed = seed
         unet_checks.check_arguments(self._arguments())
@@ -174,6 +172,9 @@ class UNet(keras.Model):
                 f"UNet was built for images of {self.image_shape}; build another for other sizes. Received: images of "
                 f"{tuple(x.shape[1:])}."
             )
+        for name, value in (("condition", condition), ("labels", labels), ("dropout_seeds", dropout_seeds)):
+            if value is not None and None not in (rows := (x.shape[0], *value.shape[:1])) and len(set(rows)) > 1:
+                raise ValueError(f"`{name}` must have one entry per image, {rows[0]}. Received: {tuple(value.shape)}.")
         if self.centre_input:
             x = 2.0 * x - 1.0
         x = ops.cast(x, self.compute_dtype)
@@ -255,8 +256,15 @@ class UNet(keras.Model):
         if isinstance(self.output_sigmas, tuple):
             largest, smallest, count = self.output_sigmas
             sigmas = ops.convert_to_tensor(np.geomspace(largest, smallest, int(count)), dtype=h.dtype)
-            sigma = ops.take(sigmas, ops.cast(condition, "int32"))
+            index = ops.cast(condition, "int32")
+            known = (index >= 0) & (index < int(count)) & (ops.cast(index, condition.dtype) == condition)
+            sigma = ops.where(known, ops.take(sigmas, ops.clip(index, 0, int(count) - 1)), np.nan)
         return h / ops.cast(sigma, h.dtype)[:, None, None, None]
 
     def get_config(self):
         return {**super().get_config(), **self._arguments()}
+
+
+def _as_tuple(values):
+    """Lists, as JSON has them, as tuples; anything else stays, to be refused."""
+    return tuple(values) if isinstance(values, Sequence) and not isinstance(values, str) else values

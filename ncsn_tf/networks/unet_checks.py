@@ -37,7 +37,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
             raise ValueError(f"UNet needs `{name}` to be an integer of at least {smallest}. Received: {value!r}.")
     for name in ("multipliers", "attention"):
         values = arguments[name]
-        if not all(_is_integer(value, 1) for value in values):
+        if not isinstance(values, tuple) or not all(_is_integer(value, 1) for value in values):
             raise ValueError(f"UNet needs `{name}` to be positive integers. Received: {values!r}.")
     if not arguments["multipliers"]:
         raise ValueError("UNet needs a multiplier of the width for each resolution, one at least. Received: ().")

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import objectives, pictures, random, score, times
+from ncsn_tf import objectives, pictures, random, score, time_draws
 from ncsn_tf.data import images, pipeline
 from ncsn_tf.densities.toy import Mixture
 from ncsn_tf.networks.mlp import MLP
@@ -144,7 +144,7 @@ def _trainer(network: Callable[[], keras.Model], objective: Callable, *, batch_s
         strategy=tf.distribute.get_strategy(),
         model=models[0],
         average_model=models[1],
-        draw=times.Levels(_ONE_TIME, ("all",)),
+        draw=time_draws.Levels(_ONE_TIME, ("all",)),
         objective=objective,
         optimizer=ReducedAdam(1e-3),
         ema_decay=0.999,

@@ -12,7 +12,7 @@ from ncsn_tf.cluster.strategies import place
 from ncsn_tf.determinism import repeatable_gradients
 from ncsn_tf.objectives import NonFiniteLossError
 from ncsn_tf.score import EnergyModel, ScoreModel
-from ncsn_tf.times import TimeDraw
+from ncsn_tf.time_draws import TimeDraw
 from ncsn_tf.training.ema import MovingAverage
 from ncsn_tf.training.optimizers import LossScale, ReducedAdam
 from ncsn_tf.training.preemption import StopRequest

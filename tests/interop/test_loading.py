@@ -168,3 +168,65 @@ def test_a_truncated_file_and_wrong_arguments_are_refused(tmp_path):
         loading.load(path)
     with pytest.raises(FileNotFoundError, match="There is no checkpoint at"):
         loading.load(tmp_path / "none.pth")
+
+
+def test_a_damaged_tensor_is_told_by_its_checksum(tmp_path):
+    content = bytearray(official("ncsnpp")[0].read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 200] = bytes(200)
+    (tmp_path / "c.pth").write_bytes(content)
+    with pytest.raises(CheckpointFormatError, match=r"c\.pth .* damaged: .*/data/\d+ in it does not have its checksum"):
+        loading.load(tmp_path / "c.pth", image_size=16)
+
+
+@pytest.mark.parametrize("size", [0, -16, True, "16", 16.5, (16,), (16, 16, 3), (16, 0)])
+def test_an_impossible_image_size_is_refused(size):
+    with pytest.raises(ValueError, match=r"image_size must be a side or \(height, width\), in whole pixels"):
+        loading.load(official("ncsnpp")[0], image_size=size)
+
+
+NCSN_LEVELS = {"sigma_begin": 5.0, "sigma_end": 0.01}
+CONTRADICTIONS = [
+    ("ncsn_28x28x1", {"sigma_begin": 50.0}, r"sigma_begin=50 cannot be used: give model\.sigma_min too"),
+    ("ncsn_28x28x1", {"sigma_min": 0.1}, r"sigma_min=0\.1 cannot be used: give model\.sigma_max too"),
+    ("ncsn_28x28x1", {**NCSN_LEVELS, "sigma_begin": -5.0}, r"sigma_begin=-5 cannot be used: the levels fall from it"),
+    ("ncsn_28x28x1", {**NCSN_LEVELS, "sigma_begin": 0.001}, "cannot be used: the levels fall from it"),
+    ("ncsn_28x28x1", {"data": {"channels": 3}, "model": {}}, r"data\.channels=3 contradicts the tensors, which have 1"),
+    ("ncsn_28x28x1", {"training": {"continuous": True}}, r"training\.continuous=true is not supported"),
+    ("ncsnv2_32x32x3", {"nonlinearity": "relu"}, r'nonlinearity="relu" is not supported: .* have elu'),
+    ("ncsnv2_32x32x3", {"normalization": "NoneNorm"}, r'normalization="nonenorm" is not supported'),
+    ("ncsnv2_32x32x3", {"spec_norm": True}, r"spec_norm=true is not supported"),
+    ("ncsnv2_32x32x3", {"scale_by_sigma": False}, r"scale_by_sigma=false is not supported"),
+    ("ncsnv2_32x32x3", {"training": {"sde": "vpsde"}}, r'training\.sde="vpsde" is not supported'),
+    ("ncsnv2_32x32x3", {"data": {"image_size": 0}}, r"data\.image_size=0 cannot be used"),
+]
+
+
+@pytest.mark.parametrize(("name", "config", "match"), CONTRADICTIONS)
+def test_configurations_that_contradict_a_refinenet_are_refused(name, config, match):
+    with pytest.raises(ValueError, match=match):
+        loading.load(DATA / f"{name}.pth", config)
+
+
+def test_two_sizes_of_images_are_refused():
+    with pytest.raises(ValueError, match=r"data\.image_size=16 contradicts the image_size that was given, 32x32"):
+        loading.load(official("ncsnpp")[0], {"model": {}, "data": {"image_size": 16}}, image_size=32)
+
+
+def test_a_single_noise_level_is_refused(tmp_path):
+    """Of an NCSNv2 whose file does not hold its levels."""
+    content = torch.load(DATA / "ncsnv2_32x32x3.pth", weights_only=True)[0]
+    torch.save({name: tensor for name, tensor in content.items() if "sigmas" not in name}, tmp_path / "c.pth")
+    with pytest.raises(ValueError, match="num_classes=1 cannot be used: there must be 2 or more noise levels"):
+        loading.load(tmp_path / "c.pth", {**NCSN_LEVELS, "num_classes": 1})
+    with pytest.raises(ValueError, match=r"holds no noise levels. Give config with .*model\.num_scales"):
+        loading.load(tmp_path / "c.pth", NCSN_LEVELS)
+
+
+def test_a_network_without_filters_is_named(tmp_path):
+    content = torch.load(DATA / "ncsnv2_32x32x3.pth", weights_only=True)
+    for state in (content[0], content[-1]):
+        key = next(name for name in state if name.endswith("begin_conv.weight"))
+        state[key] = state[key][:1]
+    torch.save(content, tmp_path / "c.pth")
+    with pytest.raises(CheckpointFormatError, match=r"begin_conv\.weight does not fit\. .*Received: \(1, 3, 3, 3\)"):
+        loading.load(tmp_path / "c.pth")

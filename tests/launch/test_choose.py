@@ -93,6 +93,15 @@ def test_one_image_is_not_enough(tmp_path):
         (["--sigma_min=9"], "Noise levels need 0 < sigma_min < sigma_max, both finite. Received: sigma_max=4.82"),
         (["--sample=1502"], "A sample of 1501 images has 2 to 1501 of them"),
         (["--steps_per_level=5", "--max_evaluations=500"], "Give either steps_per_level or max_evaluations"),
+        (
+            ["--config.sampler.denoise=true", "--max_evaluations=22"],
+            "22 levels need 23 evaluations or more per sample, 1 of them to denoise; "
+            "a smaller overlap makes fewer levels. Received: max_evaluations=22",
+        ),
+        (
+            ["--config.times.name=uniform", "--config.condition.name=sigma", "--overlap=0.3"],
+            "--overlap needs times.name=levels",
+        ),
         (["--max_evaluations=21"], "22 levels need 22 evaluations or more per sample"),
         (["--overlap=1.5"], "The overlap is a probability in (0, 0.9973)"),
         (["--config.sampler.name=langevin", "--steps_per_level=5"], "--steps_per_level and --max_evaluations need"),

@@ -89,6 +89,18 @@ def files(folder):
 MISTAKES = {
     "a configuration of another width": (["--model_config=DIR/wide.json"], "model.nf=128 contradicts the tensors"),
     "a damaged configuration": (["--model_config=DIR/damaged.json"], "damaged.json is not valid JSON"),
+    "two sizes": (
+        ["--image_size=8", "--config=configs/digits.py", "--config.data.image_size=16"],
+        "must be one: --image_size has 8x8, the checkpoint or --model_config has 8x8, config.data.image_size has 16x16",
+    ),
+    "other images": (
+        ["--image_size=8", "--config=configs/digits.py:vp"],
+        "The network is for images of (8, 8, 3), and digits has (8, 8, 1)",
+    ),
+    "another SDE": (
+        [f"--torch_checkpoint={OFFICIAL}/ncsn_28x28x1.pth", "--image_size=28", "--config=configs/cifar10.py:ddpm"],
+        "A checkpoint of NCSN needs sde.name=ve. Received: vp",
+    ),
     "no size": ([], "Give image_size (--image_size)"),
     "levels of NCSN": (
         [f"--torch_checkpoint={OFFICIAL}/ncsn_28x28x1.pth", "--image_size=28"],

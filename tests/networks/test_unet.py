@@ -198,6 +198,15 @@ def test_the_output_is_divided_by_sigma_or_by_a_levels_sigma():
     assert UNet(2, output_sigmas=[50.0, 0.01, 3]).output_sigmas == (50.0, 0.01, 3), "as JSON gives it back"
 
 
+def test_levels_that_are_none_give_nan():
+    """A graph under XLA cannot raise an error; no index is taken for another."""
+    network = built(embedding="positional", output_sigmas=(50.0, 0.01, 3))
+    for levels in (np.array([-1, 3, 0]), np.array([0.5, -0.2, 2.0])):
+        for call in (network, tf.function(network, jit_compile=True)):
+            y = np.asarray(call(images((3, 8, 8, 2)), levels))
+            np.testing.assert_array_equal(np.isnan(y).all((1, 2, 3)), [True, True, False])
+
+
 @pytest.mark.parametrize("embedding", ["log_fourier", "fourier", "positional"])
 def test_the_condition_matters(embedding):
     network, x = built(embedding=embedding), images((3, 8, 8, 2))

@@ -55,9 +55,27 @@ def test_groups_are_a_quarter_of_the_maps_and_32_at_most(features, groups):
 
 
 def test_group_norm_survives_constant_maps():
-    """A flat group has variance zero; rounding in E[x^2] - m^2 must not give the root of a negative number."""
+    """A flat group has variance zero, and rounding must not make it negative."""
     y = GroupNorm(2)(np.full((2, 9, 9, 2), 1000.3, "float32"))
     assert np.isfinite(y).all()
+
+
+@pytest.mark.parametrize("mean", [10.0, 1000.0])
+def test_group_norm_keeps_its_digits_at_large_means_and_offsets(mean):
+    """float32 holds x + mean to mean 2^-24, and no digit may be lost beyond that: E[x^2] - m^2 would lose them all."""
+    x = maps(1, 9, 9, 8).astype("float32")
+    norm = GroupNorm(8)
+    expected = np.asarray(norm(x))
+    np.testing.assert_allclose(norm(x, np.full((1, 8), mean, "float32")), expected, atol=1e-3 * mean / 1000.0 + 1e-5)
+    np.testing.assert_allclose(norm(x + np.float32(mean)), expected, atol=1e-3 * mean / 1000.0 + 1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_group_norm_has_its_statistics_in_float32_under_any_policy(dtype):
+    x = maps(1, 9, 9, 8).astype("float32")
+    y = GroupNorm(2, dtype=dtype)(tf.cast(x, dtype))
+    assert y.dtype == dtype
+    np.testing.assert_allclose(tf.cast(y, tf.float32), GroupNorm(2)(x), atol=0.05)
 
 
 @pytest.mark.parametrize(("features", "groups"), [(18, None), (3, None), (16, 32), (12, 8)])

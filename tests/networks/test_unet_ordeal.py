@@ -65,6 +65,14 @@ def test_sixteen_bits_stay_near_float32_and_end_in_float32():
         assert np.abs(np.asarray(z) - y).std() < tolerance * y.std(), dtype
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_weights_of_sixteen_bits_work(dtype):
+    half = UNet(2, **{**TINY, **NCSNPP}, dtype=dtype)
+    half.build((None, 8, 8, 2), (None,))
+    y = half(images((2, 8, 8, 2)), np.array([0.5, 2.0]))
+    assert y.dtype == tf.float32 and np.isfinite(y).all()
+
+
 SECOND_ORDER = {
     "DDPM": {**DDPMPP, "block": "ddpm", "rescale_skips": False},
     "DDPM++": DDPMPP,

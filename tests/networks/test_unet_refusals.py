@@ -18,6 +18,8 @@ from tests.support.unet import TINY, built, images
         ({"num_classes": 0}, "`num_classes` to be an integer of at least 1. Received: 0"),
         ({"multipliers": ()}, r"a multiplier .* Received: \(\)"),
         ({"multipliers": (1, 0)}, r"`multipliers` to be positive integers. Received: \(1, 0\)"),
+        ({"attention": 16}, r"`attention` to be positive integers. Received: 16"),
+        ({"multipliers": 2}, r"`multipliers` to be positive integers. Received: 2"),
         ({"attention": (4.5,)}, r"`attention` to be positive integers. Received: \(4.5,\)"),
         ({"dropout": 1.0}, r"`dropout` to be in \[0, 1\), 0 for none. Received: 1.0"),
         ({"init_scale": -1.0}, "`init_scale` of at least 0 .* Received: -1.0, 16.0"),
@@ -58,3 +60,17 @@ def test_images_of_another_size_are_refused():
     network = built()
     with pytest.raises(ValueError, match=r"built for images of \(8, 8, 2\).*Received: images of \(16, 16, 2\)"):
         network(images((1, 16, 16, 2)), np.ones(1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"condition": np.ones(1)}, r"`condition` must have one entry per image, 2. Received: \(1,\)"),
+        ({"labels": np.array([1])}, r"`labels` must have one entry per image, 2. Received: \(1,\)"),
+        ({"labels": np.array([0.5, 1.0])}, "Labels are integers; cast them. Received: .*float"),
+    ],
+)
+def test_entries_that_are_not_one_per_image_are_refused(arguments, message):
+    network = built(num_classes=3, embedding="positional")
+    with pytest.raises(ValueError, match=message):
+        network(images((2, 8, 8, 2)), **{"condition": np.ones(2), **arguments})

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import objectives, score, times
+from ncsn_tf import objectives, score, time_draws, times
 from ncsn_tf.config import build, sections
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.images import ImageSource
@@ -88,7 +88,7 @@ def make(
         strategy=strategy,
         model=model(networks[0]),
         average_model=model(networks[1]),
-        draw=draw or times.Levels(TIMES, BINS),
+        draw=draw or time_draws.Levels(TIMES, BINS),
         objective=objective or (lambda score_fn, x, t, z: objectives.annealed_denoising(score_fn, SDE, x, t, z)),
         optimizer=optimizer,
         ema_decay=decay,

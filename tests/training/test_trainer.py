@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncsn_tf import objectives, random, score, times
+from ncsn_tf import objectives, random, score, time_draws
 from ncsn_tf.data import pipeline
 from ncsn_tf.objectives import NonFiniteLossError
 from ncsn_tf.score import EnergyModel, ScoreModel
@@ -333,7 +333,7 @@ def test_labels_and_dropout_seeds_reach_the_network_in_training_and_only_labels_
 
 
 def test_training_in_continuous_time_reports_by_bin():
-    draw = times.Uniform(first_time=1e-5, num_bins=5)
+    draw = time_draws.Uniform(first_time=1e-5, num_bins=5)
     trainer = make(draw=draw, model=lambda net: ScoreModel(net, SDE, condition=score.nearest_level(TIMES)))
     result = trainer.run(batches(trainer), 4)
     assert result.bin_losses.shape == (5,) and result.counts.sum() == 4 * BATCH
