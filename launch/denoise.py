@@ -40,7 +40,7 @@ def main() -> None:
 
     with _FLAGS.devices.using() as strategy:
         with cli.usage_errors():
-            opened = _FLAGS.open(strategy)
+            opened = _FLAGS.open_for_steps(strategy, "Denoising")
             original = np.asarray(opened.builder.load_images("held_out").images[: _NUM_IMAGES.value])
             if original.shape[1:] != opened.shape:
                 raise ValueError(f"The run is on images {opened.shape}, the held-out ones are {original.shape[1:]}.")

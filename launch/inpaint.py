@@ -58,7 +58,7 @@ def main() -> None:
 
     with _FLAGS.devices.using() as strategy:
         with cli.usage_errors():
-            opened = _FLAGS.open(strategy)
+            opened = _FLAGS.open_for_steps(strategy, "Inpainting")
             original = _images(opened)
             given, known = inpainting.check(pipeline.to_float(original), _mask(opened, len(original)))
             key = _key(opened, given, known)

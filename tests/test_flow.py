@@ -32,7 +32,7 @@ def test_the_likelihood_of_gaussian_data_is_its_density(name, exact):
     # The prior's variance is not V(1) exactly: on VE data of deviation 0.5 beside noise of 50.
     np.testing.assert_allclose(found.nats, gaussian_nats(DATA, sde, sde.first_time), atol=6e-3)
     assert found.by_probe.shape == (6, 1 if exact else 2) and found.converged.numpy().all()
-    assert found.latent.shape == DATA.shape and (found.evaluations.numpy() > 50).all()
+    assert found.latent.shape == DATA.shape and (found.evaluations.numpy() > 20).all()
     if exact:
         assert np.isnan(found.standard_error).all()
     else:
@@ -40,11 +40,14 @@ def test_the_likelihood_of_gaussian_data_is_its_density(name, exact):
 
 
 def test_the_likelihood_of_a_mixture_is_its_density():
-    """Data in the plane, in float32, compiled by XLA."""
-    sde, density = SDES["ve"], toy.Mixture(weights=(0.2, 0.8), means=((-2.0, -2.0), (1.0, 2.0)), deviation=0.5)
-    x = density.sample(random.per_example(random.seed(1), tf.range(16)))
+    """Data in the plane, compiled by XLA; the noise at t=1 is wide enough to hide their mean, as the prior assumes."""
+    sde, density = (
+        VE(sigma_max=5000.0, sigma_min=0.01),
+        toy.Mixture(np.array([0.2, 0.8]), np.array([[-2.0, -2.0], [1.0, 2.0]]), 0.5),
+    )
+    x = tf.cast(density.sample(random.per_example(random.seed(1), tf.range(16))), tf.float64)
     nats = tf.function(lambda x: flow.log_prob(density.score_fn(sde), sde, x, exact=True).nats, jit_compile=True)(x)
-    np.testing.assert_allclose(nats, density.log_prob(x, 1.0, 0.01), atol=2e-2)
+    np.testing.assert_allclose(nats, density.log_prob(x, 1.0, 0.01), atol=2e-3)
 
 
 def test_probes_estimate_the_trace_without_bias():
@@ -59,14 +62,16 @@ def test_probes_estimate_the_trace_without_bias():
         turned /= alpha[:, None] ** 2 * variances + sigma[:, None] ** 2
         return tf.reshape(-tf.matmul(turned, rotation, transpose_b=True), tf.shape(x))
 
-    options = {"rtol": 1e-4, "atol": 1e-4}
-    exact = flow.log_prob(score_fn, sde, DATA, exact=True, **options)
+    def found(data, seeds, **options):
+        return flow.log_prob(score_fn, sde, data, seeds=seeds, probes=16, rtol=1e-4, atol=1e-4, **options)
+
+    exact = found(DATA, None, exact=True)
     for probe in flow.PROBES:
-        found = flow.log_prob(score_fn, sde, DATA, seeds=SEEDS, probes=64, probe=probe, **options)
-        errors = (found.nats - exact.nats).numpy() / found.standard_error
-        assert (found.standard_error > 0.02).all() and np.abs(errors).max() < 4.0, probe
-    again = flow.log_prob(score_fn, sde, DATA[2:3], seeds=SEEDS[2:3], probes=64, probe=probe, **options)
-    np.testing.assert_allclose(again.by_probe[0], found.by_probe[2], rtol=1e-6)
+        estimated = found(DATA, SEEDS, probe=probe)
+        errors = (estimated.nats - exact.nats).numpy() / estimated.standard_error
+        assert (estimated.standard_error > 0.02).all() and np.abs(errors).max() < 4.5, probe
+    alone, together = (found(DATA[rows], SEEDS[rows[0] : rows[-1] + 1]) for rows in ([2], [0, 1, 2]))
+    np.testing.assert_allclose(alone.by_probe[0], together.by_probe[2], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", SDES)

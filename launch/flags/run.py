@@ -41,6 +41,16 @@ class OpenedRun:
         run.load(self.checkpoint.value)
         return run
 
+    def open_for_steps(self, strategy: Any, what: str) -> "TrainedRun":
+        """`open`, but raises ValueError for a sampler that chooses its own steps, with which `what` is impossible."""
+        run = self.open(strategy)
+        if not run.sampler.takes_projections:
+            raise ValueError(
+                f"{what} needs a sampler with fixed steps: give another --sampler, such as heun. "
+                f"Received: {run.builder.sampler_key['name']}."
+            )
+        return run
+
     def folder(self, run: "TrainedRun", kind: str, key: Mapping[str, Any]) -> pathlib.Path:
         """Where results are written: --output, or WORKDIR/KIND/step_N_seed_S.
 

@@ -30,6 +30,7 @@ class AdaptiveFlow:
 
     Attributes:
       segments: 1, the only frame is the end.
+      takes_projections: False.
 
     Raises:
       ValueError: for a tolerance out of range, an unknown method, or a last time out of range.
@@ -39,6 +40,7 @@ class AdaptiveFlow:
     """
 
     segments = 1
+    takes_projections = False
 
     def __init__(
         self,

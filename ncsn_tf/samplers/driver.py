@@ -107,6 +107,11 @@ class Sampler(Protocol):
     """The contract of samplers, such as `FixedSteps`."""
 
     @property
+    def takes_projections(self) -> bool:
+        """Whether guidance may change samples after each step, and a walk may start at any segment."""
+        ...
+
+    @property
     def segments(self) -> int:
         """The number of frames of a walk."""
         ...
@@ -163,6 +168,8 @@ class FixedSteps:
     Raises:
       ValueError: if the schedule is not [N, 2] with N at least `segments`.
     """
+
+    takes_projections = True
 
     def __init__(
         self,

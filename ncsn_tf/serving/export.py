@@ -3,7 +3,8 @@
     score(x, sigma) -> score                    the gradient of log p_sigma at x
     denoise(x, sigma) -> denoised               the mean of the clean image given the noisy one
     sample(seed) -> samples, samples_float      one sample per row, which depends on its own seed alone
-    inpaint(image, mask, seed) -> the same      the mask is True where the image is known
+    inpaint(image, mask, seed) -> the same      the mask is True where the image is known; not with a sampler that
+                                                chooses its own steps
     serving_default(seed) -> the same           sample, for a client that names no signature
     sample_tuned, inpaint_tuned                 the same with steps_per_level and epsilon, scalars with defaults, if
                                                 the sampler is Langevin dynamics
@@ -155,6 +156,8 @@ class ServedModel(tf.Module):
 
             specs["sample_tuned"] = sample_tuned, [seed, *tunable]
             specs["inpaint_tuned"] = inpaint_tuned, [image, mask, seed, *tunable]
+        if not self._sampler().takes_projections:
+            specs = {name: spec for name, spec in specs.items() if "inpaint" not in name}
         return {
             name: tf.function(checks.checked(function, arguments), input_signature=arguments, autograph=False)
             for name, (function, arguments) in specs.items()
