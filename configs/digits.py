@@ -18,10 +18,10 @@ Result:   held-out loss of the averaged weights 13.2, 11.5, 10.6, 10.1 per image
           2.37 +- 0.16, classifier_kid 0.067 +- 0.011, classifier_precision 0.40, classifier_recall 0.88, no copies:
           0.13 in pixels, 0.16 in features. Among 100 samples some strokes are smudged.
           :edm (19 evaluations per sample; 16 minutes, during which other work shared the cores): held-out loss 9.66,
-          9.15, 8.92, 8.82, 8.74, 8.72 after 500 to 3,000 steps, of other noise than NCSN's. By launch.evaluate as above:
-          classifier_score 8.36 +- 0.33, classifier_fid 0.21, at infinitely many samples 0.05 +- 0.11, classifier_kid
-          0.006 +- 0.007, classifier_precision 0.80, classifier_recall 0.94, no copies: 0.46 in pixels, 0.50 in features.
-          docs/samplers.md has other samplers.
+          9.15, 8.92, 8.82, 8.74, 8.72 after 500 to 3,000 steps, of other noise than NCSN's. By launch.evaluate as
+          above: classifier_score 8.36 +- 0.33, classifier_fid 0.21, at infinitely many samples 0.05 +- 0.11,
+          classifier_kid 0.006 +- 0.007, classifier_precision 0.80, classifier_recall 0.94, no copies: 0.46 in pixels,
+          0.50 in features. docs/samplers.md has other samplers.
           :sliced, :ve, :vp, :subvp not measured.
 """
 
