@@ -40,6 +40,14 @@ def test_an_ncsnpp_becomes_a_run_that_draws(tmp_path):
     assert drawn.returncode == 0, drawn.stderr
     (samples,) = workdir.glob("samples/*/samples.npz")
     assert np.load(samples)["samples"].shape == (2, 8, 8, 3)
+    other = ["--sampler=heun,churn=1", "--grid=karras", "--num_steps=2", f"--output={tmp_path / 'other'}"]
+    drawn = processes.launch("sample", f"--workdir={workdir}", "--num_samples=2", *other)
+    assert drawn.returncode == 0, drawn.stderr
+    about = json.loads((tmp_path / "other" / "about.json").read_text())
+    assert (about["sampler"]["name"], about["sampler"]["churn"], about["sampler"]["num_steps"]) == ("heun", 1.0, 2)
+    assert about["score_evaluations_per_sample"] == 5.0
+    refused = processes.launch("denoise", f"--workdir={workdir}", "--sampler=probability_flow")
+    assert refused.returncode == 2 and "Denoising needs a sampler with fixed steps" in refused.stderr
 
 
 # Technique 4, at the 20 levels of the file and the published 5 steps per level.
