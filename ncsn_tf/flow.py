@@ -6,6 +6,7 @@ code, and its density follows from the divergence along the way (Song et al. 202
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -160,7 +161,7 @@ def _first_time(sde: SDE, first_time: float | None) -> float:
     return time
 
 
-def bits_per_dimension(nats: tf.Tensor, shape: tuple[int, ...], data_range: tuple[float, float]) -> tf.Tensor:
+def bits_per_dimension(nats: Any, shape: tuple[int, ...], data_range: tuple[float, float]) -> Any:
     """Bits per dimension of 8-bit images from the log-likelihoods of their uniformly dequantized form.
 
     A byte k is dequantized to the unit interval as (k + u) / 256, u uniform on [0, 1), and mapped to the data range of
@@ -172,12 +173,12 @@ def bits_per_dimension(nats: tf.Tensor, shape: tuple[int, ...], data_range: tupl
     so the offset is 8 for [0, 1] and 7 for [-1, 1].
 
     Args:
-      nats: [B], log-likelihoods in the data range.
+      nats: log-likelihoods in the data range, an array or tensor of any shape.
       shape: of one example, whose number of values is D.
       data_range: (low, high).
 
     Returns:
-      [B], an upper bound of the bits per dimension in expectation over u.
+      Of the same shape, an upper bound of the bits per dimension in expectation over u.
     """
     low, high = data_range
     return -nats / (math.prod(shape) * math.log(2.0)) + math.log2(256.0 / (high - low))

@@ -55,6 +55,7 @@ class Stream(enum.IntEnum):
     ACCEPTANCE = 16
     CORRECTOR = 17
     PROBES = 18
+    LIKELIHOOD = 19
 
 
 def seed(run_seed: int) -> tf.Tensor:

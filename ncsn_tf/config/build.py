@@ -87,6 +87,16 @@ class Builder:
         return {"name": self._sections.names["sampler"], **dataclasses.asdict(self.sampler_options)}
 
     @property
+    def continuous(self) -> bool:
+        """Whether training draws times between noise levels."""
+        return self._times.continuous
+
+    @property
+    def dequantizes(self) -> bool:
+        """Whether training adds uniform noise to the bytes of images."""
+        return self._data.dequantize
+
+    @property
     def reported_grid(self) -> np.ndarray:
         """The times at which the held-out loss is measured, float32 [K]: all levels, or 20 of more."""
         return self._times.reported

@@ -50,6 +50,26 @@ def test_an_ncsnpp_becomes_a_run_that_draws(tmp_path):
     assert refused.returncode == 2 and "Denoising needs a sampler with fixed steps" in refused.stderr
 
 
+def test_the_likelihood_of_an_imported_run(tmp_path):
+    """A U-Net in continuous time on the digits; runs at noise levels have no flow."""
+    checkpoint(tmp_path / "c.pth", multipliers=(1,), attention=(), channels=1)
+    workdir = tmp_path / "run"
+    given = [f"--torch_checkpoint={tmp_path / 'c.pth'}", "--image_size=8", "--config=configs/digits.py:ve"]
+    imported = launch(*given, f"--workdir={workdir}")
+    assert imported.returncode == 0, imported.stderr
+    options = ["--num_images=2", "--probes=2", "--rtol=0.01", "--atol=0.01", "--first_time=0.3"]
+    ended = processes.launch("likelihood", f"--workdir={workdir}", *options)
+    assert ended.returncode == 0, ended.stderr
+    assert "bits per dimension" in ended.stdout and "Offset: 8 bits" in ended.stdout
+    (file,) = workdir.glob("likelihood/*/likelihood.json")
+    about = json.loads(file.read_text())
+    assert (about["images"], about["probes"], about["rtol"], about["offset_bits"]) == (2, 2, 0.01, 8.0)
+    arrays = np.load(file.with_suffix(".npz"))
+    assert arrays["nats"].shape == (2, 1, 2) and np.isfinite(arrays["bits_per_dimension"]).all()
+    refused = processes.launch("likelihood", f"--workdir={workdir}", "--rtol=0")
+    assert refused.returncode == 2 and "rtol must be at least" in refused.stderr
+
+
 # Technique 4, at the 20 levels of the file and the published 5 steps per level.
 EPSILON = noise_levels.epsilon_for(5, 5000.0 ** (1.0 / 19.0), 0.01)
 DRY_RUNS = {
