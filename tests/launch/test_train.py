@@ -216,7 +216,11 @@ def test_a_usage_error_on_one_worker_ends_both_with_code_2(difference, tmp_path)
 MISTAKES = {
     "unknown key": ("train", ["--config=configs/digits.py", "--config.optim.lerning_rate=1"], "learning_rate"),
     "no such configuration": ("train", ["--config=configs/nothing.py"], "nothing.py"),
-    "unknown variant": ("train", ["--config=configs/digits.py:vp"], "The variants are ncsn, sliced, ncsnv2. Received"),
+    "unknown variant": (
+        "train",
+        ["--config=configs/digits.py:vq"],
+        "The variants are ncsn, sliced, ncsnv2, edm, ve, vp, subvp. Received",
+    ),
     "a configuration with a mistake": ("train", ["--config=DIR/mistake.py"], "NameError: name 'undefined' is not"),
     "no configuration": ("train", [], "no config.json"),
     "impossible sampler": (
