@@ -13,6 +13,7 @@ if not __package__:
 import pathlib
 import time
 import warnings
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -62,6 +63,8 @@ def main() -> None:
             raise ValueError(f"The run is on images {opened.shape}, these are {images.shape[1:]}.")
         name = f"step_{opened.step:08d}_seed_{_SEED.value}"
         output = pathlib.Path(_OUTPUT.value or opened.directory.path / "likelihood" / name)
+        if (output / "likelihood.json").exists():
+            raise ValueError(f"{output} holds a measurement already. Give another --output.")
         print(f"{len(images)} images {opened.shape} of {builder.data_name}, {_SPLIT.value}; step {opened.step}")
         if not builder.dequantizes:
             warnings.warn(
@@ -106,6 +109,12 @@ def main() -> None:
         **run.environment(),
     }
     files.write_json(output / "likelihood.json", about)
+    _print(summary)
+    print(f"Results: {output}")
+
+
+def _print(summary: dict[str, Any]) -> None:
+    """Prints the means with their errors, and what the bits rest on."""
     for name, unit in (("nats", "nats"), ("bits_per_dimension", "bits per dimension")):
         value = summary[name]
         error = "" if value["standard_error"] is None else f" +- {value['standard_error']:.2g}"
@@ -114,7 +123,6 @@ def main() -> None:
         f"Offset: {summary['offset_bits']:g} bits, of bytes dequantized as (k + u) / 256; "
         f"{summary['score_evaluations_per_image']:.0f} evaluations per image"
     )
-    print(f"Results: {output}")
 
 
 def entry_point() -> None:

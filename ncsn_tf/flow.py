@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from ncsn_tf import ode, random
 from ncsn_tf.objectives import pull_back, score_and_trace
-from ncsn_tf.score import ScoreFunction, expand, flow_velocity
+from ncsn_tf.score import ScoreFunction, flow_velocity
 from ncsn_tf.sde import SDE
 
 PROBES = ("rademacher", "normal")
@@ -39,7 +39,7 @@ class LogProb:
 
     @property
     def standard_error(self) -> np.ndarray:
-        """[B], of `nats` over the probes; NaN with less than two. Zero with the exact trace would be wrong too: NaN."""
+        """The standard error of `nats` over the probes, [B]; NaN with a single probe or the exact trace."""
         values = np.asarray(self.by_probe, np.float64)
         if values.shape[1] < 2:
             return np.full(len(values), np.nan)
@@ -95,27 +95,13 @@ def log_prob(
     rows, dimensions = x.shape[0] or tf.shape(x)[0], x.shape[1:].num_elements()
     if not dimensions:
         raise ValueError(f"Likelihoods need a static number of values per example. Received shape: {x.shape}.")
-    if probe not in PROBES:
-        raise ValueError(f"probe must be {' or '.join(PROBES)}. Received: {probe!r}.")
-    if not exact and (seeds is None or probes < 1):
-        raise ValueError(
-            "The trace needs seeds of its probes, and 1 or more of these; or give exact=True. "
-            f"Received: probes={probes}, seeds={'None' if seeds is None else 'given'}."
-        )
-    directions = None
-    if not exact and seeds is not None:
-        draw = random.rademacher if probe == "rademacher" else random.normal
-        of_one = x.shape[1:].as_list()
-        directions = tf.cast(
-            draw(random.fold_each(seeds, random.Stream.PROBES), tf.TensorShape([probes, *of_one])), x.dtype
-        )
+    directions = None if exact else _directions(x, seeds, probes, probe)
 
     def derivative(state: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
         now = tf.reshape(state[:, :dimensions], [rows, *x.shape[1:]])
         scores, traces = _score_and_traces(score_fn, now, t, directions)
-        f, g = sde.drift(t), sde.diffusion(t)
-        velocity = expand(f, now) * now - expand(0.5 * g**2, now) * scores
-        divergence = dimensions * f[:, None] - 0.5 * g[:, None] ** 2 * traces
+        velocity = flow_velocity(lambda *_: scores, sde)(now, t)
+        divergence = dimensions * sde.drift(t)[:, None] - 0.5 * sde.diffusion(t)[:, None] ** 2 * traces
         return tf.concat([tf.reshape(velocity, [rows, dimensions]), divergence], axis=1)
 
     count = 1 if exact else probes
@@ -125,6 +111,20 @@ def log_prob(
     latent = tf.reshape(found.y[:, :dimensions], [rows, *x.shape[1:]])
     by_probe = sde.prior_log_prob(latent)[:, None] + found.y[:, dimensions:]
     return LogProb(tf.reduce_mean(by_probe, axis=1), by_probe, latent, found.evaluations, found.converged)
+
+
+def _directions(x: tf.Tensor, seeds: tf.Tensor | None, probes: int, probe: str) -> tf.Tensor:
+    """The probes of examples x, [B, K, ...]."""
+    if probe not in PROBES:
+        raise ValueError(f"probe must be {' or '.join(PROBES)}. Received: {probe!r}.")
+    if seeds is None or probes < 1:
+        raise ValueError(
+            "The trace needs seeds of its probes, and 1 or more of these; or give exact=True. "
+            f"Received: probes={probes}, seeds={'None' if seeds is None else 'given'}."
+        )
+    draw = random.rademacher if probe == "rademacher" else random.normal
+    shape = tf.TensorShape([probes, *x.shape[1:].as_list()])
+    return tf.cast(draw(random.fold_each(seeds, random.Stream.PROBES), shape), x.dtype)
 
 
 def _score_and_traces(score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, directions: tf.Tensor | None):

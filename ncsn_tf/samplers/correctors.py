@@ -53,7 +53,7 @@ class LangevinSize:
     norms: "ScoreNorms | None" = None
 
     def __call__(self, sde: SDE, t: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-        """See `Corrector`; a score of zero gives a step of zero."""
+        """The size of the steps, [B]; 0 where the score is 0."""
         norm = _norm(scores) if self.norms is None else tf.cast(self.norms(t), scores.dtype)
         length = self.ratio * math.sqrt(scores.shape[1:].num_elements())
         return 2.0 * tf.math.divide_no_nan(tf.constant(length, norm.dtype), norm) ** 2
