@@ -6,7 +6,7 @@ that a row depends on its company. Here time, step size, error and end belong to
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -157,6 +157,7 @@ def solve(
     check_tolerances(y.dtype, rtol, atol)
     if max_steps < 1:
         raise ValueError(f"max_steps must be at least 1. Received: {max_steps}.")
+    derivative = _called(derivative)
     zeros = tf.zeros_like(tf.reshape(y, [y.shape[0] or tf.shape(y)[0], -1])[:, 0])
     t, end = zeros + tf.cast(start, y.dtype), zeros + tf.cast(end, y.dtype)
     direction = tf.sign(end - t)
@@ -174,6 +175,13 @@ def solve(
     found = _Row(*tf.while_loop(lambda *values: tf.reduce_any(values[-1]), body, _values(begin)))
     converged = tf.equal(found.t, end)
     return Solution(tf.where(_like(converged, y), found.y, tf.constant(np.nan, y.dtype)), found.evaluations, converged)
+
+
+def _called(derivative: Derivative) -> Derivative:
+    """The derivative as one function of the graph, which all its uses call."""
+    if tf.executing_eagerly():
+        return derivative
+    return tf.function(derivative, autograph=False, experimental_attributes={"_noinline": True})
 
 
 def check_tolerances(dtype: tf.DType, rtol: float, atol: float) -> None:
@@ -227,13 +235,8 @@ def _step(derivative, row: _Row, end, direction, rtol, atol, method: Method) -> 
     left = tf.abs(end - row.t)
     size = tf.where(row.active, tf.minimum(row.size, left), 0.0)
     t_new = tf.where(row.size >= left, end, row.t + direction * size)
+    y_new, stages = _stages(derivative, row, direction * size, t_new, method)
     h = _like(direction * size, row.y)
-    stages = [row.slope]
-    for node, coefficients in zip(method.nodes, method.coefficients, strict=True):
-        moved = row.y + h * _combination(coefficients, stages)
-        stages.append(derivative(moved, row.t + node * direction * size))
-    y_new = row.y + h * _combination(method.weights, stages)
-    stages.append(derivative(y_new, t_new))
     scale = atol + rtol * tf.maximum(tf.abs(row.y), tf.abs(y_new))
     error = _norm(h * _combination(method.errors, stages) / scale)
     accepted = row.active & (error < 1.0)  # not where it is NaN
@@ -254,6 +257,26 @@ def _step(derivative, row: _Row, end, direction, rtol, atol, method: Method) -> 
     )
 
 
-def _combination(weights: tuple[float, ...], stages: list[tf.Tensor]) -> tf.Tensor:
+def _stages(derivative, row: _Row, h, t_new, method: Method) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """y at the end of a step of size h [B], and the derivatives of all its stages.
+
+    The stages are a loop, so that a compiled graph holds the derivative, perhaps a large network, once.
+    """
+    width = len(method.weights) + 1
+    rows = [[*values, *[0.0] * (width - len(values))] for values in (*method.coefficients, method.weights)]
+    table, nodes = tf.constant(rows, row.y.dtype), tf.constant([*method.nodes, 1.0], row.y.dtype)
+
+    def body(number, moved, *stages):
+        moved = row.y + _like(h, row.y) * _combination(tf.unstack(table[number]), stages)
+        time = tf.where(tf.equal(number, len(rows) - 1), t_new, row.t + nodes[number] * h)
+        slope = derivative(moved, time)
+        return number + 1, moved, *(tf.where(tf.equal(number + 1, i), slope, old) for i, old in enumerate(stages))
+
+    begin = tf.constant(0), row.y, row.slope, *[tf.zeros_like(row.y)] * (width - 1)
+    _, y_new, *stages = tf.while_loop(lambda number, *_: number < len(rows), body, begin)
+    return y_new, stages
+
+
+def _combination(weights: Sequence[float | tf.Tensor], stages: Sequence[tf.Tensor]) -> tf.Tensor:
     """sum_i weights_i stages_i."""
-    return tf.add_n([weight * stage for weight, stage in zip(weights, stages, strict=True) if weight])
+    return tf.add_n([weight * stage for weight, stage in zip(weights, stages, strict=True)])
