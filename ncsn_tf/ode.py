@@ -208,19 +208,20 @@ def _like(values: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     return tf.reshape(values, [-1] + [1] * (len(y.shape) - 1))
 
 
-def _norm(y: tf.Tensor) -> tf.Tensor:
-    """The root mean square of each row, [B]."""
+def root_mean_square(y: tf.Tensor) -> tf.Tensor:
+    """The root mean square of each row of y, [B, ...]; [B]."""
     return tf.sqrt(tf.reduce_mean(y * y, axis=tuple(range(1, len(y.shape)))))
 
 
 def _first_size(derivative, y, start, end, direction, slope, rtol, atol, method) -> tf.Tensor:
     """The size of the first step of each row (Hairer, Norsett & Wanner 1993, section II.4), with one evaluation."""
     scale = atol + rtol * tf.abs(y)
-    value, change = _norm(y / scale), _norm(slope / scale)
+    value, change = root_mean_square(y / scale), root_mean_square(slope / scale)
     guess = tf.where((value < 1e-5) | (change < 1e-5), tf.cast(1e-6, y.dtype), 0.01 * value / change)
     guess = tf.minimum(guess, tf.abs(end - start))
     moved = y + _like(direction * guess, y) * slope
-    bend = tf.math.divide_no_nan(_norm((derivative(moved, start + direction * guess) - slope) / scale), guess)
+    difference = (derivative(moved, start + direction * guess) - slope) / scale
+    bend = tf.math.divide_no_nan(root_mean_square(difference), guess)
     steepest = tf.maximum(change, bend)
     size = tf.where(
         steepest <= 1e-15,
@@ -238,7 +239,7 @@ def _step(derivative, row: _Row, end, direction, rtol, atol, method: Method) -> 
     y_new, stages = _stages(derivative, row, direction * size, t_new, method)
     h = _like(direction * size, row.y)
     scale = atol + rtol * tf.maximum(tf.abs(row.y), tf.abs(y_new))
-    error = _norm(h * _combination(method.errors, stages) / scale)
+    error = root_mean_square(h * _combination(method.errors, stages) / scale)
     accepted = row.active & (error < 1.0)  # not where it is NaN
     factor = _SAFETY * error ** (-1.0 / (method.order + 1))
     factor = tf.where(tf.math.is_finite(error), tf.clip_by_value(factor, _LEAST, _MOST), _LEAST)

@@ -56,6 +56,7 @@ class Stream(enum.IntEnum):
     CORRECTOR = 17
     PROBES = 18
     LIKELIHOOD = 19
+    BROWNIAN = 20
 
 
 def seed(run_seed: int) -> tf.Tensor:

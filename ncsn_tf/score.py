@@ -317,3 +317,18 @@ def flow_velocity(score_fn: ScoreFunction, sde: SDE) -> ScoreFunction:
         return expand(f, x) * x - expand(0.5 * g**2, x) * score_fn(x, t)
 
     return velocity
+
+
+def reverse_drift(score_fn: ScoreFunction, sde: SDE) -> ScoreFunction:
+    """The drift of the reverse-time SDE, (x [B, ...], t [B]) -> [B, ...].
+
+        dx = (f(t) x - g(t)^2 score(x, t)) dt + g(t) dw,   with time running backward
+
+    Reference:
+      Song et al. 2021, equation 6; Anderson 1982.
+    """
+
+    def drift(x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+        return expand(sde.drift(t), x) * x - expand(sde.diffusion(t) ** 2, x) * score_fn(x, t)
+
+    return drift

@@ -112,6 +112,7 @@ def sampling_from_noise_to_data():
         seeds, x, _ = blocks.start_samples(numbers, tiny.SDE.prior_sample, tiny.SHAPE, run_seed=0)
         samplers = [methods.make(name, tiny.SDE, 3) for name in methods.STEPS]
         samplers += [methods.make("heun", tiny.SDE, 3, churn=1.0), AdaptiveFlow(tiny.SDE, last_time=1e-3)]
+        samplers += [methods.make("adaptive_sde", tiny.SDE)]
         return [sampler(score_fn, x, seeds).x for sampler in samplers]
 
     return draw, [tf.range(4)]

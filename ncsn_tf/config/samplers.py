@@ -208,14 +208,13 @@ class AdamsBashforth(Walk):
 
 
 @dataclasses.dataclass(frozen=True)
-class ProbabilityFlow:
-    """The probability flow with error control, `samplers.adaptive_flow`, in continuous time.
+class Adaptive:
+    """The keys that all samplers with error control share, `samplers.adaptive`, in continuous time.
 
     Attributes:
-      last_time: where it ends; the authors' programs take 1e-5 for VE, 1e-3 for VP and sub-VP.
-      rtol: the relative tolerance; the paper takes 1e-5.
-      atol: the absolute tolerance, in units of the SDE's data; the paper takes 1e-5.
-      method: "dormand_prince", of order 5(4), or "bogacki_shampine", of order 3(2).
+      last_time: where the walk ends; the authors' programs take 1e-5 for VE, 1e-3 for VP and sub-VP.
+      rtol: the relative tolerance.
+      atol: the absolute tolerance, in units of the SDE's data.
       denoise: end with one denoising step by Tweedie's formula, which is one more evaluation.
       jit_compile: compile the solver with XLA.
     """
@@ -223,7 +222,6 @@ class ProbabilityFlow:
     last_time: float = 1e-3
     rtol: float = 1e-5
     atol: float = 1e-5
-    method: str = "dormand_prince"
     denoise: bool = True
     jit_compile: bool = False
 
@@ -231,7 +229,34 @@ class ProbabilityFlow:
         checks.positive("sampler", last_time=self.last_time, atol=self.atol)
         checks.fraction("sampler", last_time=self.last_time)
         checks.at_least("sampler", LEAST_TOLERANCE, 0.999, rtol=self.rtol)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys of the method itself, as the samplers of `samplers.methods.ADAPTIVE` take them."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if key not in ("denoise", "jit_compile")}
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbabilityFlow(Adaptive):
+    """The probability flow with error control, `samplers.adaptive_flow`; the paper's tolerances are 1e-5.
+
+    Attributes:
+      method: "dormand_prince", of order 5(4), or "bogacki_shampine", of order 3(2).
+    """
+
+    method: str = "dormand_prince"
+
+    def __post_init__(self):
+        super().__post_init__()
         checks.one_of("sampler", ("dormand_prince", "bogacki_shampine"), method=self.method)
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptiveSDE(Adaptive):
+    """The reverse-time SDE with error control, `samplers.adaptive_sde`, with tolerances of the paper's kind."""
+
+    rtol: float = 0.02
+    atol: float = 0.0078
 
 
 WALKS: dict[str, type[Walk]] = {
@@ -247,3 +272,9 @@ WALKS: dict[str, type[Walk]] = {
     "adams_bashforth": AdamsBashforth,
 }
 """The samplers that walk from noise to data, by name; `samplers.methods` has their steps."""
+
+ADAPTIVE: dict[str, type[Adaptive]] = {
+    "probability_flow": ProbabilityFlow,
+    "adaptive_sde": AdaptiveSDE,
+}
+"""The samplers that choose their own steps, by name; `samplers.methods` has them."""

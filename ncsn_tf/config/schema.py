@@ -283,7 +283,7 @@ CHOICES: dict[str, dict[str, type]] = {
         "annealed_langevin": samplers.Langevin,
         "langevin": samplers.Langevin,
         **samplers.WALKS,
-        "probability_flow": samplers.ProbabilityFlow,
+        **samplers.ADAPTIVE,
     },
 }
 """The sections that offer a choice: name -> the dataclass of its keys. The first is the default."""

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from ncsn_tf import sde, times
 from ncsn_tf.config import choices, samplers
-from ncsn_tf.samplers import adaptive_flow, driver, langevin, methods
+from ncsn_tf.samplers import driver, langevin, methods
 
 _NOISE_ALONE = 2.0
 """The sigma / alpha at t=1 below which the density of the perturbed data is certainly not that of the noise alone."""
@@ -144,21 +144,26 @@ def _walk(name: str) -> Callable[..., Walk]:
     return walk
 
 
-def _probability_flow(keys: Any, process: sde.SDE, run_times: choices.Times, noise: langevin.Noise) -> AdaptiveWalk:
-    if not run_times.continuous:
-        raise ValueError(
-            "sampler.name=probability_flow needs a run in continuous time, because its times are between noise levels: "
-            "choose a sampler with fixed steps, such as heun, or train with times.name=uniform."
-        )
-    methods.check_last_time(process, keys.last_time)
-    own = {name: getattr(keys, name) for name in ("last_time", "rtol", "atol", "method")}
-    make = functools.partial(adaptive_flow.AdaptiveFlow, **own)
-    return AdaptiveWalk(make, process.prior_sample, _signal_left(process))
+def _adaptive(name: str) -> Callable[..., AdaptiveWalk]:
+    """The walk of a method of `samplers.methods` that chooses its own steps."""
+
+    def walk(keys: Any, process: sde.SDE, run_times: choices.Times, noise: langevin.Noise) -> AdaptiveWalk:
+        if not run_times.continuous:
+            raise ValueError(
+                f"sampler.name={name} needs a run in continuous time, because its times are between noise levels: "
+                "choose a sampler with fixed steps, such as heun, or train with times.name=uniform."
+            )
+        methods.check_last_time(process, keys.last_time)
+        options = {key: getattr(keys, key) for key in samplers.ADAPTIVE[name]().options}
+        make = functools.partial(methods.adaptive, name, noise=noise, **options)
+        return AdaptiveWalk(make, process.prior_sample, _signal_left(process))
+
+    return walk
 
 
 SAMPLERS: dict[str, Callable[[Any, sde.SDE, choices.Times, langevin.Noise], Walk | AdaptiveWalk]] = {
     "annealed_langevin": lambda *arguments: _any_langevin(*arguments, anneals=True),
     "langevin": lambda *arguments: _any_langevin(*arguments, anneals=False),
     **{name: _walk(name) for name in samplers.WALKS},
-    "probability_flow": _probability_flow,
+    **{name: _adaptive(name) for name in samplers.ADAPTIVE},
 }

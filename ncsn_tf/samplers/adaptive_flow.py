@@ -1,36 +1,27 @@
-"""The probability flow from noise to data with error control, each sample with steps of its own."""
+"""The probability flow from noise to data with error control."""
 
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from ncsn_tf import ode
-from ncsn_tf.samplers import compiling
-from ncsn_tf.samplers.driver import NO_GUIDANCE, Counted, Finish, Given, Guidance, Samples, batch_size
+from ncsn_tf.samplers.adaptive import Adaptive
 from ncsn_tf.score import ScoreFunction, flow_velocity
 from ncsn_tf.sde import SDE
 
 
-class AdaptiveFlow:
+class AdaptiveFlow(Adaptive):
     """A sampler that solves the probability flow from t=1 to a last time by `ode.solve`.
 
     The authors' programs give the whole batch to SciPy as one vector: steps then depend on all its samples. Here they
-    depend on the sample alone, and `evaluations` counts what each sample needed; a batch costs what its slowest needs.
+    depend on the sample alone. Seeds are not used, because the flow has no noise.
 
     Args:
       sde: the SDE.
-      last_time: where the walk ends, in (0, 1).
       rtol: the relative tolerance; the paper takes 1e-5.
       atol: the absolute tolerance, in data units, likewise.
       method: a name of `ode.METHODS`.
-      finish: applied at the end, for instance `score.denoise`; None leaves x unchanged.
-      jit_compile: whether XLA compiles the solver.
-      strategy: the strategy to run on, as `driver.FixedSteps` takes it.
-
-    Attributes:
-      segments: 1, the only frame is the end.
-      takes_projections: False.
+      **frame: `last_time`, `finish`, `jit_compile` and `strategy` of `adaptive.Adaptive`.
 
     Raises:
       ValueError: for a tolerance out of range, an unknown method, or a last time out of range.
@@ -39,73 +30,21 @@ class AdaptiveFlow:
       Song et al. 2021, section 4.3 and appendix D.
     """
 
-    segments = 1
-    takes_projections = False
-
     def __init__(
         self,
         sde: SDE,
         *,
-        last_time: float,
         rtol: float = 1e-5,
         atol: float = 1e-5,
         method: str = ode.DORMAND_PRINCE.name,
-        finish: Finish | None = None,
-        jit_compile: bool = False,
-        strategy: tf.distribute.Strategy | None = None,
+        **frame: Any,
     ):
         if method not in ode.METHODS:
             raise ValueError(f"Expected `method` to be one of {', '.join(ode.METHODS)}. Received: {method!r}.")
-        if not 0.0 <= last_time < 1.0:
-            raise ValueError(f"The last time of a walk must be in [0, 1). Received: last_time={last_time}.")
-        ode.check_tolerances(tf.float32, rtol, atol)
-        self._sde = sde
-        self._last_time = last_time
-        self._options = {"rtol": rtol, "atol": atol, "method": ode.METHODS[method]}
-        self._finish = finish
-        self._strategy = strategy
-        self._jit_compile = jit_compile
-        self._compiled = compiling.Recent(self._compile)
+        super().__init__(sde, rtol=rtol, atol=atol, **frame)
+        self._method = ode.METHODS[method]
 
-    def __call__(
-        self,
-        score_fn: ScoreFunction,
-        x: tf.Tensor,
-        seeds: tf.Tensor,
-        guidance: Guidance = NO_GUIDANCE,
-        given: Given = (),
-        on_frame: Callable[[int, Any], None] | None = None,
-    ) -> Samples:
-        """Draws samples from x, [B, ...] at t=1; `seeds` are not used, because the flow has no noise.
-
-        A sample that does not converge is NaN, which the programs that draw report.
-
-        Raises:
-          ValueError: for guidance that changes samples after each step, such as inpainting.
-        """
-        if type(guidance).project is not Guidance.project:
-            raise ValueError(
-                "Guidance that changes samples after each step, such as inpainting, needs fixed steps: choose another "
-                "sampler, such as heun. Received: the probability flow with error control."
-            )
-        samples = Samples(*self._compiled(score_fn, guidance)(x, given))
-        if on_frame is not None:
-            on_frame(1, samples.x)
-        return samples
-
-    def _compile(self, score_fn: ScoreFunction, guidance: Guidance) -> Callable:
-        def solve(x, given):
-            counted = Counted(score_fn)
-            guided = guidance.score(counted, self._sde, given)
-            velocity = Counted(flow_velocity(guided, self._sde))
-            found = ode.solve(velocity, x, 1.0, self._last_time, **self._options)
-            # Guidance may evaluate the score several times for one velocity.
-            evaluations = found.evaluations * (counted.calls // velocity.calls)
-            if self._finish is None:
-                return found.y, evaluations
-            before = counted.calls
-            last = tf.fill([batch_size(x)], tf.constant(self._last_time, x.dtype))
-            end = self._finish(guided, self._sde, found.y, last)
-            return end, evaluations + counted.calls - before
-
-        return compiling.on_replicas(solve, self._strategy, self._jit_compile)
+    def _solve(self, score_fn: ScoreFunction, x: tf.Tensor, seeds: tf.Tensor) -> ode.Solution:
+        velocity = flow_velocity(score_fn, self._sde)
+        options = {"rtol": self._rtol, "atol": self._atol, "method": self._method}
+        return ode.solve(velocity, x, 1.0, self._last_time, **options)

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from ncsn_tf import random
 from ncsn_tf.samplers.langevin import Noise
-from ncsn_tf.score import ScoreFunction, expand
+from ncsn_tf.score import ScoreFunction, expand, reverse_drift
 from ncsn_tf.sde import SDE
 
 
@@ -38,6 +38,6 @@ class EulerMaruyama:
         self, score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, t_next: tf.Tensor, seeds: tf.Tensor, state: tuple[()]
     ) -> tuple[tf.Tensor, tf.Tensor, tuple[()]]:
         """Takes one step; see `driver.Step`."""
-        f, g, dt = self.sde.drift(t), self.sde.diffusion(t), t - t_next
-        mean = expand(1.0 - f * dt, x) * x + expand(g**2 * dt, x) * score_fn(x, t)
+        g, dt = self.sde.diffusion(t), t - t_next
+        mean = x - expand(dt, x) * reverse_drift(score_fn, self.sde)(x, t)
         return mean + expand(g * tf.sqrt(dt), x) * self.noise(seeds, x.shape[1:]), mean, state

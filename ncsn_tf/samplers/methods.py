@@ -13,6 +13,7 @@ from ncsn_tf import random, score, times
 from ncsn_tf.samplers import correctors, driver, heun, langevin
 from ncsn_tf.samplers.adams_bashforth import AdamsBashforth
 from ncsn_tf.samplers.adaptive_flow import AdaptiveFlow
+from ncsn_tf.samplers.adaptive_sde import AdaptiveSDE
 from ncsn_tf.samplers.ancestral import Ancestral
 from ncsn_tf.samplers.ddim import DDIM
 from ncsn_tf.samplers.dpm_solver import DPMSolver
@@ -82,10 +83,13 @@ STEPS: dict[str, Callable[..., driver.Step]] = {
 }
 """The methods that walk from noise to data in a fixed number of steps: step(sde, **options)."""
 
-ADAPTIVE: dict[str, Callable[..., driver.Sampler]] = {"probability_flow": AdaptiveFlow}
+ADAPTIVE: dict[str, Callable[..., driver.Sampler]] = {
+    "probability_flow": AdaptiveFlow,
+    "adaptive_sde": AdaptiveSDE,
+}
 """The samplers that choose their own steps: sampler(sde, last_time=, finish=, jit_compile=, strategy=, **options)."""
 
-_NOT_OPTIONS = ("sde", "num_steps", "noise", "options", "last_time", "finish", "jit_compile", "strategy")
+_NOT_OPTIONS = ("sde", "num_steps", "noise", "options", "frame", "last_time", "finish", "jit_compile", "strategy")
 """Parameters that a method gets from elsewhere."""
 
 
@@ -108,6 +112,24 @@ def step(name: str, sde: SDE, num_steps: int, noise: langevin.Noise = random.nor
     return method(sde, **{key: value for key, value in given.items() if key in parameters}, **options)
 
 
+def adaptive(
+    name: str,
+    sde: SDE,
+    *,
+    last_time: float,
+    finish: driver.Finish | None = None,
+    jit_compile: bool = False,
+    strategy: tf.distribute.Strategy | None = None,
+    noise: langevin.Noise = random.normal,
+    **options: Any,
+) -> driver.Sampler:
+    """A sampler of `ADAPTIVE`; arguments and errors are those of `step`, and of the sampler."""
+    parameters = _check_options(name, ADAPTIVE[name], options)
+    own = {"noise": noise} if "noise" in parameters else {}
+    frame = {"last_time": last_time, "finish": finish, "jit_compile": jit_compile, "strategy": strategy}
+    return ADAPTIVE[name](sde, **frame, **own, **options)
+
+
 def make(
     name: str,
     sde: SDE,
@@ -123,11 +145,11 @@ def make(
     """Makes a sampler: `make("heun", sde, 10, grid="karras")(score_fn, x, seeds).x`.
 
     Args:
-      name: a method of `STEPS`, or "probability_flow", which chooses its own steps.
+      name: a method of `STEPS`, or of `ADAPTIVE`, which chooses its own steps.
       sde: any SDE of the protocol `sde.SDE`.
-      num_steps: the number of steps; None for the probability flow. `evaluations` of the result counts what they cost:
-        two per step of Heun's method, one and one per correction for predictor-corrector, otherwise one; `denoise` adds
-        one.
+      num_steps: the number of steps; None for a method of `ADAPTIVE`. `evaluations` of the result counts what they
+        cost: two per step of Heun's method, one and one per correction for predictor-corrector, otherwise one;
+        `denoise` adds one.
       grid: the times of the walk: a name of `times.GRIDS`, or float [num_steps + 1], strictly decreasing.
       last_time: where the walk ends; not used with times of your own.
       denoise: end with one denoising step by Tweedie's formula, to the clean image; without it the noise of the last
@@ -146,9 +168,8 @@ def make(
     if name in ADAPTIVE:
         if num_steps is not None or not isinstance(grid, str) or grid != "uniform":
             raise ValueError(f"The sampler {name} chooses its own steps: leave num_steps and grid out.")
-        _check_options(name, ADAPTIVE[name], options)
         check_last_time(sde, last_time)
-        return ADAPTIVE[name](sde, last_time=last_time, **how, **options)
+        return adaptive(name, sde, last_time=last_time, **how, **options)
     if name not in STEPS:
         _entry(STEPS | ADAPTIVE, name, "sampler")
     if not isinstance(num_steps, int | np.integer) or num_steps < 1:

@@ -114,7 +114,7 @@ def test_impossible_grids_are_refused():
     ("name", "num_steps", "options", "message"),
     [
         ("eular", 10, {}, "`sampler` to be one of euler_maruyama, .*Received: 'eular'"),
-        ("eular", None, {}, "one of euler_maruyama, .*, probability_flow. Received: 'eular'"),
+        ("eular", None, {}, "one of euler_maruyama, .*, probability_flow, adaptive_sde. Received: 'eular'"),
         ("ddim", None, {}, "1 or more steps. Received: num_steps=None"),
         ("probability_flow", 10, {}, "chooses its own steps: leave num_steps and grid out"),
         ("probability_flow", None, {"grid": "karras"}, "chooses its own steps"),

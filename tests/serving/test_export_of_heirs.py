@@ -82,8 +82,9 @@ def test_samples_have_the_law_of_the_data_and_rows_of_their_own():
     np.testing.assert_allclose(alone[0], drawn[5], atol=1e-4)
 
 
-def test_a_sampler_that_chooses_its_steps_has_no_inpainting():
-    signatures = served(name="probability_flow", rtol=1e-3, atol=1e-3)
+@pytest.mark.parametrize("name", ["probability_flow", "adaptive_sde"])
+def test_a_sampler_that_chooses_its_steps_has_no_inpainting(name):
+    signatures = served(name=name, rtol=1e-3, atol=1e-3)
     assert sorted(signatures) == ["denoise", "sample", "score", "serving_default"]
     drawn = signatures["sample"](seed=tf.range(256, dtype=tf.int64))["samples_float"].numpy()
     assert abs(drawn.mean() - 0.5) < 4 * 0.25 / np.sqrt(drawn.size)

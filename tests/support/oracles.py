@@ -70,23 +70,27 @@ class Mixture:
 
 @dataclasses.dataclass(frozen=True)
 class Cosine:
-    """An SDE of a user's own, by the protocol: alpha = cos(pi t / 2), sigma = sin(pi t / 2), data within [-1, 1]."""
+    """An SDE of a user's own, by the protocol: alpha = cos(a t), sigma = sin(a t), data within [-1, 1].
 
+    By default a = pi / 2, so that no signal is left at t=1, where the drift is infinite.
+    """
+
+    angle: float = 0.5 * np.pi
     data_range = (-1.0, 1.0)
     first_time = 1e-3
 
     def marginal(self, t):
-        angle = 0.5 * np.pi * tf.convert_to_tensor(t)
+        angle = self.angle * tf.convert_to_tensor(t)
         return tf.cos(angle), tf.sin(angle)
 
     def drift(self, t):
-        return -0.5 * np.pi * tf.tan(0.5 * np.pi * t)
+        return -self.angle * tf.tan(self.angle * t)
 
     def diffusion(self, t):
-        return tf.sqrt(np.pi * tf.tan(0.5 * np.pi * t))
+        return tf.sqrt(2.0 * self.angle * tf.tan(self.angle * t))
 
     def time(self, noise_ratio):
-        return tf.atan(noise_ratio) * (2.0 / np.pi)
+        return tf.atan(noise_ratio) / self.angle
 
     def prior_sample(self, seeds, shape):
         return random.normal(seeds, shape)
