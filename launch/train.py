@@ -132,6 +132,7 @@ def _read(strategy: "tf.distribute.Strategy", held: contextlib.ExitStack) -> _Jo
     elif chief:
         held.enter_context(directory.locked())
     source = builder.load_images("train")
+    builder.load_labels("train")  # raises a ValueError now, before anything is written
     dataset = source.describe()
     if chief:
         directory.check(content, dataset)

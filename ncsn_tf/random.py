@@ -25,7 +25,7 @@ import tensorflow as tf
 
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _WEYL = 0x9E3779B9, 0xBB67AE85
-"""Philox's constants: the multipliers, and the increments of the key per round."""
+"""Philox's constants: the multipliers, and the increments of the key per round; the first is 2^32 / 1.618..."""
 
 _SEED_KEY = 0x3EC8F720, 0x02461E29
 """The key under which TensorFlow turns a seed into a key and a counter."""
@@ -57,6 +57,7 @@ class Stream(enum.IntEnum):
     PROBES = 18
     LIKELIHOOD = 19
     BROWNIAN = 20
+    LABEL_DROPOUT = 21
 
 
 def seed(run_seed: int) -> tf.Tensor:
@@ -228,6 +229,24 @@ def uniform(seeds: tf.Tensor, shape: Shape = ()) -> tf.Tensor:
     """
     high_bits = tf.bitwise.right_shift(_bits(seeds, _size(shape)), tf.constant(8, tf.uint32))
     return tf.reshape(tf.cast(high_bits, tf.float32) * 2.0**-24, [-1, *shape])
+
+
+def spread(numbers: tf.Tensor, offset: float) -> tf.Tensor:
+    """Points of a low-discrepancy sequence: frac(offset + n / 1.618...), the golden ratio's additive sequence.
+
+    Any N consecutive points lie in [0, 1) with gaps of order 1 / N, where independent draws leave gaps of order
+    log N / N. Each depends on its number alone.
+
+    Args:
+      numbers: int32 of shape [B], the n, at least 0.
+      offset: in [0, 1).
+
+    Returns:
+      float32 of shape [B] in [0, 1), multiples of 2^-24.
+    """
+    words = tf.cast(numbers, tf.uint64) * _WEYL[0] + int(offset * 2**32)
+    high_bits = tf.bitwise.right_shift(tf.cast(words, tf.uint32), tf.constant(8, tf.uint32))
+    return tf.cast(high_bits, tf.float32) * 2.0**-24
 
 
 def rademacher(seeds: tf.Tensor, shape: Shape) -> tf.Tensor:

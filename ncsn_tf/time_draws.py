@@ -12,16 +12,46 @@ from ncsn_tf.sde import SDE, noise_ratio
 
 
 class TimeDraw(Protocol):
-    """The contract of drawing times for training: `draw(seeds [B, 2]) -> (t float32 [B], bin int32 [B])`."""
+    """The contract of drawing times for training, one per example.
+
+    Draws take `offset`. With None they are independent. With a number in [0, 1) they follow a low-discrepancy sequence,
+    `random.spread`, along the examples' places in the stream: the times of each batch then cover their range evenly,
+    and a time still depends on its example alone, not on its batch.
+    """
 
     @property
     def bins(self) -> tuple[str, ...]:
         """The names of the bins, each of which has a loss curve."""
         ...
 
-    def __call__(self, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Draws one time per seed, and returns it with the index of its bin."""
+    def __call__(self, seeds: tf.Tensor, positions: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+        """Draws one time per example.
+
+        Args:
+          seeds: int32 [B, 2].
+          positions: int32 [B], the examples' places in the stream, at least 0; needed with an offset.
+
+        Returns:
+          (t, bin): float32 [B], and int32 [B], the index of its bin.
+
+        Raises:
+          ValueError: with an offset, if there are no positions.
+        """
         ...
+
+
+def _uniform(offset: float | None, seeds: tf.Tensor, positions: tf.Tensor | None) -> tf.Tensor:
+    """Numbers in [0, 1), float32 [B]: independent ones, or those of the low-discrepancy sequence from the offset."""
+    if offset is None:
+        return random.uniform(seeds)
+    if positions is None:
+        raise ValueError("Times of low discrepancy follow the examples' places in the stream. Received: no positions.")
+    return random.spread(positions, offset)
+
+
+def _check_offset(offset: float | None) -> None:
+    if offset is not None and not 0.0 <= offset < 1.0:
+        raise ValueError(f"The offset of a low-discrepancy sequence must be in [0, 1). Received: {offset}.")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,6 +61,7 @@ class Levels:
     Attributes:
       grid: float32 [L], strictly decreasing.
       bins: the names of the bins, 1 to L; level i is in bin i K // L of K, so with L names it has a bin of its own.
+      offset: see `TimeDraw`.
 
     Raises:
       ValueError: if `grid` is not a valid grid, or if there are no names or more than levels.
@@ -38,15 +69,17 @@ class Levels:
 
     grid: np.ndarray
     bins: tuple[str, ...]
+    offset: float | None = None
 
     def __post_init__(self):
+        _check_offset(self.offset)
         object.__setattr__(self, "grid", times.check(self.grid))
         if not 1 <= len(self.bins) <= len(self.grid):
             raise ValueError(f"{len(self.grid)} levels need 1 to {len(self.grid)} bins. Received: {len(self.bins)}.")
 
-    def __call__(self, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Draws (t float32 [B], bin int32 [B]) for seeds int32 [B, 2]."""
-        level = random.integers(seeds, len(self.grid))
+    def __call__(self, seeds: tf.Tensor, positions: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+        """Draws (t float32 [B], bin int32 [B]); see `TimeDraw`."""
+        level = tf.cast(_uniform(self.offset, seeds, positions) * float(len(self.grid)), tf.int32)
         return tf.gather(tf.constant(self.grid), level), level * len(self.bins) // len(self.grid)
 
 
@@ -57,6 +90,7 @@ class Uniform:
     Attributes:
       first_time: the smallest time, in [0, 1).
       num_bins: the number of bins, at least 1.
+      offset: see `TimeDraw`.
 
     Raises:
       ValueError: if a number is out of range.
@@ -64,8 +98,10 @@ class Uniform:
 
     first_time: float
     num_bins: int = 10
+    offset: float | None = None
 
     def __post_init__(self):
+        _check_offset(self.offset)
         if not 0.0 <= self.first_time < 1.0 or self.num_bins < 1:
             raise ValueError(
                 "Times need first_time in [0, 1) and 1 or more bins. "
@@ -79,9 +115,9 @@ class Uniform:
         middles = [self.first_time + (number + 0.5) * width for number in range(self.num_bins)]
         return tuple(f"bin_{number:02d}_t_{middle:.3g}" for number, middle in enumerate(middles))
 
-    def __call__(self, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Draws (t float32 [B], bin int32 [B]) for seeds int32 [B, 2]."""
-        u = random.uniform(seeds)
+    def __call__(self, seeds: tf.Tensor, positions: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+        """Draws (t float32 [B], bin int32 [B]); see `TimeDraw`."""
+        u = _uniform(self.offset, seeds, positions)
         return self.first_time + (1.0 - self.first_time) * u, tf.cast(u * float(self.num_bins), tf.int32)
 
     def _binned(self, t: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -121,9 +157,13 @@ class LogNormal(Uniform):
                 f"Received: mean={self.mean}, deviation={self.deviation}."
             )
 
-    def __call__(self, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Draws (t float32 [B], bin int32 [B]) for seeds int32 [B, 2]."""
-        return self._binned(self.sde.time(tf.exp(self.mean + self.deviation * random.normal(seeds, ()))))
+    def __call__(self, seeds: tf.Tensor, positions: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+        """Draws (t float32 [B], bin int32 [B]); see `TimeDraw`."""
+        if self.offset is None:
+            z = random.normal(seeds, ())
+        else:
+            z = tf.math.ndtri(tf.maximum(_uniform(self.offset, seeds, positions), 2.0**-25))
+        return self._binned(self.sde.time(tf.exp(self.mean + self.deviation * z)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,7 +202,7 @@ class LogSNR(Uniform):
         low, high = (math.log(ratio) if ratio > 0.0 else -math.inf for ratio in ratios)
         return low, high
 
-    def __call__(self, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Draws (t float32 [B], bin int32 [B]) for seeds int32 [B, 2]."""
+    def __call__(self, seeds: tf.Tensor, positions: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+        """Draws (t float32 [B], bin int32 [B]); see `TimeDraw`."""
         low, high = self._range()
-        return self._binned(self.sde.time(tf.exp(low + (high - low) * random.uniform(seeds))))
+        return self._binned(self.sde.time(tf.exp(low + (high - low) * _uniform(self.offset, seeds, positions))))

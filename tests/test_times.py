@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 
 from ncsn_tf import random, time_draws, times
@@ -167,3 +168,57 @@ def test_uniform_log_snr_is_the_importance_sampling_of_the_likelihoods_weight(sd
 def test_impossible_draws_are_refused(draw, message):
     with pytest.raises(ValueError, match=message):
         draw()
+
+
+# Low discrepancy
+
+POSITIONS = tf.range(977, 977 + 64)
+LOW = {
+    "uniform": (lambda offset: time_draws.Uniform(0.2, offset=offset), lambda t: (t - 0.2) / 0.8),
+    "log_snr": (
+        lambda offset: time_draws.LogSNR(1e-2, offset=offset, sde=VE(sigma_max=50.0, sigma_min=0.01)),
+        lambda t: (t - 1e-2) / (1.0 - 1e-2),
+    ),
+    "log_normal": (
+        lambda offset: time_draws.LogNormal(0.0, offset=offset, sde=VE(sigma_max=1e3, sigma_min=1e-3)),
+        lambda t: scipy.stats.norm.cdf((np.log(1e-3 * 1e6**t) + 1.2) / 1.2),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOW)
+def test_times_of_low_discrepancy_leave_no_wide_gap(name):
+    """64 consecutive points of this sequence have gaps of at most 1.618^2 / 64; independent ones have wider ones."""
+    make, uniform = LOW[name]
+    for seed in (0, 1):
+        seeds = random.per_example(random.seed(seed), POSITIONS)
+        u = np.sort(uniform(make(0.3)(seeds, POSITIONS)[0].numpy().astype("d")))
+        assert np.diff(u, prepend=0.0, append=1.0).max() < 1.618**2 / 64 + 1e-4
+        independent = np.sort(uniform(make(None)(seeds, POSITIONS)[0].numpy().astype("d")))
+        assert np.diff(independent, prepend=0.0, append=1.0).max() > 1.618**2 / 64 + 1e-4
+
+
+def test_levels_of_low_discrepancy_are_spread_over_each_batch():
+    draw = time_draws.Levels(times.uniform(8), tuple("abcdefgh"), offset=0.9)
+    seeds = random.per_example(random.seed(0), POSITIONS)
+    assert set(np.bincount(draw(seeds, POSITIONS)[1], minlength=8)) <= {7, 8, 9}
+
+
+def test_a_time_of_low_discrepancy_depends_on_its_position_alone():
+    draw, seeds = time_draws.Uniform(0.0, offset=0.3), random.per_example(random.seed(0), POSITIONS)
+    t, bins = draw(seeds, POSITIONS)
+    some = draw(tf.zeros_like(seeds)[:5], POSITIONS[20:25])
+    np.testing.assert_array_equal(some[0], t[20:25])
+    np.testing.assert_array_equal(some[1], bins[20:25])
+    far = draw(seeds, tf.constant([2**31 - 1] * 64))[0]
+    assert float(far[0]) == pytest.approx((0.3 + (2**31 - 1) * (0x9E3779B9 / 2**32)) % 1.0, abs=1e-6)
+
+
+def test_wrong_offsets_and_missing_positions_are_refused():
+    for wrong in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ValueError, match=f"offset of a low-discrepancy sequence .*Received: {wrong}"):
+            time_draws.Uniform(0.0, offset=wrong)
+        with pytest.raises(ValueError, match="offset of a low-discrepancy sequence"):
+            time_draws.Levels(times.uniform(3), ("a",), wrong)
+    with pytest.raises(ValueError, match="places in the stream. Received: no positions"):
+        time_draws.Uniform(0.0, offset=0.5)(SEEDS)

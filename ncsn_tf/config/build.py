@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from ncsn_tf import random, score
 from ncsn_tf.config import checks, choices, schema, sections, walks
-from ncsn_tf.data import images, pipeline
+from ncsn_tf.data import images, labels, pipeline
 from ncsn_tf.data.value_range import UNIT, ValueRange
 from ncsn_tf.samplers import driver, langevin
 from ncsn_tf.score import ScoreModel
@@ -61,10 +61,11 @@ class Builder:
         self.sde = choices.SDES[names["sde"]](values["sde"])
         self.value_range = ValueRange(*self.sde.data_range)
         choices.check_composition(names, values, self.sde)
-        self._times = choices.TIMES[names["times"]](values["times"], self.sde)
+        self._times = choices.TIMES[names["times"]](values["times"], self.sde, self._offset(values["times"]))
         self.grid, self.draw = self._times.grid, self._times.draw
         self.sigmas = self.sde.marginal(tf.constant(self.grid))[1].numpy()
         self._data: schema.Data = values["data"]
+        self._labels: dict[str, np.ndarray] = {}
         self._output = choices.OUTPUTS[names["output"]](values["output"])
         objective = choices.OBJECTIVES[names["objective"]]
         self._objective, self._draw_slices = objective(values["objective"], self.sde, self._output)
@@ -80,6 +81,12 @@ class Builder:
         _warn(self._own_walk.caveats)
         self.score_model(lambda x, condition: x)
         self._learning_rate()
+
+    def _offset(self, keys: Any) -> float | None:
+        """Where the low-discrepancy sequence of the run's times starts, if it has one."""
+        if not keys.low_discrepancy:
+            return None
+        return float(random.uniform(random.stream_seed(self.seed, random.Stream.LEVEL)[None])[0])
 
     @property
     def sampler_key(self) -> dict[str, Any]:
@@ -109,8 +116,30 @@ class Builder:
         del options["random_flip"], options["dequantize"]
         return images.load(split=split, **options)
 
+    def load_labels(self, split: str) -> np.ndarray | None:
+        """The classes of the `train` or `held_out` images, int32 [N], for a network with classes; None for another.
+
+        Raises:
+          ValueError: if the data have no labels, or another number of classes than the network.
+        """
+        count = self._num_classes
+        if count is None or split in self._labels:
+            return self._labels.get(split)
+        found = labels.load(self._data.name, split, data_dir=self._data.data_dir, download=self._data.download)
+        if found.num_classes != count:
+            raise ValueError(
+                f"{self._data.name} has {found.num_classes} classes: give network.num_classes={found.num_classes}. "
+                f"Received: {count}."
+            )
+        self._labels[split] = found.values
+        return found.values
+
+    @property
+    def _num_classes(self) -> int | None:
+        return getattr(self._sections.values["network"], "num_classes", None)
+
     def batches(self, source: images.ImageSource, strategy: tf.distribute.Strategy, step: int):
-        """Distributed training batches from a step on, in the SDE's data range."""
+        """Distributed training batches from a step on, in the SDE's data range, with the labels of `load_labels`."""
         return pipeline.distributed_training_batches(
             source,
             strategy,
@@ -119,6 +148,7 @@ class Builder:
             start_step=step,
             random_flip=self._data.random_flip,
             dequantize=self._data.dequantize,
+            labels=self.load_labels("train"),
             value_range=self.value_range,
         )
 
@@ -131,6 +161,7 @@ class Builder:
             strategy,
             batch_size=self.training.batch_size if batch_size is None else batch_size,
             limit=limit,
+            labels=self.load_labels("held_out"),
             value_range=self.value_range,
         )
 
@@ -197,6 +228,7 @@ class Builder:
         """A trainer for images [H, W, C] on a strategy."""
         _warn(checks.schedule_caveats(self._sections.values["optim"], self.training.steps))
         _warn(checks.data_caveats(self._data))
+        _warn(checks.class_caveats(self._sections.values["network"]))
         scaled = self._sections.values["network"].dtype == "mixed_float16"
         keys: schema.Optimizer = self._sections.values["optim"]
         with strategy.scope():
@@ -217,6 +249,8 @@ class Builder:
             draw=self.draw,
             objective=self._objective,
             draw_slices=self._draw_slices,
+            label_dropout=getattr(self._sections.values["network"], "label_dropout", 0.0),
+            no_class=self._num_classes or 0,
             optimizer=optimizer,
             ema_decay=self._sections.values["ema"].decay,
             run_seed=self.seed,

@@ -126,3 +126,10 @@ def data_caveats(data: Any) -> list[str]:
     if data.center_crop is None or data.image_size is None or data.center_crop >= max(pair):
         return []
     return [f"data.center_crop={data.center_crop} is below data.image_size={data.image_size}: images are enlarged"]
+
+
+def class_caveats(network: Any) -> list[str]:
+    """One line if a network with classes never learns without them; `network` is the section."""
+    if getattr(network, "num_classes", None) is None or network.label_dropout > 0.0:
+        return []
+    return ["network.label_dropout=0: the score without a class is not trained, and samples without labels follow it"]

@@ -68,42 +68,43 @@ class Times:
         return self.grid if len(self.grid) <= _BINS else times.subsample(self.grid, _BINS)
 
 
-def _at_levels(grid: np.ndarray, process: sde.SDE) -> Times:
+def _at_levels(grid: np.ndarray, process: sde.SDE, offset: float | None) -> Times:
     sigmas = process.marginal(tf.constant(grid))[1].numpy()
     names = [f"level_{index:03d}_sigma_{sigma:.4g}" for index, sigma in enumerate(sigmas)]
     if len(grid) > _BINS:  # a curve for each of some neighbouring levels, named by the first
         names = [names[-(-number * len(grid) // _BINS)] + "_and_below" for number in range(_BINS)]
-    return Times(grid, time_draws.Levels(grid, tuple(names)))
+    return Times(grid, time_draws.Levels(grid, tuple(names), offset))
 
 
-def _ddpm_levels(keys: schema.DDPMLevels, process: Any) -> Times:
+def _ddpm_levels(keys: schema.DDPMLevels, process: Any, offset: float | None) -> Times:
     grid = times.ddpm(keys.num_levels, beta_min=process.beta_min, beta_max=process.beta_max)
-    return _at_levels(grid, process)
+    return _at_levels(grid, process, offset)
 
 
-def _uniform(keys: schema.UniformTimes, process: sde.SDE) -> Times:
+def _uniform(keys: schema.UniformTimes, process: sde.SDE, offset: float | None) -> Times:
     first, bins = process.first_time, keys.num_bins
-    return Times(times.uniform(bins, first), time_draws.Uniform(first, bins), continuous=True)
+    return Times(times.uniform(bins, first), time_draws.Uniform(first, bins, offset), continuous=True)
 
 
-def _log_normal(keys: schema.LogNormalTimes, process: sde.SDE) -> Times:
+def _log_normal(keys: schema.LogNormalTimes, process: sde.SDE, offset: float | None) -> Times:
     first, bins = process.first_time, keys.num_bins
-    draw = time_draws.LogNormal(first, bins, sde=process, mean=keys.mean, deviation=keys.deviation)
+    draw = time_draws.LogNormal(first, bins, offset, sde=process, mean=keys.mean, deviation=keys.deviation)
     return Times(times.uniform(bins, first), draw, continuous=True)
 
 
-def _log_snr(keys: schema.UniformTimes, process: sde.SDE) -> Times:
+def _log_snr(keys: schema.UniformTimes, process: sde.SDE, offset: float | None) -> Times:
     first, bins = process.first_time, keys.num_bins
-    return Times(times.uniform(bins, first), time_draws.LogSNR(first, bins, sde=process), continuous=True)
+    return Times(times.uniform(bins, first), time_draws.LogSNR(first, bins, offset, sde=process), continuous=True)
 
 
-TIMES: dict[str, Callable[[Any, sde.SDE], Times]] = {
-    "levels": lambda keys, process: _at_levels(times.uniform(keys.num_levels), process),
+TIMES: dict[str, Callable[[Any, sde.SDE, float | None], Times]] = {
+    "levels": lambda keys, process, offset: _at_levels(times.uniform(keys.num_levels), process, offset),
     "ddpm_levels": _ddpm_levels,
     "uniform": _uniform,
     "log_normal": _log_normal,
     "log_snr": _log_snr,
 }
+"""times(keys, sde, offset); `offset` is that of `time_draws.TimeDraw`."""
 
 
 # Networks: each takes its keys, and what the images and the other sections determine.
@@ -119,6 +120,7 @@ def _ncsnv2(keys: networks.NCSNv2, *, levels: tuple[float, float, int], **common
 
 def _unet(keys: networks.UNet, *, levels: tuple[float, float, int], **common: Any) -> UNet:
     options = dataclasses.asdict(keys)
+    del options["label_dropout"]  # of training
     divides = {"none": None, "condition": "condition", "levels": levels}
     options["output_sigmas"] = divides[keys.output_sigmas]
     if options["centre_input"] is None:

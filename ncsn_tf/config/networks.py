@@ -69,6 +69,10 @@ class UNet:
       rescale_skips: divide sums of skips by the square root of 2.
       init_scale: scale of the initial weights of the last convolution in each block.
       groups: groups of each group normalisation; None for a quarter of the width, at most 32.
+      num_classes: the number of classes of a class-conditional network, which is trained with the labels of the data;
+        None for a network without classes.
+      label_dropout: the rate at which training leaves out the class of an example, in [0, 1], so that the network also
+        learns the score of all classes together (Ho & Salimans 2022 take 0.1 to 0.2).
       output_sigmas: what the network divides its output by: "none", "condition" or "levels", the sigma of the level.
       centre_input: map an input in [0, 1] to [-1, 1]; None does so if the SDE's data are in [0, 1].
       dtype: "float32", "mixed_bfloat16" or "mixed_float16".
@@ -90,6 +94,8 @@ class UNet:
     rescale_skips: bool = True
     init_scale: float = 0.0
     groups: int | None = None
+    num_classes: int | None = None
+    label_dropout: float = 0.1
     output_sigmas: str = "condition"
     centre_input: bool | None = None
     dtype: str = "float32"
@@ -115,7 +121,10 @@ class UNet:
             (_DTYPES, "dtype"),
         ):
             checks.one_of("network", names, **{key: getattr(self, key)})
+        if self.num_classes is not None:
+            checks.at_least("network", 1, num_classes=self.num_classes)
         checks.positive("network", fourier_scale=self.fourier_scale)
         checks.fraction("network", dropout=self.dropout)
+        checks.at_least("network", 0.0, 1.0, label_dropout=self.label_dropout)
         if self.init_scale < 0.0:
             raise ValueError(f"config.network.init_scale must be at least 0. Received: {self.init_scale}.")

@@ -68,9 +68,15 @@ class VP:
 
 @dataclasses.dataclass(frozen=True)
 class Levels:
-    """Training draws one of `num_levels` equally spaced times: on the VE SDE, geometric noise levels."""
+    """Training draws one of `num_levels` equally spaced times: on the VE SDE, geometric noise levels.
+
+    Attributes:
+      num_levels: the number of levels.
+      low_discrepancy: spread the levels of each batch evenly, rather than draw them independently.
+    """
 
     num_levels: int = 10
+    low_discrepancy: bool = False
 
     def __post_init__(self):
         checks.at_least("times", 2, _MOST_LEVELS, num_levels=self.num_levels)
@@ -89,9 +95,11 @@ class UniformTimes:
 
     Attributes:
       num_bins: equal bins of time, each of which has a loss curve; the held-out loss is measured at as many times.
+      low_discrepancy: spread the times of each batch evenly, rather than draw them independently.
     """
 
     num_bins: int = 10
+    low_discrepancy: bool = False
 
     def __post_init__(self):
         checks.at_least("times", 2, 1_000, num_bins=self.num_bins)
@@ -105,11 +113,13 @@ class LogNormalTimes:
       mean: the mean of log(sigma / alpha).
       deviation: its standard deviation.
       num_bins: equal bins of time, each of which has a loss curve; the held-out loss is measured at as many times.
+      low_discrepancy: spread the times of each batch evenly, rather than draw them independently.
     """
 
     mean: float = -1.2
     deviation: float = 1.2
     num_bins: int = 10
+    low_discrepancy: bool = False
 
     def __post_init__(self):
         checks.positive("times", deviation=self.deviation)

@@ -57,8 +57,9 @@ def training_batches(
 
     Returns:
       A dataset of dictionaries with b = global_batch_size / num_replicas: `image`, float32 [b, H, W, C] in
-      `value_range`; `example`, int32 [b], the presentation's number `epoch * N + index` modulo 2^31; and with `labels`
-      `label`, int32 [b]. A number recurs only after 2^31 presentations, and its draws then repeat.
+      `value_range`; `example`, int32 [b], the presentation's number `epoch * N + index` modulo 2^31; `position`, int32
+      [b], its place in the stream, likewise; and with `labels` `label`, int32 [b]. A number recurs only after 2^31
+      presentations, and its draws then repeat.
 
     Raises:
       ValueError: if a size is not positive, a division leaves a remainder, or `start_step`, `pipeline_id` or `seed` is
@@ -94,7 +95,8 @@ def training_batches(
         else:
             image = _centred(pixels)
         image = value_range.encode(tf.ensure_shape(image, (batch_size, *source.shape)))
-        return {"image": image, "example": example} | _labelled(classes, indices)
+        position = tf.cast(tf.math.floormod(positions, 2**31), tf.int32)
+        return {"image": image, "example": example, "position": position} | _labelled(classes, indices)
 
     elements = tf.data.Dataset.counter(start=start_step * local_replicas, dtype=tf.int64)
     batches = elements.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -48,6 +48,8 @@ class Trainer:
       accumulation: the number of parts into which a replica's batch is split; their gradients are computed one after
         the other, with the memory of one part, and summed. Must be a divisor of a replica's batch.
       draw_slices: draws the slices of an objective that needs them; None for one that does not.
+      label_dropout: the rate at which a step replaces an example's label by `no_class`.
+      no_class: the label of no class.
       loss_scale: for a float16 network; None for others.
       jit_compile: compile the step with XLA: all of it on one replica, the loss and its gradient on several.
 
@@ -72,6 +74,8 @@ class Trainer:
         batch_size: int,
         accumulation: int = 1,
         draw_slices: DrawSlices | None = None,
+        label_dropout: float = 0.0,
+        no_class: int = 0,
         loss_scale: LossScale | None = None,
         jit_compile: bool = False,
     ):
@@ -88,6 +92,8 @@ class Trainer:
         self.loss_scale = loss_scale
         self._objective = objective
         self._draw_slices = draw_slices
+        self._label_dropout = label_dropout
+        self._no_class = no_class
         self._accumulation = accumulation
         self._num_bins = len(draw.bins)
         self._training_seed = random.seed(run_seed)
@@ -124,7 +130,10 @@ class Trainer:
         x, labels = batch["image"], batch.get("label")
         shape: Any = x.shape[1:].as_list()
         dropout_seeds = seeds(random.Stream.DROPOUT) if dropout else None
-        t, bins = self.draw(seeds(random.Stream.LEVEL))
+        if dropout and labels is not None and self._label_dropout > 0.0:
+            dropped = random.uniform(seeds(random.Stream.LABEL_DROPOUT)) < self._label_dropout
+            labels = tf.where(dropped, self._no_class, labels)
+        t, bins = self.draw(seeds(random.Stream.LEVEL), batch.get("position", batch["example"]))
         drawn = [random.normal(seeds(random.Stream.PERTURBATION), shape)]
         if self._draw_slices is not None:
             drawn.append(self._draw_slices(seeds(random.Stream.SLICES), shape))

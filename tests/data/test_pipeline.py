@@ -55,7 +55,7 @@ def test_orders_differ_between_epochs_and_seeds():
 def test_a_seed_fixes_the_stream():
     source = make_source(20)
     once, again = (stream(source, 6, random_flip=True) for _ in range(2))
-    for key in ("image", "example"):
+    for key in ("image", "example", "position"):
         np.testing.assert_array_equal(once[key], again[key])
 
 

@@ -332,6 +332,44 @@ def test_labels_and_dropout_seeds_reach_the_network_in_training_and_only_labels_
     assert two.run(iter(distributed), 1).loss == pytest.approx(one[0], rel=1e-5)
 
 
+def test_labels_are_dropped_at_a_rate_by_the_examples_numbers():
+    """On any number of replicas the same ones, in training alone; -1 stands for no class here."""
+    seen = []
+
+    class Labelled(TinyNetwork):
+        def call(self, x, condition, labels=None, dropout_seeds=None):
+            tf.py_function(lambda found: seen.extend(found.numpy()), [labels], [])
+            return super().call(x, condition)
+
+    labels = np.arange(40, dtype=np.int32)
+    data = pipeline.training_batches(SOURCE, global_batch_size=BATCH, seed=0, labels=labels)
+    whole = make(network=Labelled, label_dropout=0.5, no_class=-1)
+    whole.run(iter(data), 30)
+    shown = np.concatenate([batch["label"].numpy() for batch, _ in zip(data, range(30), strict=False)])
+    dropped = np.array(seen) == -1
+    np.testing.assert_array_equal(np.array(seen)[~dropped], shown[~dropped])
+    assert abs(dropped.mean() - 0.5) < 4.0 * 0.5 / np.sqrt(len(shown))
+    seen.clear()
+    whole.check_weights(next(iter(data)))
+    assert -1 not in seen
+    seen.clear()
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    two = make(strategy, network=Labelled, label_dropout=0.5, no_class=-1)
+    distributed = pipeline.distributed_training_batches(
+        SOURCE, strategy, global_batch_size=BATCH, seed=0, labels=labels
+    )
+    two.run(iter(distributed), 1)
+    np.testing.assert_array_equal(sorted(seen), sorted(np.where(dropped[:BATCH], -1, shown[:BATCH])))
+
+
+def test_times_of_low_discrepancy_follow_the_places_in_the_stream():
+    """The levels of each batch of eight are spread evenly over four, on any number of replicas."""
+    for strategy in (None, tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+        trainer = make(strategy, draw=time_draws.Levels(TIMES, tuple("abcd"), 0.25), batch_size=8)
+        for _ in range(3):
+            assert set(trainer.run(batches(trainer, trainer.step), 1).counts) <= {1, 2, 3}
+
+
 def test_training_in_continuous_time_reports_by_bin():
     draw = time_draws.Uniform(first_time=1e-5, num_bins=5)
     trainer = make(draw=draw, model=lambda net: ScoreModel(net, SDE, condition=score.nearest_level(TIMES)))
