@@ -1,9 +1,14 @@
 """Chooses a run's sampler by a metric: python -m launch.sweep --workdir=runs/digits --epsilons=1e-5,2e-5,5e-5
 
-Evaluates samples of one checkpoint under every combination of --epsilons, --steps_per_level and --num_levels. Writes
-sweep.csv, sweep.json, sweep.png and a folder per combination into --output, by default a folder under the run's
-evaluation/. After a kill the same command resumes. Values that are not given are the run's. A step size with which
-sampling is known to diverge is listed as such, and nothing is drawn with it.
+Evaluates samples of one checkpoint under every combination of --sampler, given several times, and of the lists that a
+sampler takes: --num_steps and --grid for samplers with fixed steps, --epsilons, --steps_per_level and --num_levels for
+Langevin dynamics. Writes sweep.csv, sweep.json, sweep.png and a folder per combination into --output, by default a
+folder under the run's evaluation/. After a kill the same command resumes. Values that are not given are the run's, or
+for another sampler than the run's its defaults. A step size with which sampling is known to diverge is listed as such,
+and nothing is drawn with it.
+
+  --sampler=heun --sampler=dpm_solver_sde --num_steps=5,9,18 --grid=karras
+  --sampler=probability_flow,rtol=1e-3,atol=1e-3    chooses its own steps, and is drawn once
 """
 
 if not __package__:
@@ -16,26 +21,25 @@ from absl import flags
 
 from ncsn_tf.evaluation.names import METRICS
 
-from .flags import cli, devices, evaluator, paths
+from .flags import cli, comparison, devices, evaluator, paths
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from ncsn_tf.combinations import SamplerSetting
     from ncsn_tf.runs import TrainedRun
-    from ncsn_tf.sweep import Setting
+    from ncsn_tf.sweep import Row, Setting
     from ncsn_tf.training.run_directory import RunDirectory
 
 _DEVICES = devices.define()
 _EVALUATOR = evaluator.define()
+_COMPARISON = comparison.define()
 _WORKDIR = paths.define("workdir", None, "The run's directory.", required=True)
 _OUTPUT = paths.define("output", None, "Where to write; by default WORKDIR/evaluation/sweep_step_N_seed_S.")
 _CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "The checkpoint's step; by default the newest.")
 _SEED = flags.DEFINE_integer("seed", 0, "Sample i depends on (seed, i) alone.", 0, 2**31 - 1)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "How many samples each, in place of the run's choice.", 2)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "How many a device draws at a time, likewise.", 1)
-_EPSILONS = flags.DEFINE_list("epsilons", None, "Step sizes at the smallest level.")
-_STEPS = flags.DEFINE_list("steps_per_level", None, "Numbers of steps at each level.")
-_LEVELS = flags.DEFINE_list("num_levels", None, "How many of the noise levels to visit.")
 _METRIC = flags.DEFINE_enum(
     "metric",
     "fid",
@@ -59,17 +63,7 @@ def _sweep(strategy: "tf.distribute.Strategy") -> None:
 
     with cli.usage_errors():
         directory = RunDirectory(_WORKDIR.value)
-        own = directory.config()["sampler"]
-        if "epsilon" not in own:
-            raise ValueError(
-                "A sweep compares step sizes of Langevin dynamics, and this run has another sampler; compare with "
-                f"launch.evaluate --num_steps. Received: sampler.name={own['name']}."
-            )
-        settings = sweep.grid(
-            _numbers("epsilons", _EPSILONS.value, float) or [own["epsilon"]],
-            _numbers("steps_per_level", _STEPS.value, int) or [own["steps_per_level"]],
-            _numbers("num_levels", _LEVELS.value, int) or [own["num_levels"]],
-        )
+        settings = _COMPARISON.settings(directory.config()["sampler"])
         run = _opened(directory, strategy, settings)
         options = run.builder.evaluation
         run.load(_CHECKPOINT.value)
@@ -99,15 +93,29 @@ def _sweep(strategy: "tf.distribute.Strategy") -> None:
             progress=show,
         )
     if compared is not None:
-        best = sweep.best(rows, _METRIC.value)
-        if best is None:
-            cli.fail(f"No combination has samples that can be evaluated. {rows[0].remark}", cli.FAILURE)
-        name = measure.named(_METRIC.value, compared.kind)
-        print(f"Best: {best.setting.name}, {name} {best.value:.5g}. Table and plot: {output}")
+        _report(rows, measure.named(_METRIC.value, compared.kind))
+        print(f"Table and plot: {output}")
     strategies.wait_for_everyone(strategy)
 
 
-def _opened(directory: "RunDirectory", strategy: "tf.distribute.Strategy", settings: "list[Setting]") -> "TrainedRun":
+def _report(rows: "list[Row]", name: str) -> None:
+    """Prints the best combination, and the cheapest that is as good; a failure if none could be evaluated."""
+    from ncsn_tf import sweep
+
+    best, cheapest = sweep.best(rows, name), sweep.cheapest(rows, name)
+    if best is None:
+        cli.fail(f"No combination has samples that can be evaluated. {rows[0].remark}", cli.FAILURE)
+    print(f"Best: {best.setting.name}, {name} {best.value:.5g}.")
+    if cheapest is not None and cheapest is not best:
+        print(
+            f"Cheapest within two standard errors of it: {cheapest.setting.name}, {name} {cheapest.value:.5g}, "
+            f"{cheapest.evaluations:.5g} evaluations per sample instead of {best.evaluations:.5g}."
+        )
+
+
+def _opened(
+    directory: "RunDirectory", strategy: "tf.distribute.Strategy", settings: "list[Setting] | list[SamplerSetting]"
+) -> "TrainedRun":
     """The run with the first stable combination; an error for impossible values, or if no combination is stable."""
     from ncsn_tf import runs
     from ncsn_tf.samplers.langevin import UnstableStepError
@@ -120,18 +128,11 @@ def _opened(directory: "RunDirectory", strategy: "tf.distribute.Strategy", setti
             found.with_sampler(setting.changes())  # refuses impossible values before anything is drawn
         except UnstableStepError as error:
             unstable = unstable or error
+        except ValueError as error:
+            raise ValueError(f"{setting.name}: {error}") from error
     if found is None:
         raise unstable or ValueError("There is no combination to evaluate.")
     return found
-
-
-def _numbers(name: str, values: list[str] | None, kind: type) -> list:
-    try:
-        return [kind(value) for value in values or []]
-    except ValueError as error:
-        raise ValueError(
-            f"--{name} takes numbers with commas between them. Received: {','.join(values or [])}."
-        ) from error
 
 
 def entry_point() -> None:

@@ -3,7 +3,7 @@
 OUTPUT/NAME/       samples and results of one combination, see `evaluation.report`
 OUTPUT/sweep.csv   one row per combination
 OUTPUT/sweep.json  the same, and everything that is needed to repeat it
-OUTPUT/sweep.png   the metric over epsilon, one line per number of steps and levels
+OUTPUT/sweep.png   the metric over evaluations, one line per sampler; over epsilon if only Langevin dynamics is compared
 """
 
 import csv
@@ -21,6 +21,7 @@ import numpy as np
 
 from ncsn_tf import files, jobs, pictures
 from ncsn_tf.cluster import strategies
+from ncsn_tf.combinations import SamplerSetting
 from ncsn_tf.evaluation import EvaluationError, measure, report
 from ncsn_tf.evaluation.evaluator import Evaluator, Progress
 from ncsn_tf.evaluation.image_files import ImagesError
@@ -32,12 +33,13 @@ from ncsn_tf.training.run_directory import environment
 _LARGER_IS_BETTER = ("score", "precision", "recall")
 _FAILED = "failed"
 """The key in the results of a combination whose samples diverged or cannot be measured."""
-_COLUMNS = ("epsilon", "steps_per_level", "num_levels")
+_ERRORS = 2.0
+"""The number of standard errors within which two values count as equal, and the length of the plot's bars."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One combination.
+    """One combination of values of Langevin dynamics, the run's own sampler.
 
     Attributes:
       epsilon: the step size at the smallest level.
@@ -59,6 +61,16 @@ class Setting:
         levels = "all" if self.num_levels is None else self.num_levels
         return f"epsilon_{self.epsilon!r}_steps_{self.steps_per_level}_levels_{levels}"
 
+    def columns(self) -> dict[str, Any]:
+        """The columns of a table."""
+        return dataclasses.asdict(self)
+
+    def line(self, over_epsilon: bool) -> str:
+        """The label of its line in a plot over epsilon, or over evaluations."""
+        size = [] if over_epsilon else [f"epsilon = {self.epsilon!r}"]
+        levels = [f"{self.num_levels} levels"] if self.num_levels is not None else []
+        return ", ".join([*size, f"T = {self.steps_per_level}", *levels])
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -66,28 +78,28 @@ class Row:
 
     Attributes:
       setting: the combination.
-      evaluations: the evaluations of the score per sample; None if the samples diverged, or would.
+      evaluations: the evaluations of the score per sample, on average; None if the samples diverged, or would.
       value: the metric's value; None likewise, and if the samples cannot be measured.
       standard_error: the standard error of the value; None if it is not known.
       remark: the reason why there is no value, or a warning about the samples; "" for none.
     """
 
-    setting: Setting
-    evaluations: int | None
+    setting: Setting | SamplerSetting
+    evaluations: float | None
     value: float | None
     standard_error: float | None
     remark: str = ""
 
 
 def grid(epsilons: Iterable[float], steps: Iterable[int], levels: Iterable[int | None]) -> list[Setting]:
-    """All combinations, each once."""
+    """All combinations of the values of Langevin dynamics, each once; `combinations.combine` has those of samplers."""
     return [Setting(*values) for values in dict.fromkeys(itertools.product(epsilons, steps, levels))]
 
 
 def sweep(
     run: TrainedRun,
     evaluator: Evaluator | None,
-    settings: Sequence[Setting],
+    settings: Sequence[Setting] | Sequence[SamplerSetting],
     output: str | os.PathLike,
     *,
     metric: str,
@@ -104,7 +116,7 @@ def sweep(
     Args:
       run: the run, its checkpoint loaded.
       evaluator: measures the samples; None on the workers of a cluster other than the chief.
-      settings: the combinations.
+      settings: the combinations, of `grid` or of `combinations.combine`.
       output: the folder.
       metric: the metric to compare by, one of `names.METRICS`.
       num_samples: the number of samples of each combination.
@@ -168,7 +180,7 @@ def _evaluated(run, evaluator, folder, wanted, metric, progress) -> dict[str, An
     return json.loads((folder / report.RESULTS).read_text(encoding="utf-8")) if evaluator is not None else None
 
 
-def _row(setting: Setting, content: dict[str, Any], name: str) -> Row:
+def _row(setting: Setting | SamplerSetting, content: dict[str, Any], name: str) -> Row:
     entry = content.get("metrics", {}).get(name, {})
     remarks = [content[_FAILED]] if _FAILED in content else content.get("warnings", [])
     return Row(
@@ -187,6 +199,25 @@ def best(rows: Sequence[Row], metric: str) -> Row | None:
     return min(measured, key=lambda row: sign * (row.value or 0.0), default=None)
 
 
+def cheapest(rows: Sequence[Row], metric: str) -> Row | None:
+    """The row of the fewest evaluations whose value is within two standard errors of the best; None if unknown.
+
+    The standard error is that of the difference of two independent values; of several such rows it is the best.
+    """
+    first = best(rows, metric)
+    if first is None or first.value is None or first.standard_error is None:
+        return None
+    near = [
+        row
+        for row in rows
+        if row.value is not None
+        and row.standard_error is not None
+        and abs(row.value - first.value) <= _ERRORS * math.hypot(row.standard_error, first.standard_error)
+    ]
+    fewest = min(row.evaluations or 0 for row in near)
+    return best([row for row in near if row.evaluations == fewest], metric)
+
+
 def _text(row: Row, metric: str) -> str:
     if row.value is None:
         return f"no {metric}: {row.remark}"
@@ -199,7 +230,7 @@ def _write(output: pathlib.Path, rows: Sequence[Row], metric: str, common: dict[
     """The table and the plot of what is done so far, with what all combinations have in common."""
     table = [
         {
-            **dataclasses.asdict(row.setting),
+            **row.setting.columns(),
             "evaluations": row.evaluations,
             metric: row.value,
             "standard_error": row.standard_error,
@@ -208,7 +239,7 @@ def _write(output: pathlib.Path, rows: Sequence[Row], metric: str, common: dict[
         for row in rows
     ]
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*_COLUMNS, "evaluations", metric, "standard_error", "remark"], lineterminator="\n")
+    writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(table)
     files.write_text(output / "sweep.csv", text.getvalue())
@@ -217,26 +248,41 @@ def _write(output: pathlib.Path, rows: Sequence[Row], metric: str, common: dict[
 
 
 def draw(rows: Sequence[Row], metric: str) -> "pictures.Figure":
-    """Draws the metric over epsilon, one line per number of steps and levels, with bars of two standard errors."""
+    """Draws the metric with bars of two standard errors, one line per sampler and its keys.
+
+    The axis is the evaluations per sample, or epsilon where all rows are of Langevin dynamics; then there is one line
+    per number of steps and levels.
+    """
+    over_epsilon = all(row.setting.epsilon is not None for row in rows)
+    lines: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.value is not None:
+            lines.setdefault(row.setting.line(over_epsilon), []).append(row)
+
+    def place(row: Row) -> float:
+        return (row.setting.epsilon if over_epsilon else row.evaluations) or math.nan
+
     with pictures.drawn(6.0, 4.0) as picture:
         axes = picture.subplots()
-        lines: dict[tuple[int, int | None], list[Row]] = {}
-        for row in rows:
-            if row.value is not None:
-                lines.setdefault((row.setting.steps_per_level, row.setting.num_levels), []).append(row)
-        for (steps, levels), points in lines.items():
-            points = sorted(points, key=lambda row: row.setting.epsilon)
+        for label, points in lines.items():
+            points = sorted(points, key=place)
             axes.errorbar(
-                [row.setting.epsilon for row in points],
-                [row.value or math.nan for row in points],
-                yerr=[2.0 * (row.standard_error or 0.0) for row in points],
+                [place(row) for row in points],
+                [row.value if row.value is not None else math.nan for row in points],
+                yerr=[_ERRORS * (row.standard_error or 0.0) for row in points],
                 marker="o",
                 capsize=3.0,
-                label=f"T = {steps}" + (f", {levels} levels" if levels is not None else ""),
+                label=label,
             )
         axes.set_xscale("log")
-        axes.set_xlabel("epsilon")
+        axes.set_xlabel("epsilon" if over_epsilon else "evaluations per sample")
         axes.set_ylabel(metric)
-        if lines:
+        if over_epsilon and lines:
             axes.legend()
+        elif lines:
+            from matplotlib import ticker
+
+            axes.xaxis.set_major_formatter(ticker.LogFormatter())  # 6, 10 and 20, without powers
+            axes.xaxis.set_minor_formatter(ticker.LogFormatter())
+            picture.legend(loc="outside lower center")
     return picture

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncsn_tf import files, jobs, runs, sweep
-from ncsn_tf.config import choices
+from ncsn_tf import combinations, files, jobs, runs, sweep
+from ncsn_tf.config import choices, sections
 from ncsn_tf.data import images, pipeline
 from ncsn_tf.evaluation import EvaluationError, classifier, evaluator, features, references, report
 from ncsn_tf.guidance import inpainting
@@ -241,3 +241,35 @@ def test_the_best_row_is_the_smallest_distance_or_the_largest_score():
     assert sweep.best(rows, "fid").value == 2.0 and sweep.best(rows, "kid").value == 2.0
     assert sweep.best(rows, "inception_score").value == 3.0 and sweep.best(rows, "recall").value == 3.0
     assert sweep.best([row(None)], "fid") is None
+
+
+def test_the_cheapest_row_as_good_as_the_best_is_within_two_standard_errors_of_the_difference():
+    def row(value, evaluations, error=0.3):
+        return sweep.Row(sweep.Setting(1.0, evaluations, None), evaluations, value, error)
+
+    # The error of a difference is hypot(0.3, 0.4) = 0.5: up to 2.0 is as good as the best, 1.0.
+    best, near, far = row(1.0, 50), row(1.99, 20, 0.4), row(2.01, 10, 0.4)
+    assert sweep.cheapest([best, far, near, row(None, None, None)], "kid") is near
+    assert sweep.cheapest([best, far], "kid") is best
+    assert sweep.cheapest([row(-1.0, 9), row(-1.1, 9)], "kid").value == -1.1, "the better one of equal costs"
+    assert sweep.cheapest([row(1.0, 50), row(0.9, 20)], "precision").evaluations == 20
+    assert sweep.cheapest([row(1.0, 50, None), near], "kid") is None and sweep.cheapest([], "kid") is None
+
+
+def test_the_plot_is_over_evaluations_unless_only_langevin_dynamics_is_compared():
+    own = sections.section("sampler", "heun").to_dict()
+
+    def lines(samplers, lists):
+        found = combinations.combine(own, samplers, lists)
+        rows = [sweep.Row(setting, 10 - number, 1.0 + number, 0.25) for number, setting in enumerate(found)]
+        (axes,) = sweep.draw(rows, "kid").axes
+        bars = [bar.get_segments()[0] for container in axes.containers for bar in container[2]]
+        np.testing.assert_allclose([bar[1, 1] - bar[0, 1] for bar in bars], 1.0)  # two standard errors up and down
+        drawn = {container.get_label(): container[0].get_xdata().tolist() for container in axes.containers}
+        return axes.get_xlabel(), axes.get_xscale(), drawn
+
+    compared = lines(["ddim", "annealed_langevin", "probability_flow"], {"num_steps": [5, 9], "epsilon": [1e-5]})
+    expected = {"ddim,grid=uniform": [9, 10], "annealed_langevin,epsilon=1e-05": [8], "probability_flow": [7]}
+    assert compared == ("evaluations per sample", "log", expected)
+    sizes = lines(["annealed_langevin"], {"epsilon": [2e-5, 1e-5]})
+    assert sizes == ("epsilon", "log", {"annealed_langevin,steps_per_level=100": [1e-5, 2e-5]})

@@ -37,7 +37,7 @@ LAYERS = (
     ("ncsn_tf/config/walks",),
     ("ncsn_tf/config/build",),
     ("ncsn_tf/runs",),
-    ("ncsn_tf/jobs",),
+    ("ncsn_tf/jobs", "ncsn_tf/combinations"),
     ("ncsn_tf/sweep", "ncsn_tf/reproduction"),
     ("launch", "configs"),
     ("tests", "benchmarks"),

@@ -50,7 +50,11 @@ def _kind(name: str, chosen: str | None) -> type:
 def known(table: Mapping[str, Any], name: Any, where: str) -> str:
     """Returns the name if the table has it; otherwise raises a ValueError that lists the known names."""
     if not isinstance(name, str) or name not in table:
-        raise ValueError(f"config.{where}.name must be one of {sorted(table)}. Received: {values.described(name)}.")
+        near = difflib.get_close_matches(str(name), table, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ValueError(
+            f"config.{where}.name must be one of {sorted(table)}. Received: {values.described(name)}.{hint}"
+        )
     return name
 
 

@@ -1,5 +1,6 @@
 """The launchers of evaluation as a person runs them: processes, exit codes, files; a kill, two devices, mistakes."""
 
+import csv
 import functools
 import json
 import subprocess
@@ -96,6 +97,37 @@ def test_a_sweep_names_the_best_combination(folder, tmp_path):
     assert {"sweep.csv", "sweep.json", "sweep.png"} < {path.name for path in (tmp_path / "sweep").iterdir()}
 
 
+def test_a_sweep_compares_samplers_and_draws_no_combination_twice(folder, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(choices.NETWORKS, "ncsn", tiny.stand_in)
+        tiny.save_run(tmp_path / "run", times={"num_levels": 4})
+    output = tmp_path / "sweep"
+    arguments = [f"--workdir={tmp_path / 'run'}", f"--classifier_path={folder / 'classifier'}", "--num_samples=4"]
+    arguments += ["--sampler=ddim", "--sampler=heun,denoise=false", "--metric=precision", f"--output={output}"]
+    result = launch("sweep", *arguments, "--num_steps=1,2")
+    assert result.returncode == 0, result.stderr
+    assert "4 combinations, 4 samples each" in result.stdout and "Best: " in result.stdout
+    with open(output / "sweep.csv", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert [(row["sampler"], row["num_steps"], row["keys"]) for row in table] == [
+        ("ddim", "1", ""),
+        ("ddim", "2", ""),
+        ("heun", "1", "denoise=false"),
+        ("heun", "2", "denoise=false"),
+    ]
+    assert [row["evaluations"] for row in table] == ["2", "3", "2", "4"]  # with one for denoising, and two per step
+    assert all(row["classifier_precision"] and row["standard_error"] for row in table)
+    assert (output / "sweep.png").stat().st_size > 1000
+    files = {name: output / name / "samples.npz" for name in ("ddim_steps_2_grid_uniform", "ddim_steps_1_grid_uniform")}
+    drawn = {name: file.stat().st_mtime_ns for name, file in files.items()}
+    again = launch("sweep", *arguments, "--num_steps=1,2")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == result.stdout
+    assert {name: file.stat().st_mtime_ns for name, file in files.items()} == drawn
+    results = {path.parent.name for path in output.glob("*/results.json")}
+    assert results == {*files, *(f"heun_steps_{steps}_grid_uniform_denoise_false" for steps in (1, 2))}
+
+
 SAMPLES = ["--data_name=digits", "--output=DIR/evaluated"]
 MISTAKES = {
     "nothing to evaluate": ("evaluate", [], "Give --workdir"),
@@ -133,6 +165,22 @@ MISTAKES = {
         "nception",
     ),
     "a sweep over words": ("sweep", ["--workdir=FOLDER/run", "--epsilons=small"], "--epsilons takes numbers"),
+    "a sweep over steps that no sampler takes": (
+        "sweep",
+        ["--workdir=FOLDER/run", "--num_steps=5"],
+        "No sampler that is compared takes num_steps",
+    ),
+    "more steps than levels": (
+        "sweep",
+        ["--workdir=FOLDER/run", "--sampler=ddim", "--num_steps=1,2"],
+        "ddim_steps_2_grid_uniform: sampler.num_steps must be below the number of levels, 2",
+    ),
+    "the probability flow of a run at levels": (
+        "sweep",
+        ["--workdir=FOLDER/run", "--sampler=ddim", "--sampler=probability_flow"],
+        "probability_flow: sampler.name=probability_flow needs a run in continuous time",
+    ),
+    "an unknown grid": ("sweep", ["--workdir=FOLDER/run", "--sampler=ddim", "--grid=karas"], "--grid takes some of"),
     "a negative step size": ("sweep", ["--workdir=FOLDER/run", "--epsilons=-1"], "epsilon"),
 }
 
