@@ -262,7 +262,8 @@ def draw(rows: Sequence[Row], metric: str) -> "pictures.Figure":
     def place(row: Row) -> float:
         return (row.setting.epsilon if over_epsilon else row.evaluations) or math.nan
 
-    with pictures.drawn(6.0, 4.0) as picture:
+    legend = 0.0 if over_epsilon else 0.2 * len(lines)  # inches below the axes
+    with pictures.drawn(6.0, 4.0 + legend) as picture:
         axes = picture.subplots()
         for label, points in lines.items():
             points = sorted(points, key=place)

@@ -52,7 +52,7 @@ class Comparison:
             return [kind(text) for text in texts]
         except ValueError as error:
             raise ValueError(
-                f"--{flag.name} takes numbers with commas between them. Received: {','.join(flag.value)}."
+                f"--{flag.name} takes numbers with commas between them. Received: {','.join(texts)}."
             ) from error
 
 
