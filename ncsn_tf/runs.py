@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import files
+from ncsn_tf import calibration, files
 from ncsn_tf.cluster import strategies
 from ncsn_tf.config import build, sections
 from ncsn_tf.data import pipeline
@@ -64,7 +64,8 @@ class TrainedRun:
 
     def _built(self, sampler: Mapping[str, Any] | None) -> build.Builder:
         config = self.directory.config()
-        config["sampler"] = sections.with_sampler(config["sampler"], sampler or {})
+        changed = sections.with_sampler(config["sampler"], sampler or {})
+        config["sampler"] = calibration.resolved(self.directory.path, changed)
         return build.Builder(config)
 
     def with_sampler(self, sampler: Mapping[str, Any]) -> "TrainedRun":

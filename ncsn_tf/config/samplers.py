@@ -5,7 +5,7 @@ from typing import Any
 
 from ncsn_tf.config import checks
 
-GRIDS = ("uniform", "karras", "log_snr")
+GRIDS = ("uniform", "karras", "log_snr", "fitted")
 LEAST_TOLERANCE = 1.2e-6
 """The least relative tolerance that float32 resolves; see `ncsn_tf.ode`."""
 PREDICTORS = ("reverse_diffusion", "euler_maruyama", "ancestral", "ddim", "heun", "dpm_solver", "dpm_solver_sde")
@@ -52,6 +52,8 @@ class Walk:
         continuous time None is 1,000.
       grid: the times of the walk, "uniform" in time, "karras" or "log_snr", which is uniform in log(alpha / sigma); see
         `ncsn_tf.times`. With noise levels these are the nearest levels, and "uniform" is evenly spread by their number.
+        "fitted" are those that launch.calibrate found for the run, the sampler and `num_steps`.
+      times: the fitted times, from 1 down to `last_time`; those of a run are put here when it is opened.
       last_time: where a walk in continuous time ends; the authors' programs take 1e-5 for VE, 1e-3 for VP and sub-VP.
         A walk along noise levels ends at the last.
       denoise: end with one denoising step by Tweedie's formula, which is one more evaluation.
@@ -60,6 +62,7 @@ class Walk:
 
     num_steps: int | None = None
     grid: str = "uniform"
+    times: tuple[float, ...] | None = None
     last_time: float = 1e-3
     denoise: bool = True
     jit_compile: bool = False
@@ -67,6 +70,16 @@ class Walk:
     def __post_init__(self):
         if self.num_steps is not None:
             checks.at_least("sampler", 1, 1_000_000, num_steps=self.num_steps)
+        if (self.grid == "fitted") != (self.times is not None):
+            raise ValueError(
+                "config.sampler.grid=fitted takes the times that launch.calibrate finds for a trained run: give it to "
+                f"a verb that opens one, as --grid=fitted. Received: grid={self.grid}, times={self.times}."
+            )
+        if self.times is not None and (self.num_steps is None or len(self.times) != self.num_steps + 1):
+            raise ValueError(
+                f"config.sampler.times must be num_steps + 1. Received: {len(self.times)} times, "
+                f"num_steps={self.num_steps}."
+            )
         checks.positive("sampler", last_time=self.last_time)
         checks.fraction("sampler", last_time=self.last_time)
         checks.one_of("sampler", GRIDS, grid=self.grid)
@@ -111,7 +124,11 @@ class PredictorCorrector(Walk):
     Attributes:
       predictor: the name of another sampler, with its defaults; the paper takes "reverse_diffusion" for VE and
         "euler_maruyama" for VP.
-      corrector: "langevin", whose step follows from the norm of each sample's score, or "annealed".
+      corrector: "langevin", whose step follows from the norm of the score, or "annealed".
+      norms: the norm of the Langevin corrector: "own" of each sample's score, or "expected" at its time, as
+        launch.calibrate measured it for the run.
+      norm_table: the expected norms, at times that are uniform in log(alpha / sigma) from 1 down to `last_time`; those
+        of a run are put here when it is opened.
       ratio: the signal-to-noise ratio of the corrector, 0.16 for VE and 0.01 for VP on CIFAR-10 in the paper.
       corrections: the number of corrector steps per step.
       order: "corrector_first", as in the authors' program, or "predictor_first", as the paper writes it.
@@ -122,9 +139,21 @@ class PredictorCorrector(Walk):
     ratio: float = 0.16
     corrections: int = 1
     order: str = "corrector_first"
+    norms: str = "own"
+    norm_table: tuple[float, ...] | None = None
 
     def __post_init__(self):
         super().__post_init__()
+        checks.one_of("sampler", ("own", "expected"), norms=self.norms)
+        if (self.norms == "expected") != (self.norm_table is not None):
+            raise ValueError(
+                "config.sampler.norms=expected takes the norms that launch.calibrate measures of a trained run: give "
+                f"it to a verb that opens one. Received: norms={self.norms}, norm_table={self.norm_table}."
+            )
+        if self.norms == "expected" and self.corrector != "langevin":
+            raise ValueError(
+                f"config.sampler.norms=expected is for the Langevin corrector. Received: corrector={self.corrector}."
+            )
         checks.one_of("sampler", PREDICTORS, predictor=self.predictor)
         checks.one_of("sampler", ("langevin", "annealed"), corrector=self.corrector)
         checks.one_of("sampler", ("corrector_first", "predictor_first"), order=self.order)

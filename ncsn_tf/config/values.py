@@ -1,7 +1,7 @@
 """Values of a configuration's keys: read from text, and checked against the type that the schema gives a key.
 
 The types are those of the dataclasses in `config.schema`: int, float, bool, str, a tuple of two or of any number of
-integers, and unions of these, with None where None is the default.
+integers, a tuple of numbers, and unions of these, with None where None is the default.
 """
 
 import math
@@ -133,6 +133,12 @@ def _integers(value: Any) -> tuple[int, ...]:
     return tuple(_integer(item) for item in value)
 
 
+def _numbers(value: Any) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple):
+        raise _MisfitError
+    return tuple(_number(item) for item in value)
+
+
 def _pair(value: Any) -> tuple[int, int]:
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise _MisfitError
@@ -178,6 +184,11 @@ def _read_integers(text: str) -> tuple[int, ...]:
     return tuple(_read_integer(item) for item in items if item.strip())
 
 
+def _read_numbers(text: str) -> tuple[float, ...]:
+    items = _BRACKETS.sub("", text).split(",")
+    return tuple(_read_number(item) for item in items if item.strip())
+
+
 def _read_pair(text: str) -> tuple[int, int]:
     found = _PAIR.fullmatch(text.strip())
     if found is None:
@@ -193,6 +204,7 @@ _FITTING = {
     str: _text,
     tuple[int, int]: _pair,
     tuple[int, ...]: _integers,
+    tuple[float, ...]: _numbers,
 }
 _READING = {
     types.NoneType: _read_none,
@@ -202,6 +214,7 @@ _READING = {
     str: _read_text,
     tuple[int, int]: _read_pair,
     tuple[int, ...]: _read_integers,
+    tuple[float, ...]: _read_numbers,
 }
 _WORDS = {
     types.NoneType: "None",
@@ -211,4 +224,5 @@ _WORDS = {
     str: "text",
     tuple[int, int]: "a pair of integers (height, width)",
     tuple[int, ...]: "integers with commas between them",
+    tuple[float, ...]: "numbers with commas between them",
 }

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from ncsn_tf import sde, times
 from ncsn_tf.config import choices, samplers
-from ncsn_tf.samplers import driver, langevin, methods
+from ncsn_tf.samplers import correctors, driver, langevin, methods
 
 _NOISE_ALONE = 2.0
 """The sigma / alpha at t=1 below which the density of the perturbed data is certainly not that of the noise alone."""
@@ -90,10 +90,24 @@ def _any_langevin(keys: Any, process: sde.SDE, run_times: choices.Times, noise: 
     return Walk(langevin.Langevin(size, noise), rows, levels, prior, tuple(caveats))
 
 
+def _fitted(keys: Any) -> np.ndarray:
+    """The fitted times."""
+    grid = times.check(np.array(keys.times))
+    if grid[0] != 1.0 or grid[-1] != np.float32(keys.last_time):
+        raise ValueError(
+            f"sampler.times must go from 1 to sampler.last_time={keys.last_time}. Received: {grid[0]} to {grid[-1]}."
+        )
+    return grid
+
+
 def _times_of_walk(keys: Any, process: sde.SDE, run_times: choices.Times) -> np.ndarray:
     """The times of a walk from noise to data, float32 [N + 1], decreasing."""
+    if keys.grid == "fitted" and not run_times.continuous:
+        raise ValueError("sampler.grid=fitted needs a run in continuous time: its times are between noise levels.")
     if run_times.continuous:
         methods.check_last_time(process, keys.last_time)
+        if keys.grid == "fitted":
+            return _fitted(keys)
         return times.GRIDS[keys.grid](process, (keys.num_steps or _STEPS) + 1, keys.last_time)
     levels = run_times.grid
     if keys.num_steps is None:
@@ -126,6 +140,17 @@ def _signal_left(process: sde.SDE) -> tuple[str, ...]:
     )
 
 
+def _options(name: str, keys: Any, process: sde.SDE) -> dict[str, Any]:
+    """The options of a method, as `methods.step` takes them."""
+    options = {key: getattr(keys, key) for key in samplers.WALKS[name]().options}
+    if "norm_table" in options:
+        table, options["norms"] = options.pop("norm_table"), None
+        if table is not None:
+            grid = times.log_snr(process, len(table), keys.last_time)
+            options["norms"] = correctors.ScoreNorms(grid, np.array(table))
+    return options
+
+
 def _walk(name: str) -> Callable[..., Walk]:
     """The walk of a method of `samplers.methods`."""
 
@@ -137,8 +162,7 @@ def _walk(name: str) -> Callable[..., Walk]:
             )
         rows = times.pairs(_times_of_walk(keys, process, run_times))
         starts = rows[driver.segment_starts(len(rows), min(methods.FRAMES, len(rows))), 0]
-        options = {key: getattr(keys, key) for key in samplers.WALKS[name]().options}
-        step = methods.step(name, process, len(rows), noise, **options)
+        step = methods.step(name, process, len(rows), noise, **_options(name, keys, process))
         return Walk(step, rows, starts, process.prior_sample, _signal_left(process))
 
     return walk

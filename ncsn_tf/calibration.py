@@ -1,0 +1,85 @@
+"""What was measured of a trained run for its samplers, in RUN/calibration.json: fitted grids, expected score norms.
+
+A sampler that is given `grid=fitted` or `norms=expected` gets the numbers themselves into its section when the run is
+opened. So results and exported models hold them, and do not depend on the file.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from ncsn_tf import files
+
+NAME = "calibration.json"
+_NOT_METHOD = ("grid", "times", "denoise", "jit_compile")
+"""The keys of a `sampler` section that do not matter for the times that suit it."""
+
+
+def grid_key(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a `sampler` section for which a grid is fitted: the method, its options, its number of steps."""
+    return {key: value for key, value in section.items() if key not in _NOT_METHOD}
+
+
+def norms_key(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a `sampler` section for which score norms are measured."""
+    return {"last_time": section["last_time"]}
+
+
+def read(run: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
+    """The calibration of a run's directory: entries by kind, "grids" and "norms".
+
+    Raises:
+      ValueError: if the file is damaged.
+    """
+    try:
+        content = json.loads((run / NAME).read_text(encoding="utf-8"))
+        return {kind: [{"of": dict(entry["of"]), **entry} for entry in content[kind]] for kind in ("grids", "norms")}
+    except FileNotFoundError:
+        return {"grids": [], "norms": []}
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ValueError(f"{run / NAME} cannot be read: {error}. Remove it, and run launch.calibrate again.") from error
+
+
+def keep(run: pathlib.Path, kind: str, key: Mapping[str, Any], entry: Mapping[str, Any]) -> None:
+    """Adds an entry, in place of an earlier one for the same key.
+
+    Args:
+      run: the run's directory.
+      kind: "grids" or "norms".
+      key: `grid_key` or `norms_key` of the section for which the entry is.
+      entry: plain values, `times` or `norm_table` among them.
+    """
+    content = read(run)
+    others = [other for other in content[kind] if other["of"] != dict(key)]
+    files.write_json(run / NAME, {**content, kind: [*others, {"of": dict(key), **entry}]})
+
+
+def resolved(run: pathlib.Path, section: Mapping[str, Any]) -> dict[str, Any]:
+    """A `sampler` section with the numbers of the run's calibration in it, if it asks for them.
+
+    Raises:
+      ValueError: if the run has none for this section.
+    """
+    found = dict(section)
+    if found.get("grid") == "fitted" and found.get("times") is None:
+        found["times"] = _entry(run, "grids", grid_key(found))["times"]
+    if found.get("norms") == "expected" and found.get("norm_table") is None:
+        found["norm_table"] = _entry(run, "norms", norms_key(found))["norm_table"]
+    return found
+
+
+def _entry(run: pathlib.Path, kind: str, key: dict[str, Any]) -> dict[str, Any]:
+    entries = read(run)[kind]
+    for entry in entries:
+        if entry["of"] == json.loads(json.dumps(key)):
+            return entry
+    what = {"grids": "fitted grid", "norms": "measured norms"}[kind]
+    known = "; ".join(_shown(entry["of"]) for entry in entries) or "none"
+    raise ValueError(
+        f"{run} has no {what} for {_shown(key)}. Run launch.calibrate with the same sampler and steps. Known: {known}."
+    )
+
+
+def _shown(key: Mapping[str, Any]) -> str:
+    return ",".join(f"{name}={value}" if name != "name" else str(value) for name, value in key.items())
