@@ -67,6 +67,18 @@ def _statistics(values: np.ndarray) -> dict[str, float | None]:
     return {name: None if value is None else float(value) for name, value in found.items()}
 
 
+def image_seeds(run_seed: int, numbers: tf.Tensor, repeat: int | tf.Tensor = 0) -> tf.Tensor:
+    """The seeds int32 [B, 2] of images, by their numbers int32 [B], in one of their dequantizations."""
+    base = random.stream_seed(run_seed, random.Stream.LIKELIHOOD)
+    return random.fold_each(random.per_example(base, numbers), repeat)
+
+
+def dequantized(pixels: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+    """Bytes k, uint8 [B, ...], as (k + u) / 256, float32, with u uniform on [0, 1) by the seeds int32 [B, 2]."""
+    u = random.uniform(random.fold_each(seeds, random.Stream.DEQUANTIZATION), pixels.shape[1:])
+    return (tf.cast(pixels, tf.float32) + u) / float(OFFSET)
+
+
 def measure(
     score_fn: ScoreFunction,
     sde: SDE,
@@ -112,14 +124,12 @@ def measure(
             "The batch and the dequantizations are 1 or more. "
             f"Received: batch_size={batch_size}, dequantizations={dequantizations}."
         )
-    base = random.stream_seed(run_seed, random.Stream.LIKELIHOOD)
     shape, given = images.shape[1:], dict(options or {})
 
     @tf.function(jit_compile=jit_compile, autograph=False)
     def of_batch(pixels, numbers, repeat):
-        seeds = random.fold_each(random.per_example(base, numbers), repeat)
-        u = random.uniform(random.fold_each(seeds, random.Stream.DEQUANTIZATION), shape)
-        x = value_range.encode((tf.cast(pixels, tf.float32) + u) / float(OFFSET))
+        seeds = image_seeds(run_seed, numbers, repeat)
+        x = value_range.encode(dequantized(pixels, seeds))
         found = flow.log_prob(score_fn, sde, x, seeds=seeds, **given)
         return found.by_probe, found.evaluations, found.converged
 

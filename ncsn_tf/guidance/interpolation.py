@@ -4,6 +4,8 @@ As in the program of NCSNv2 (Song & Ermon 2020), each step of annealed Langevin 
 point of a path gets cos(a_k) z + sin(a_k) z', with a_k from 0 to pi/2. That is standard normal: each point is a sample,
 and neighbours have nearly the same noise. Here the start is mixed as well, and the ends of a path are equal to the
 samples that their seeds give without interpolation.
+
+Codes of the probability flow are mixed on great circles between them: `spherical`.
 """
 
 import math
@@ -61,6 +63,42 @@ def start(
     sample = 2 * path + tf.cast(point == points - 1, tf.int32)
     seeds = random.per_example(random.stream_seed(run_seed, random.Stream.SAMPLE), sample)
     return seeds, prior(random.fold_each(seeds, random.Stream.PRIOR), shape), ()
+
+
+def spherical(first: np.ndarray, last: np.ndarray, points: int) -> np.ndarray:
+    """Paths between latent codes along great circles, so that codes of a normal prior keep its typical length.
+
+        path_k = (sin((1 - w) a) first + sin(w a) last) / sin(a),   w = k / (points - 1),
+
+    where a is the angle between the two. Parallel codes, where sin(a) = 0, are mixed linearly.
+
+    Args:
+      first: floats [P, ...], where the paths begin.
+      last: of the same shape, where they end.
+      points: the codes per path, both ends included.
+
+    Returns:
+      float32 [P, points, ...], whose ends are equal to the codes given.
+
+    Raises:
+      ValueError: if `points` is below 2.
+
+    Reference:
+      Shoemake 1985; Song, Meng & Ermon 2021, equation 67.
+    """
+    _check(points)
+    a, b = (np.asarray(codes, np.float64).reshape(len(codes), -1) for codes in (first, last))
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    cosine = np.sum(a * b, axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)
+    angle = np.arccos(np.clip(cosine, -1.0, 1.0))[:, None]
+    share = np.linspace(0.0, 1.0, points)
+    sine = np.sin(angle)
+    parallel = sine < 1e-6
+    divisor = np.where(parallel, 1.0, sine)
+    begun = np.where(parallel, 1.0 - share, np.sin((1.0 - share) * angle) / divisor)
+    ended = np.where(parallel, share, np.sin(share * angle) / divisor)
+    paths = begun[:, :, None] * a[:, None] + ended[:, :, None] * b[:, None]
+    return paths.reshape(len(a), points, *first.shape[1:]).astype(np.float32)
 
 
 def _mixed_uniform(seeds: tf.Tensor, shape: random.Shape, points: int) -> tf.Tensor:

@@ -71,3 +71,18 @@ def test_a_mixed_uniform_start_is_uniform():
 def test_a_path_of_one_point_is_refused(make):
     with pytest.raises(ValueError, match="points=1"):
         make(1)
+
+
+def test_a_spherical_path_turns_evenly_and_keeps_its_length():
+    first, last = np.array([[3.0, 0.0], [1.0, 2.0]], np.float32), np.array([[0.0, 3.0], [2.0, 4.0]], np.float32)
+    paths = interpolation.spherical(first, last, 4)
+    assert paths.shape == (2, 4, 2) and paths.dtype == np.float32
+    angles = np.linspace(0.0, np.pi / 2.0, 4)
+    np.testing.assert_allclose(paths[0], 3.0 * np.stack([np.cos(angles), np.sin(angles)], axis=1), atol=1e-6)
+    np.testing.assert_allclose(paths[1], np.linspace(first[1], last[1], 4), rtol=1e-6)  # parallel: a straight line
+    codes = np.random.default_rng(0).normal(size=(2, 5, *SHAPE)).astype(np.float32)
+    paths = interpolation.spherical(codes[0], codes[1], 3)
+    np.testing.assert_array_equal(paths[:, 0], codes[0])
+    np.testing.assert_array_equal(paths[:, -1], codes[1])
+    with pytest.raises(ValueError, match="points=1"):
+        interpolation.spherical(codes[0], codes[1], 1)
