@@ -39,8 +39,6 @@ _DEQUANTIZE = flags.DEFINE_bool("dequantize", False, "Encode dequantized bytes."
 _INTERPOLATE = flags.DEFINE_integer("interpolate", None, "Codes per pair of images, both ends included.", 2)
 _TEMPERATURES = flags.DEFINE_list("temperatures", None, "Numbers by which codes are multiplied.")
 _COMPARE = paths.define("compare", None, "The directory of another run, with the same SDE and shape of images.")
-_SHOWN = 16
-"""The most images, or pairs, that a picture shows."""
 
 
 def main() -> None:
@@ -99,8 +97,6 @@ def _write(
     output: pathlib.Path,
 ) -> dict[str, Any]:
     """Computes everything, writes pictures and arrays, and returns the numbers for the record."""
-    from ncsn_tf import files, pictures
-    from ncsn_tf.data import pipeline
     from ncsn_tf.evaluation import encodings
     from ncsn_tf.guidance import interpolation
 
@@ -111,23 +107,19 @@ def _write(
         latents, forth = codec.encode(images)
         decoded, back = codec.decode(latents)
         output.mkdir(parents=True, exist_ok=True)
-        rows = [row[:_SHOWN] for row in (pixels, encodings.shown(latents, sde), pipeline.to_uint8(decoded))]
-        pictures.save_grid(output / "encodings.png", np.concatenate(rows), columns=len(rows[0]))
-        arrays = {"latents": latents, "images": pixels, **_both("reconstructions", decoded)}
-        arrays |= {"encoding_evaluations": forth, "decoding_evaluations": back}
-        files.write_npz_arrays(output / "encodings.npz", arrays)
+        encodings.save_round_trip(output, sde, pixels, latents, decoded, evaluations=(forth, back))
         if _INTERPOLATE.value:
             pairs = len(pixels) // 2
             path = interpolation.spherical(latents[0 : 2 * pairs : 2], latents[1 : 2 * pairs : 2], _INTERPOLATE.value)
-            _save_rows(output, "interpolation", codec.decode_rows(path))
+            encodings.save_rows(output, "interpolation", codec.decode_rows(path))
         if temperatures:
             scaled = latents[:, None] * np.asarray(temperatures, np.float32)[:, None, None, None]
-            _save_rows(output, "temperature", codec.decode_rows(scaled), temperatures=np.asarray(temperatures))
+            encodings.save_rows(output, "temperature", codec.decode_rows(scaled), temperatures=np.asarray(temperatures))
         theirs = None if other is None else _codec(other, len(pixels), show).encode(images)[0]
     summary = encodings.summary(images, decoded, forth, back)
     _print(summary)
     if other is not None and theirs is not None:
-        summary |= _compare(other, rows[:2], latents, theirs, output)
+        summary |= _compare(other, pixels, latents, theirs, output)
     return {**summary, "dequantized": _DEQUANTIZE.value, **_FLAGS.options()}
 
 
@@ -145,31 +137,15 @@ def _codec(run: "TrainedRun", count: int, show: Callable[[str, int], None]) -> "
     )
 
 
-def _both(name: str, images: np.ndarray) -> dict[str, np.ndarray]:
-    from ncsn_tf.data import pipeline
-
-    return {name: pipeline.to_uint8(images), f"{name}_float": images}
-
-
-def _save_rows(output: pathlib.Path, name: str, images: np.ndarray, **others: np.ndarray) -> None:
-    """Writes images [rows, columns, H, W, C] as NAME.png, the first rows, and NAME.npz."""
-    from ncsn_tf import files, pictures
-
-    arrays = _both("images", images)
-    shown = arrays["images"][:_SHOWN].reshape(-1, *images.shape[2:])
-    pictures.save_grid(output / f"{name}.png", shown, columns=images.shape[1])
-    files.write_npz_arrays(output / f"{name}.npz", {**arrays, **others})
-
-
 def _compare(
-    other: "TrainedRun", rows: list[np.ndarray], latents: np.ndarray, theirs: np.ndarray, output: pathlib.Path
+    other: "TrainedRun", pixels: np.ndarray, latents: np.ndarray, theirs: np.ndarray, output: pathlib.Path
 ) -> dict[str, Any]:
     """Writes and prints the comparison with another run, and returns its numbers."""
     from ncsn_tf import files
     from ncsn_tf.evaluation import encodings, identifiability
 
     found = identifiability.compare(latents, theirs)
-    rows = [*rows, encodings.shown(theirs, other.builder.sde)[:_SHOWN]]
+    rows = [pixels, *(encodings.shown(codes, other.builder.sde) for codes in (latents, theirs))]
     identifiability.save(output / "identifiability.png", rows, latents, theirs)
     files.write_npz_arrays(output / "identifiability.npz", {"latents": theirs, **dataclasses.asdict(found)})
     summary = found.summary()

@@ -1,18 +1,21 @@
 """Images as latent codes of the probability flow of a score function, and back."""
 
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import flow, ode
+from ncsn_tf import files, flow, ode, pictures
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.value_range import ValueRange
 from ncsn_tf.evaluation import likelihood
 from ncsn_tf.score import ScoreFunction
 from ncsn_tf.sde import SDE
 
+_SHOWN = 16
+"""The most columns of the round trip's picture, and rows of the others."""
 _SHOWN_DEVIATIONS = 3.0
 """A picture of a code goes from black at minus this many deviations of the prior to white at plus as many."""
 
@@ -164,3 +167,41 @@ def shown(latents: np.ndarray, sde: SDE) -> np.ndarray:
     """Codes as pictures, uint8: grey is 0, black and white are three deviations of the noise at t=1 from it."""
     deviation = float(sde.marginal(tf.ones([1]))[1][0])
     return pipeline.to_uint8(0.5 + np.asarray(latents) / (2.0 * _SHOWN_DEVIATIONS * deviation))
+
+
+def save_round_trip(
+    directory: pathlib.Path,
+    sde: SDE,
+    pixels: np.ndarray,
+    latents: np.ndarray,
+    decoded: np.ndarray,
+    *,
+    evaluations: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Writes encodings.png, whose rows are images, codes and reconstructions of the first images, and encodings.npz.
+
+    Args:
+      directory: where to write.
+      sde: the SDE, for the range of the codes' pictures.
+      pixels: uint8 [N, H, W, C], the images.
+      latents: float32 of the same shape, their codes.
+      decoded: float32, the reconstructions in units of [0, 1].
+      evaluations: int32 [N] each, of encoding and of decoding.
+    """
+    arrays = {"latents": latents, "images": pixels, **_bytes_and_floats("reconstructions", decoded)}
+    arrays |= {"encoding_evaluations": evaluations[0], "decoding_evaluations": evaluations[1]}
+    rows = [row[:_SHOWN] for row in (pixels, shown(latents, sde), arrays["reconstructions"])]
+    pictures.save_grid(directory / "encodings.png", np.concatenate(rows), columns=len(rows[0]))
+    files.write_npz_arrays(directory / "encodings.npz", arrays)
+
+
+def save_rows(directory: pathlib.Path, name: str, images: np.ndarray, **others: np.ndarray) -> None:
+    """Writes decoded images, floats [rows, columns, H, W, C], as NAME.npz, and the first rows as NAME.png."""
+    arrays = _bytes_and_floats("images", images)
+    first = arrays["images"][:_SHOWN].reshape(-1, *images.shape[2:])
+    pictures.save_grid(directory / f"{name}.png", first, columns=images.shape[1])
+    files.write_npz_arrays(directory / f"{name}.npz", {**arrays, **others})
+
+
+def _bytes_and_floats(name: str, images: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: pipeline.to_uint8(images), f"{name}_float": images}

@@ -99,7 +99,7 @@ def save(path: pathlib.Path, images: list[np.ndarray], first: np.ndarray, second
             left.plot(codes[0, :_DIMENSIONS], line, label=f"model {name}", linewidth=1.0)
         left.set(xlabel="dimension", ylabel="code of the first image")
         differences = (a - b).ravel(), (a - np.roll(b, 1, axis=0)).ravel()
-        edges = np.histogram_bin_edges(np.concatenate(differences), 60)
+        edges = np.histogram_bin_edges(np.concatenate(differences), 60).tolist()
         for values, name in zip(differences, ("the same image", "different images"), strict=True):
             right.hist(values, bins=edges, density=True, alpha=0.6, label=name)
         right.set(xlabel="difference of A and B by dimension", ylabel="density")

@@ -111,25 +111,19 @@ def run(trainer, steps):
     return [trainer.run(iterator, 1) for _ in range(steps)]
 
 
-def save_run(path, steps=(2,), **changes):
+def save_run(path, steps=(2,), config=None, **changes):
     """A run directory of a small network on two levels of the digits, with untrained weights.
 
     Args:
       path: the directory to make.
       steps: the checkpoints to write, each with other weights.
+      config: another configuration to start from, as plain values.
       **changes: values to change in a section of the configuration, as dictionaries.
 
     Returns:
       The trainer.
     """
-    config = sections.ncsn().to_dict()
-    config["data"]["name"] = "digits"
-    config["network"]["filters"] = 2
-    config["times"]["num_levels"] = 2
-    config["sde"]["sigma_min"] = 0.1
-    config["sampler"] |= {"steps_per_level": 2, "epsilon": 1e-3}
-    config["training"] |= {"batch_size": 8, "steps": max(steps), "keep_checkpoints": 9}
-    config["evaluation"] |= {"features": "classifier", "num_samples": 6, "batch_size": 4, "held_out_examples": 10}
+    config = config or _digits_at_levels(max(steps))
     for name, values in changes.items():
         config[name] |= values
     builder = build.Builder(config)
@@ -143,3 +137,29 @@ def save_run(path, steps=(2,), **changes):
             weight.assign(weight.value * 1.01)
         Checkpoints(directory.checkpoints, trainer, keep=9).save()
     return trainer
+
+
+def _digits_at_levels(steps):
+    config = sections.ncsn().to_dict()
+    config["data"]["name"] = "digits"
+    config["network"]["filters"] = 2
+    config["times"]["num_levels"] = 2
+    config["sde"]["sigma_min"] = 0.1
+    config["sampler"] |= {"steps_per_level": 2, "epsilon": 1e-3}
+    config["training"] |= {"batch_size": 8, "steps": steps, "keep_checkpoints": 9}
+    config["evaluation"] |= {"features": "classifier", "num_samples": 6, "batch_size": 4, "held_out_examples": 10}
+    return config
+
+
+def flow_config():
+    """A small U-Net in continuous time under the VP SDE; its score is nearly 0 at first, so that x / alpha stays."""
+    config = sections.ncsn()
+    config.data.name = "digits"
+    config.training.update({"batch_size": 8, "steps": 2, "keep_checkpoints": 9})
+    for name, choice in (("sde", "vp"), ("times", "uniform"), ("output", "noise"), ("condition", "scaled_time")):
+        sections.choose(config, name, choice)
+    sections.choose(config, "network", "unet")
+    config.network.update({"filters": 4, "multipliers": (1,), "blocks": 1, "attention": ()})
+    config.network.update({"embedding": "positional", "output_sigmas": "none", "progressive_input": "none"})
+    config.sampler = sections.section("sampler", "heun")
+    return config.to_dict()
