@@ -82,4 +82,5 @@ def _entry(run: pathlib.Path, kind: str, key: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shown(key: Mapping[str, Any]) -> str:
-    return ",".join(f"{name}={value}" if name != "name" else str(value) for name, value in key.items())
+    values = [f"{name}={value}" for name, value in key.items() if name != "name"]
+    return ",".join([key["name"], *values] if "name" in key else values)

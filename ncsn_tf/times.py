@@ -102,10 +102,10 @@ def log_snr(sde: SDE, num_levels: int, last_time: float) -> np.ndarray:
 
 def _noise_ratios(sde: SDE, num_levels: int, last_time: float) -> tuple[float, float]:
     """sigma / alpha at t=1 and at a last time."""
-    ends = tf.constant(uniform(2, last_time), tf.float64)
     if num_levels < 2:
         raise ValueError(f"A grid of times needs 2 or more levels. Received: num_levels={num_levels}.")
-    first, last = noise_ratio(sde, ends).numpy()
+    with tf.init_scope():  # also where a graph makes the grid
+        first, last = noise_ratio(sde, tf.constant(uniform(2, last_time), tf.float64)).numpy()
     if not 0.0 < last < first < np.inf:
         raise ValueError(
             "The noise ratio sigma / alpha must be positive at the last time of a grid, and finite at t=1. "
@@ -116,7 +116,8 @@ def _noise_ratios(sde: SDE, num_levels: int, last_time: float) -> tuple[float, f
 
 def _at_noise_ratios(sde: SDE, ratios: np.ndarray, last_time: float) -> np.ndarray:
     """The grid of times with these noise ratios, whose ends are 1 and `last_time` exactly."""
-    grid = sde.time(tf.constant(ratios, tf.float64)).numpy()
+    with tf.init_scope():
+        grid = sde.time(tf.constant(ratios, tf.float64)).numpy()
     grid = np.concatenate([[1.0], grid[1:-1], [last_time]]).astype(np.float32)
     if (np.diff(grid) >= 0.0).any():
         raise ValueError(

@@ -21,7 +21,7 @@ MAX_BUILD_LINES = 450
 # own, but not those on its own line. A module belongs to the room with the longest name that fits.
 LAYERS = (
     ("ncsn_tf/random", "ncsn_tf/files", "ncsn_tf/determinism", "ncsn_tf/progress", "ncsn_tf/backend"),
-    ("ncsn_tf/pictures",),
+    ("ncsn_tf/pictures", "ncsn_tf/calibration"),
     ("ncsn_tf/sde", "ncsn_tf/noise_levels"),
     ("ncsn_tf/times",),
     ("ncsn_tf/time_draws",),

@@ -75,15 +75,16 @@ def fit_grid(
         raise ValueError(
             f"Grids are fitted for samplers that follow the probability flow: {', '.join(FLOWS)}. Received: {name}."
         )
-    if x.shape[0] is None or x.shape[0] < 2 or num_steps < 1:
+    count: Any = x.shape[0]
+    if count < 2 or num_steps < 1:
         raise ValueError(
             f"A fit needs two or more samples, and one or more steps. Received: x {x.shape}, num_steps={num_steps}."
         )
     fine = methods.make("probability_flow", sde, last_time=last_time, rtol=_FINE, atol=_FINE, jit_compile=jit_compile)
-    ends = fine(score_fn, x, tf.zeros([x.shape[0], 2], tf.int32)).x.numpy()
+    ends = fine(score_fn, x, tf.zeros([count, 2], tf.int32)).x.numpy()
     if not np.isfinite(ends).all():
         raise ArithmeticError("The fine solution does not converge: are there scores that are not finite?")
-    half, step = x.shape[0] // 2, methods.step(name, sde, num_steps, **(options or {}))
+    half, step = count // 2, methods.step(name, sde, num_steps, **(options or {}))
 
     @tf.function(jit_compile=jit_compile, autograph=False)
     def walk(starts, rows):
@@ -97,7 +98,7 @@ def fit_grid(
         value = float(np.sqrt(np.mean(distances**2, axis=1)).mean())
         return value if np.isfinite(value) else np.inf
 
-    fitted, checked = slice(0, half), slice(x.shape[0] - half, None)
+    fitted, checked = slice(0, half), slice(count - half, None)
     grids = _named(sde, num_steps, last_time)
     errors = {key: error(grid, fitted) for key, grid in grids.items()}
     first = min(errors, key=lambda key: errors[key])

@@ -91,6 +91,13 @@ def test_a_sampler_that_chooses_its_steps_has_no_inpainting(name):
     assert drawn.std() == pytest.approx(0.25, rel=4 / np.sqrt(2 * drawn.size) + 0.005)
 
 
+@pytest.mark.parametrize("grid", ["karras", "log_snr"])
+def test_grids_that_follow_from_the_sde_are_exported(grid):
+    signatures = served(name="dpm_solver", num_steps=40, grid=grid)
+    drawn = signatures["sample"](seed=tf.range(256, dtype=tf.int64))["samples_float"].numpy()
+    assert drawn.std() == pytest.approx(0.25, rel=4 / np.sqrt(2 * drawn.size) + 0.03)
+
+
 def test_inpainting_keeps_what_is_known():
     image, known = np.full((2, *SHAPE), 0.25, "f"), np.arange(32).reshape(2, 4, 4, 1) % 2 == 0
     completed = served()["inpaint"](
