@@ -13,8 +13,8 @@ noise to the last time, without the step that denoises. One line per sampler and
                     mean square over dimensions in units of the noise that is left, and of this the median over samples
   other image, %    the samples whose nearest image is another one than that of the fine solution. The flow has jumps
                     where it chooses between images, so that a small error there can lead to another one
-  law               the Frechet distance in pixels, divided by the noise ratio alpha, to the exact moments of the noised
-                    images. It is not 0 for as many exact draws; a line of their own has its mean and deviation
+  law               the Frechet distance in pixels, of x / alpha, to the exact moments of the noised images. It is not
+                    0 for as many exact draws either: a line has its mean over sets of them, and its deviation
 
 The fine solution is that of the probability flow in float64 with tolerances of 1e-7; a line compares it with Heun's
 method in float32 with 500 steps. Annealed Langevin dynamics walks along the levels that Song & Ermon 2020 choose from
@@ -33,6 +33,7 @@ from absl import flags
 from launch.flags import cli, data, paths
 
 _IMAGES = data.define()
+flags.set_default(_IMAGES.name, "digits")
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 2000, "The first images of the training set, at most.", 2)
 _SDE = flags.DEFINE_enum("sde", "ve", ["ve", "vp", "subvp"], "The SDE; of VE the noise is from 50 to 0.01.")
 _GRID = flags.DEFINE_enum("grid", "karras", ["uniform", "karras", "log_snr"], "The times of the walks.")
@@ -49,6 +50,9 @@ _FINE_TOLERANCE = 1e-7
 _FINE_STEPS = 500
 _EXACT_SETS = 8
 _LANGEVIN_NAME = "annealed_langevin"
+_TICKS = (5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+_SHOWN = 8.0
+"""The largest distance that the figure shows, relative to that of exact draws."""
 
 
 class Solver(NamedTuple):
@@ -75,10 +79,10 @@ SOLVERS = {
     "dpm_solver": Solver("dpm_solver"),
     "unipc": Solver("unipc"),
     "adams_bashforth": Solver("adams_bashforth"),
-    "adams_bashforth, log": Solver("adams_bashforth", options={"clock": "log_noise_ratio"}),
-    "adams_bashforth, time": Solver("adams_bashforth", options={"clock": "time"}),
-    "adams_bashforth, fixed": Solver("adams_bashforth", options={"weights": "fixed"}),
-    "reverse_diffusion, flow": Solver("reverse_diffusion", options={"flow": True}),
+    "adams_bashforth:log": Solver("adams_bashforth", options={"clock": "log_noise_ratio"}),
+    "adams_bashforth:time": Solver("adams_bashforth", options={"clock": "time"}),
+    "adams_bashforth:fixed": Solver("adams_bashforth", options={"weights": "fixed"}),
+    "reverse_diffusion:flow": Solver("reverse_diffusion", options={"flow": True}),
     "probability_flow": Solver("probability_flow"),
     "euler_maruyama": Solver("euler_maruyama", follows_flow=False),
     "reverse_diffusion": Solver("reverse_diffusion", follows_flow=False),
@@ -274,8 +278,6 @@ def measured(problem: Problem, run: Run, fine: np.ndarray) -> Point:
 
 def _check() -> None:
     """Raises ValueError for flags that do not go together."""
-    if _IMAGES.name.value is None:
-        raise ValueError("Give --data_name: digits, mnist, or another dataset.")
     if _NUM_SAMPLES.value % _BATCH_SIZE.value:
         raise ValueError(
             "--num_samples must be a multiple of --batch_size, so that all batches cost the same. "
@@ -318,7 +320,7 @@ def save_figure(path: pathlib.Path, points: list[Point], exact: float) -> None:
     """Draws the errors of solvers of the flow, and the laws of the samplers with noise, over evaluations."""
     from ncsn_tf import pictures
 
-    with pictures.drawn(11.0, 4.8) as picture:
+    with pictures.drawn(9.5, 5.0) as picture:
         left, right = picture.subplots(1, 2)
         for axes, paths_only in ((left, True), (right, False)):
             names = dict.fromkeys(point.name for point in points if (point.error is not None) == paths_only)
@@ -328,12 +330,17 @@ def save_figure(path: pathlib.Path, points: list[Point], exact: float) -> None:
                 style = {"marker": "osD^vP*Xdh"[number % 10], "ls": "-" if number < 5 else "--", "ms": 5, "lw": 1.4}
                 axes.plot([point.evaluations for point in own], values, label=name, color=f"C{number % 10}", **style)
             axes.set(xscale="log", yscale="log", xlabel="evaluations per sample")
+            ticks = [tick for tick in _TICKS if tick <= max(point.evaluations for point in points)]
+            axes.set_xticks(ticks, map(str, ticks))
+            axes.minorticks_off()
         left.set_title("solvers of the flow: median distance\nto the fine solution, in units of the noise left")
-        right.axhline(exact, color="grey", ls=":", label="exact draws")
+        right.axhline(exact, color="black", ls=":", label="exact draws")
+        right.set_ylim(0.8 * exact, _SHOWN * exact)
+        marks = [exact * factor for factor in (1.0, 2.0, 4.0, 8.0)]
+        right.set_yticks(marks, [f"{mark:.3g}" for mark in marks])
         right.set_title("samplers with noise: Frechet distance in pixels\nto the noised images")
         for axes in (left, right):
-            axes.legend(fontsize=8)
-            axes.grid(alpha=0.3)
+            axes.legend(fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))
         pictures.save_figure(path, picture)
 
 
