@@ -60,20 +60,20 @@ def network_training_step():
 
 
 def unet_training_step():
-    """A U-Net of every kind of layer, with dropout and FIR filters, in continuous time."""
+    """A U-Net of every kind of layer, with dropout, FIR filters and classes, at times of low discrepancy."""
     config = sections.ncsn().to_dict()
-    small = {"filters": 8, "multipliers": (1, 2), "blocks": 1, "attention": (4,)}
-    for name, choice in {"network": "unet", "times": "uniform", "condition": "sigma"}.items():
+    small = {"filters": 8, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "num_classes": 10}
+    for name, choice in {"network": "unet", "times": "log_normal", "condition": "sigma"}.items():
         config[name] = sections.section(name, choice).to_dict()
     config["network"] |= small
+    config["times"]["low_discrepancy"] = True
     config["sampler"]["epsilon"] = 1e-6
     config["training"] |= {"batch_size": 2, "jit_compile": True}
-    config["data"]["name"] = "noise"
+    config["data"]["name"] = "digits"
     builder = build.Builder(config)
     strategy = tf.distribute.get_strategy()
     trainer = builder.trainer(strategy, (8, 8, 1))
-    source = ImageSource("noise", tiny.random_pixels(8, 8, 8, 1))
-    batch = next(iter(builder.batches(source, strategy, 0)))
+    batch = next(iter(builder.batches(builder.load_images("train"), strategy, 0)))
     return lambda batch: trainer._global_step(batch, tf.constant(0.0)), [batch]
 
 
