@@ -3,7 +3,6 @@
 python -m benchmarks.samplers --data_name=digits
 python -m benchmarks.samplers --data_name=mnist --num_images=1000 --num_samples=512 \
     --figure=docs/mnist_solvers.png
-python -m benchmarks.samplers --what=overhead
 
 The data are the images of a dataset, noised by an SDE, whose score is known exactly. All samplers walk from the same
 noise to the last time, without the step that denoises. One line per sampler and budget has
@@ -89,6 +88,7 @@ SOLVERS = {
     "ancestral": Solver("ancestral", follows_flow=False),
     "predictor_corrector": Solver("predictor_corrector", follows_flow=False, per_step=2),
     "dpm_solver_sde": Solver("dpm_solver_sde", follows_flow=False),
+    "adaptive_sde": Solver("adaptive_sde", follows_flow=False),
 }
 """The samplers by the names of the tables. One of `methods.ADAPTIVE` is given tolerances, the others steps."""
 
@@ -336,8 +336,8 @@ def save_figure(path: pathlib.Path, points: list[Point], exact: float) -> None:
         left.set_title("solvers of the flow: median distance\nto the fine solution, in units of the noise left")
         right.axhline(exact, color="black", ls=":", label="exact draws")
         right.set_ylim(0.8 * exact, _SHOWN * exact)
-        marks = [exact * factor for factor in (1.0, 2.0, 4.0, 8.0)]
-        right.set_yticks(marks, [f"{mark:.3g}" for mark in marks])
+        marks = [mark for mark in _TICKS if exact <= mark <= _SHOWN * exact]
+        right.set_yticks(marks, map(str, marks))
         right.set_title("samplers with noise: Frechet distance in pixels\nto the noised images")
         for axes in (left, right):
             axes.legend(fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))

@@ -1,7 +1,7 @@
 """Labels of image datasets, in the order in which `ncsn_tf.data.images` reads the images.
 
-Evaluation needs them, to train a classifier whose activations are used to compare samples. Scores are learnt without
-labels.
+Evaluation needs them, to train a classifier whose activations are used to compare samples; networks with classes are
+trained with them.
 """
 
 import dataclasses
