@@ -184,6 +184,15 @@ def _called(derivative: Derivative) -> Derivative:
     return tf.function(derivative, autograph=False, experimental_attributes={"_noinline": True})
 
 
+def check_converged(what: str, numbers: np.ndarray, converged: np.ndarray) -> None:
+    """Raises NotConvergedError if a row did not converge: "`what` NUMBER", with its number of those given, [B]."""
+    failed = numbers[~converged]
+    if len(failed):
+        raise NotConvergedError(
+            f"{what} {failed[0]} did not converge. Give larger tolerances, or look for scores that are not finite."
+        )
+
+
 def check_tolerances(dtype: tf.DType, rtol: float, atol: float) -> None:
     """Raises ValueError unless the tolerances are in range for numbers of this type."""
     least = 10.0 * _epsilon(dtype)

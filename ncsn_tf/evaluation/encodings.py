@@ -88,12 +88,7 @@ class Codec:
             numbers = np.minimum(np.arange(first, first + self._size), len(x) - 1)
             rows = min(self._size, len(x) - first)
             end, counted, converged = (part.numpy()[:rows] for part in function(tf.constant(x[numbers])))
-            failed = numbers[:rows][~converged]
-            if len(failed):
-                raise ode.NotConvergedError(
-                    f"The {activity} of row {failed[0]} did not converge. Give larger tolerances, or look for scores "
-                    "that are not finite."
-                )
+            ode.check_converged(f"The {activity} of row", numbers[:rows], converged)
             ends.append(end)
             evaluations.append(counted)
             self._on_rows(activity, rows)

@@ -79,6 +79,19 @@ def dequantized(pixels: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
     return (tf.cast(pixels, tf.float32) + u) / float(OFFSET)
 
 
+def _check(images: np.ndarray, batch_size: int, dequantizations: int) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
+        raise ValueError(
+            "The likelihood is measured of bytes, uint8 [N, H, W, C], which are dequantized here. "
+            f"Received: {images.dtype}, {images.shape}."
+        )
+    if batch_size < 1 or dequantizations < 1:
+        raise ValueError(
+            "The batch and the dequantizations are 1 or more. "
+            f"Received: batch_size={batch_size}, dequantizations={dequantizations}."
+        )
+
+
 def measure(
     score_fn: ScoreFunction,
     sde: SDE,
@@ -113,18 +126,8 @@ def measure(
       ValueError: for images that are not bytes, none of them, or a number out of range.
       NotConvergedError: if the solver does not converge for an image; the message names it.
     """
-    images = np.asarray(images)
-    if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
-        raise ValueError(
-            "The likelihood is measured of bytes, uint8 [N, H, W, C], which are dequantized here. "
-            f"Received: {images.dtype}, {images.shape}."
-        )
-    if batch_size < 1 or dequantizations < 1:
-        raise ValueError(
-            "The batch and the dequantizations are 1 or more. "
-            f"Received: batch_size={batch_size}, dequantizations={dequantizations}."
-        )
-    shape, given = images.shape[1:], dict(options or {})
+    images, given = np.asarray(images), dict(options or {})
+    _check(images, batch_size, dequantizations)
 
     @tf.function(jit_compile=jit_compile, autograph=False)
     def of_batch(pixels, numbers, repeat):
@@ -144,12 +147,7 @@ def measure(
             by_probe, counted, converged = of_batch(
                 tf.constant(images[numbers]), tf.constant(numbers, tf.int32), tf.constant(repeat)
             )
-            failed = numbers[:rows][~converged.numpy()[:rows]]
-            if len(failed):
-                raise ode.NotConvergedError(
-                    f"The flow of image {failed[0]} did not converge. Give larger tolerances, or look for scores that "
-                    "are not finite."
-                )
+            ode.check_converged("The flow of image", numbers[:rows], converged.numpy()[:rows])
             parts.append((by_probe.numpy()[:rows], counted.numpy()[:rows]))
             on_images(rows)
         nats.append(np.stack([part for part, _ in parts], axis=1))
@@ -157,6 +155,6 @@ def measure(
     return Likelihoods(
         np.concatenate(nats).astype(np.float64),
         np.concatenate(evaluations),
-        tuple(shape),
+        images.shape[1:],
         (value_range.low, value_range.high),
     )

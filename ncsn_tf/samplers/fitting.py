@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import score, times
+from ncsn_tf import ode, score, times
 from ncsn_tf.samplers import driver, methods
 from ncsn_tf.score import ScoreFunction
 from ncsn_tf.sde import SDE, noise_ratio
@@ -71,19 +71,11 @@ def fit_grid(
       ValueError: for another method, fewer than two samples, or no steps.
       NotConvergedError: if the fine solution does not converge.
     """
-    if name not in FLOWS:
-        raise ValueError(
-            f"Grids are fitted for samplers that follow the probability flow: {', '.join(FLOWS)}. Received: {name}."
-        )
-    count: Any = x.shape[0]
-    if count < 2 or num_steps < 1:
-        raise ValueError(
-            f"A fit needs two or more samples, and one or more steps. Received: x {x.shape}, num_steps={num_steps}."
-        )
+    count = _checked_count(name, x, num_steps)
     fine = methods.make("probability_flow", sde, last_time=last_time, rtol=_FINE, atol=_FINE, jit_compile=jit_compile)
     ends = fine(score_fn, x, tf.zeros([count, 2], tf.int32)).x.numpy()
     if not np.isfinite(ends).all():
-        raise ArithmeticError("The fine solution does not converge: are there scores that are not finite?")
+        raise ode.NotConvergedError("The fine solution does not converge: are there scores that are not finite?")
     half, step = count // 2, methods.step(name, sde, num_steps, **(options or {}))
 
     @tf.function(jit_compile=jit_compile, autograph=False)
@@ -104,6 +96,20 @@ def fit_grid(
     first = min(errors, key=lambda key: errors[key])
     grids["fitted"], errors["fitted"] = _search(sde, grids[first], errors[first], lambda grid: error(grid, fitted))
     return FittedGrid(grids["fitted"], errors, {key: error(grid, checked) for key, grid in grids.items()})
+
+
+def _checked_count(name: str, x: tf.Tensor, num_steps: int) -> int:
+    """The number of samples; raises ValueError for what cannot be fitted."""
+    if name not in FLOWS:
+        raise ValueError(
+            f"Grids are fitted for samplers that follow the probability flow: {', '.join(FLOWS)}. Received: {name}."
+        )
+    count: Any = x.shape[0]
+    if count < 2 or num_steps < 1:
+        raise ValueError(
+            f"A fit needs two or more samples, and one or more steps. Received: x {x.shape}, num_steps={num_steps}."
+        )
+    return count
 
 
 def walks(num_steps: int) -> int:
