@@ -36,7 +36,10 @@ def main() -> None:
     from ncsn_tf.training.run_directory import RunDirectory
 
     with cli.usage_errors():
+        if _SAMPLER.grid.value == "fitted":
+            raise ValueError("--grid=fitted is what launch.calibrate makes: leave it out.")
         opened = runs.TrainedRun(RunDirectory(_WORKDIR.value), None, _SAMPLER.changes())
+        calibration.read(opened.directory.path)  # raises a ValueError now, before the work
         section = opened.builder.sampler_key
         corrects = section["name"] == "predictor_corrector" and section["corrector"] == "langevin"
         if not opened.builder.continuous:
@@ -46,6 +49,11 @@ def main() -> None:
                 f"There is nothing to measure for this sampler. Give --sampler={'|'.join(fitting.FLOWS)}, to fit its "
                 "times, or --sampler=predictor_corrector with the Langevin corrector, to measure the norms of the "
                 f"score. Received: {section['name']}."
+            )
+        if section.get("churn"):
+            raise ValueError(
+                "Times are fitted to the probability flow, which has no noise: leave out churn. "
+                f"Received: churn={section['churn']}."
             )
         if not corrects and section["num_steps"] is None:
             raise ValueError("Times are fitted for a number of steps: give --num_steps.")
@@ -59,7 +67,12 @@ def main() -> None:
         kind, key, entry = _norms(opened, section) if corrects else _grid(opened, section)
     except ArithmeticError as error:
         cli.fail(error, cli.FAILURE)
-    about = {"checkpoint": opened.checkpoint, "seed": _SEED.value, "num_samples": _NUM_SAMPLES.value}
+    about = {
+        "checkpoint": opened.checkpoint,
+        "step": opened.step,
+        "seed": _SEED.value,
+        "num_samples": _NUM_SAMPLES.value,
+    }
     with cli.usage_errors():
         calibration.keep(opened.directory.path, kind, key, {**entry, **about, **run.environment()})
     print(f"Kept in {opened.directory.path / calibration.NAME}")
@@ -103,6 +116,7 @@ def _norms(opened: "TrainedRun", section: dict[str, Any]) -> tuple[str, dict[str
     import tensorflow as tf
 
     from ncsn_tf import calibration, random, times
+    from ncsn_tf.config import samplers
     from ncsn_tf.data import pipeline
     from ncsn_tf.samplers import correctors
 
@@ -110,7 +124,7 @@ def _norms(opened: "TrainedRun", section: dict[str, Any]) -> tuple[str, dict[str
     images = opened.training_images()
     count = min(_NUM_SAMPLES.value, len(images))
     batch = next(iter(pipeline.evaluation_batches(images, batch_size=count, value_range=builder.value_range)))
-    grid = times.log_snr(builder.sde, correctors.TABLE, section["last_time"])
+    grid = times.log_snr(builder.sde, samplers.NORM_TIMES, section["last_time"])
     seeds = random.per_example(random.seed(_SEED.value), tf.range(count))
     found = correctors.measure_norms(opened.score_fn, builder.sde, grid, batch["image"], seeds)
     sigmas = builder.sde.marginal(tf.constant(grid))[1].numpy()

@@ -71,6 +71,8 @@ def _temperatures() -> list[float]:
     from ncsn_tf.config import values
     from ncsn_tf.evaluation import encodings
 
+    if _TEMPERATURES.value is not None and not any(text.strip() for text in _TEMPERATURES.value):
+        raise ValueError("--temperatures is given no value. Leave it out, or give numbers, such as 0.8,1,1.2.")
     given = [values.from_text("a temperature", float, text) for text in _TEMPERATURES.value or []]
     encodings.check_temperatures(given)
     return given

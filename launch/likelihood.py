@@ -31,6 +31,8 @@ def main() -> None:
 
     with cli.usage_errors():
         opened = _FLAGS.open("The likelihood")
+        if _EXACT.value and _PROBES.present:
+            raise ValueError("--exact computes the trace without probes: leave out --exact or --probes.")
         builder, images = opened.builder, _FLAGS.images(opened)
         output = _FLAGS.folder(opened, "likelihood", "likelihood.json", "a measurement")
         print(f"{len(images)} images {opened.shape} of {builder.data_name}, {_FLAGS.split.value}; step {opened.step}")

@@ -12,6 +12,8 @@ from typing import Any
 from ncsn_tf import files
 
 NAME = "calibration.json"
+_VALUES = {"grids": "times", "norms": "norm_table"}
+"""The numbers of an entry of each kind."""
 _NOT_METHOD = ("grid", "times", "denoise", "jit_compile")
 """The keys of a `sampler` section that do not matter for the times that suit it."""
 
@@ -34,11 +36,22 @@ def read(run: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
     """
     try:
         content = json.loads((run / NAME).read_text(encoding="utf-8"))
-        return {kind: [{"of": dict(entry["of"]), **entry} for entry in content[kind]] for kind in ("grids", "norms")}
+        for kind, values in _VALUES.items():
+            for entry in content[kind]:
+                _checked(entry, values)
+        return {kind: list(content[kind]) for kind in _VALUES}
     except FileNotFoundError:
         return {"grids": [], "norms": []}
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise ValueError(f"{run / NAME} cannot be read: {error}. Remove it, and run launch.calibrate again.") from error
+
+
+def _checked(entry: dict[str, Any], values: str) -> None:
+    """Raises one of the errors that `read` expects, unless an entry has its key, its step and its numbers."""
+    if not isinstance(entry["of"], dict) or not isinstance(entry["step"], int):
+        raise TypeError("an entry lacks its sampler or its step")
+    for value in entry[values]:
+        float(value)
 
 
 def keep(run: pathlib.Path, kind: str, key: Mapping[str, Any], entry: Mapping[str, Any]) -> None:
@@ -48,7 +61,7 @@ def keep(run: pathlib.Path, kind: str, key: Mapping[str, Any], entry: Mapping[st
       run: the run's directory.
       kind: "grids" or "norms".
       key: `grid_key` or `norms_key` of the section for which the entry is.
-      entry: plain values, `times` or `norm_table` among them.
+      entry: plain values: `times` or `norm_table`, and `step`, that of the checkpoint, among them.
     """
     content = read(run)
     others = [other for other in content[kind] if other["of"] != dict(key)]
@@ -67,6 +80,19 @@ def resolved(run: pathlib.Path, section: Mapping[str, Any]) -> dict[str, Any]:
     if found.get("norms") == "expected" and found.get("norm_table") is None:
         found["norm_table"] = _entry(run, "norms", norms_key(found))["norm_table"]
     return found
+
+
+def caveats(run: pathlib.Path, section: Mapping[str, Any], step: int) -> list[str]:
+    """One line if a section that `resolved` returned has numbers that were measured of another checkpoint."""
+    wanted = [("grids", grid_key(section))] if section.get("times") is not None else []
+    wanted += [("norms", norms_key(section))] if section.get("norm_table") is not None else []
+    found = [entry for kind, key in wanted for entry in read(run)[kind] if entry["of"] == json.loads(json.dumps(key))]
+    return [
+        f"the sampler's calibration is of step {entry['step']}, the weights are of step {step}: "
+        f"launch.calibrate --checkpoint={step} measures it anew"
+        for entry in found
+        if entry["step"] != step
+    ]
 
 
 def _entry(run: pathlib.Path, kind: str, key: dict[str, Any]) -> dict[str, Any]:

@@ -146,7 +146,8 @@ def solve(
       max_steps: the most steps of a row, rejected ones included.
 
     Returns:
-      The solution. A row that took `max_steps`, or whose steps became as small as rounding, did not converge.
+      The solution. A row did not converge that took `max_steps`, or one of whose steps was rejected although it was as
+      small as rounding allows.
 
     Raises:
       ValueError: for a tolerance or number of steps out of range, or y without a batch or of another dtype.
@@ -168,8 +169,8 @@ def solve(
 
     def body(*values):
         row = _step(derivative, _Row(*values), end, direction, rtol, atol, method)
-        tiny = row.size < 10.0 * _epsilon(y.dtype) * tf.abs(row.t)
-        failed = tiny | (row.steps >= max_steps) | tf.logical_not(tf.math.is_finite(row.size))
+        stuck = row.rejected & (row.size < _smallest(row.t))
+        failed = stuck | (row.steps >= max_steps) | tf.logical_not(tf.math.is_finite(row.size))
         return _values(dataclasses.replace(row, active=row.active & tf.logical_not(failed)))
 
     found = _Row(*tf.while_loop(lambda *values: tf.reduce_any(values[-1]), body, _values(begin)))
@@ -208,6 +209,11 @@ def _epsilon(dtype: tf.DType) -> float:
     return float(np.finfo(np.dtype(dtype.name)).eps)
 
 
+def _smallest(t: tf.Tensor) -> tf.Tensor:
+    """The smallest step size that is taken at a time, [B]: what its digits resolve."""
+    return 10.0 * _epsilon(t.dtype) * tf.abs(t)
+
+
 def _values(row: _Row) -> tuple[tf.Tensor, ...]:
     return tuple(getattr(row, field.name) for field in dataclasses.fields(row))
 
@@ -242,9 +248,9 @@ def _first_size(derivative, y, start, end, direction, slope, rtol, atol, method)
 
 def _step(derivative, row: _Row, end, direction, rtol, atol, method: Method) -> _Row:
     """One attempt of a step by the active rows; the others stay as they are."""
-    left = tf.abs(end - row.t)
-    size = tf.where(row.active, tf.minimum(row.size, left), 0.0)
-    t_new = tf.where(row.size >= left, end, row.t + direction * size)
+    left, wanted = tf.abs(end - row.t), tf.maximum(row.size, _smallest(row.t))
+    size = tf.where(row.active, tf.minimum(wanted, left), 0.0)
+    t_new = tf.where(wanted >= left, end, row.t + direction * size)
     y_new, stages = _stages(derivative, row, direction * size, t_new, method)
     h = _like(direction * size, row.y)
     scale = atol + rtol * tf.maximum(tf.abs(row.y), tf.abs(y_new))

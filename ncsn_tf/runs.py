@@ -5,6 +5,7 @@ import functools
 import os
 import pathlib
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -102,6 +103,8 @@ class TrainedRun:
             mine = checkpoints.step_of(checkpoints.find(self.directory.checkpoints))
             step = self._from_chief(mine)
         self.checkpoint = checkpoints.load_newest_average(self.directory.checkpoints, self.network, step)
+        for caveat in calibration.caveats(self.directory.path, self.builder.sampler_key, self.step):
+            warnings.warn(caveat, stacklevel=2)
         return self.checkpoint
 
     def _from_chief(self, number: int) -> int:

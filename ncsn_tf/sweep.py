@@ -183,6 +183,8 @@ def _evaluated(run, evaluator, folder, wanted, metric, progress) -> dict[str, An
 def _row(setting: Setting | SamplerSetting, content: dict[str, Any], name: str) -> Row:
     entry = content.get("metrics", {}).get(name, {})
     remarks = [content[_FAILED]] if _FAILED in content else content.get("warnings", [])
+    if "value" not in entry and content.get("not_measured"):
+        remarks = content["not_measured"]
     return Row(
         setting,
         content.get("score_evaluations_per_sample"),

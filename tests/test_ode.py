@@ -126,3 +126,10 @@ def test_rows_that_do_not_converge_are_named(derivative, options):
 def test_impossible_problems_are_refused(y, options, message):
     with pytest.raises(ValueError, match=message):
         ode.solve(turning, y, 0.0, 1.0, **options)
+
+
+def test_times_far_from_zero_are_reached_in_float32():
+    """The first size of a zero derivative is below what float32 resolves there: it is raised, as SciPy does."""
+    found = ode.solve(lambda y, t: 0.0 * y, tf.ones([2, 1]), 100.0, 200.0)
+    np.testing.assert_array_equal(found.y, 1.0)
+    assert found.converged.numpy().all()

@@ -8,6 +8,8 @@ from ncsn_tf.config import checks
 GRIDS = ("uniform", "karras", "log_snr", "fitted")
 LEAST_TOLERANCE = 1.2e-6
 """The least relative tolerance that float32 resolves; see `ncsn_tf.ode`."""
+NORM_TIMES = 33
+"""The number of times of a table of expected score norms."""
 PREDICTORS = ("reverse_diffusion", "euler_maruyama", "ancestral", "ddim", "heun", "dpm_solver", "dpm_solver_sde")
 
 MOST_STEPS_PER_LEVEL = 100_000
@@ -77,7 +79,7 @@ class Walk:
             )
         if self.times is not None and (self.num_steps is None or len(self.times) != self.num_steps + 1):
             raise ValueError(
-                f"config.sampler.times must be num_steps + 1. Received: {len(self.times)} times, "
+                f"config.sampler.times must have num_steps + 1 times. Received: {len(self.times)} times, "
                 f"num_steps={self.num_steps}."
             )
         checks.positive("sampler", last_time=self.last_time)
@@ -149,6 +151,11 @@ class PredictorCorrector(Walk):
             raise ValueError(
                 "config.sampler.norms=expected takes the norms that launch.calibrate measures of a trained run: give "
                 f"it to a verb that opens one. Received: norms={self.norms}, norm_table={self.norm_table}."
+            )
+        if self.norm_table is not None and (len(self.norm_table) != NORM_TIMES or min(self.norm_table) <= 0.0):
+            raise ValueError(
+                f"config.sampler.norm_table must have {NORM_TIMES} positive norms, as launch.calibrate measures them. "
+                f"Received: {len(self.norm_table)}, the smallest {min(self.norm_table, default=None)}."
             )
         if self.norms == "expected" and self.corrector != "langevin":
             raise ValueError(

@@ -18,8 +18,8 @@ _FIRST_SIZE = 0.01
 _SAFETY, _POWER = 0.9, 0.9
 _LEAST, _MOST = 0.1, 10.0
 """The least and the most by which the step size changes at once."""
-_PER_OCTAVE, _RESOLUTION = 4.0, 2.0**-22
-"""The sizes of steps: so many in each factor of two, and multiples of this."""
+_PER_OCTAVE, _RESOLUTION = 4.0, 2.0**-16
+"""The sizes of steps: so many in each factor of two, and multiples of this, which the Brownian path resolves."""
 _EVALUATIONS = 2
 """Of the score, per attempt of a step."""
 
@@ -50,7 +50,7 @@ class AdaptiveSDE(Adaptive):
     at most 1, the step is accepted and x'' kept. The size then becomes 0.9 h error^-0.9, where a factor is kept within
     [0.1, 10], which the paper does not do.
 
-    Sizes are rounded down to powers of 2^(1/4) and to multiples of 2^-22: rounding errors, which depend on the size of
+    Sizes are rounded down to powers of 2^(1/4) and to multiples of 2^-16: rounding errors, which depend on the size of
     a batch, then do not move the times, on which the noise of a step depends.
 
     The authors draw fresh noise after a rejected step, which prefers small noise: here each sample follows a path

@@ -8,8 +8,8 @@ from ncsn_tf import random
 from ncsn_tf.samplers.langevin import Noise
 from ncsn_tf.score import expand
 
-DEPTH = 18
-"""The number of halvings by which a time is approached; within 2^-18 of sqrt(t) a path is a straight line."""
+DEPTH = 20
+"""The number of halvings by which a time is approached; closer than 2^-20 of sqrt(t), or 2^-19 of t, it is straight."""
 
 
 @dataclasses.dataclass(frozen=True)

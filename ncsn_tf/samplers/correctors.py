@@ -16,9 +16,6 @@ from ncsn_tf.samplers.langevin import Noise
 from ncsn_tf.score import ScoreFunction, expand
 from ncsn_tf.sde import SDE, transition
 
-TABLE = 33
-"""The number of times of a table of expected norms."""
-
 
 class Corrector(Protocol):
     """The size of a corrector's steps."""

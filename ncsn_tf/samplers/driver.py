@@ -251,6 +251,8 @@ class FixedSteps:
 
     def _compile(self, score_fn: ScoreFunction, guidance: Guidance) -> _Compiled:
         def start(x):
+            if x.dtype != tf.float32:
+                raise ValueError(f"Samplers with fixed steps take float32; cast x. Received: {x.dtype.name}.")
             return x, self._step.start(x), tf.zeros([batch_size(x)], tf.int32)
 
         def segment(x, state, evaluations, rows, segments, seeds, first_step, given):

@@ -71,7 +71,7 @@ def fit_grid(
       ValueError: for another method, fewer than two samples, or no steps.
       NotConvergedError: if the fine solution does not converge.
     """
-    count = _checked_count(name, x, num_steps)
+    count = _checked_count(name, x, num_steps, options or {})
     fine = methods.make("probability_flow", sde, last_time=last_time, rtol=_FINE, atol=_FINE, jit_compile=jit_compile)
     ends = fine(score_fn, x, tf.zeros([count, 2], tf.int32)).x.numpy()
     if not np.isfinite(ends).all():
@@ -98,12 +98,14 @@ def fit_grid(
     return FittedGrid(grids["fitted"], errors, {key: error(grid, checked) for key, grid in grids.items()})
 
 
-def _checked_count(name: str, x: tf.Tensor, num_steps: int) -> int:
+def _checked_count(name: str, x: tf.Tensor, num_steps: int, options: Mapping[str, Any]) -> int:
     """The number of samples; raises ValueError for what cannot be fitted."""
     if name not in FLOWS:
         raise ValueError(
             f"Grids are fitted for samplers that follow the probability flow: {', '.join(FLOWS)}. Received: {name}."
         )
+    if options.get("churn"):
+        raise ValueError(f"Grids are fitted to the flow, which has no noise. Received: churn={options['churn']}.")
     count: Any = x.shape[0]
     if count < 2 or num_steps < 1:
         raise ValueError(

@@ -74,12 +74,14 @@ def caveats(pixels: np.ndarray, out_of_range: float) -> list[str]:
     """
     found = []
     if out_of_range > _OUT_OF_RANGE:
-        found.append(f"{out_of_range:.1%} of the samples' values are outside [-1, 2]: is the step size too large?")
+        found.append(
+            f"{out_of_range:.1%} of the samples' values are outside [-1, 2]: are the steps too large or too few?"
+        )
     rows = pixels.reshape(len(pixels), -1, pixels.shape[-1])
     if rows.shape[1] > 1 and (rows == rows[:, :1]).all():
         found.append("every sample is of one colour: has the model learnt anything yet?")
     elif (saturated := float(np.isin(pixels, (0, 255)).mean())) > _SATURATED:
-        found.append(f"{saturated:.1%} of the samples' values are 0 or 255: is the step size too large?")
+        found.append(f"{saturated:.1%} of the samples' values are 0 or 255: are the steps too large or too few?")
     return found
 
 

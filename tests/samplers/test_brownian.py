@@ -43,3 +43,11 @@ def test_a_path_begins_at_zero_and_is_continuous(path):
     np.testing.assert_array_equal(path(zeros), 0.0)
     near, nearer = path(zeros + 0.5 - 1e-12).numpy(), path(zeros + 0.5).numpy()
     np.testing.assert_allclose(near, nearer, atol=1e-6)
+
+
+@pytest.mark.parametrize("t", [0.9, 0.01])
+def test_the_shortest_steps_of_the_solver_are_resolved(t):
+    """Increments over 2^-16, its smallest step, have at least 0.9 of their variance even in float32."""
+    path = BrownianPath(random.per_example(random.seed(0), tf.range(ROWS)), (4,))
+    ends = [tf.fill([ROWS], tf.constant(time, tf.float32)) for time in (t, t + 2.0**-16)]
+    assert np.var(path(ends[1]) - path(ends[0])) == pytest.approx(2.0**-16, rel=0.1)

@@ -68,6 +68,12 @@ def test_what_cannot_be_fitted_is_refused(name, count, steps, message):
         fitting.fit_grid(name, lambda x, t: -x, VP(), starts(VP(), count), steps, last_time=1e-3)
 
 
+def test_churn_has_no_flow_to_be_fitted_to():
+    with pytest.raises(ValueError, match="which has no noise. Received: churn=1.0"):
+        options = {"churn": 1.0}
+        fitting.fit_grid("heun", lambda x, t: -x, VP(), starts(VP(), 4), 2, last_time=1e-3, options=options)
+
+
 def test_scores_that_are_not_finite_are_reported():
     with pytest.raises(ArithmeticError, match="fine solution does not converge"):
         fitting.fit_grid("ddim", lambda x, t: x * np.nan, VP(), starts(VP(), 4), 2, last_time=1e-3)

@@ -148,3 +148,8 @@ def test_impossible_grids_are_refused():
 def test_impossible_samplers_are_refused(name, num_steps, options, message):
     with pytest.raises(ValueError, match=message):
         samplers.make(name, VP(), num_steps, **options)
+
+
+def test_other_types_than_float32_are_refused():
+    with pytest.raises(ValueError, match="take float32; cast x. Received: float64"):
+        samplers.make("ddim", VP(), 3)(lambda x, t: -x, tf.ones([2, 3], tf.float64), tf.zeros([2, 2], tf.int32))
