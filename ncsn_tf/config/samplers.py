@@ -88,7 +88,7 @@ class Walk:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The keys of the method itself, as `samplers.methods.step` takes them."""
+        """The keys of the method itself; `config.walks` makes of them what `samplers.methods.step` takes."""
         shared = {field.name for field in dataclasses.fields(Walk)}
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in shared}
 

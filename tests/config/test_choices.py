@@ -1,13 +1,14 @@
 """Choices of a configuration: what excludes each other, and the objects of runs in continuous time."""
 
 import dataclasses
+import inspect
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from ncsn_tf import times
-from ncsn_tf.config import build, samplers, sections
+from ncsn_tf.config import build, samplers, sections, walks
 from ncsn_tf.samplers import methods
 from ncsn_tf.sde import VP as VariancePreserving
 
@@ -181,14 +182,23 @@ def test_every_kind_of_run_has_a_loss_with_gradients_and_a_sampler(kind):
 
 def test_the_defaults_of_every_sampler_are_those_of_its_method():
     """A configuration's keys and the method's own options have the same names and defaults."""
+    process = VariancePreserving()
     for name, keys in samplers.WALKS.items():
-        own = methods.step(name, VariancePreserving(), 10)
-        given = methods.step(name, VariancePreserving(), 10, **keys().options)
+        own = methods.step(name, process, 10)
+        given = methods.step(name, process, 10, **walks._options(name, keys(), process))
         if name == "heun":  # the configuration has no infinity
             own = dataclasses.replace(own, churn_to=given.churn_to)
         assert own == given, name
     assert set(samplers.WALKS) == set(methods.STEPS)
-    assert set(samplers.PREDICTORS) < set(methods.STEPS) and set(samplers.GRIDS) == set(times.GRIDS)
+    assert set(samplers.PREDICTORS) < set(methods.STEPS) and set(samplers.GRIDS) == {*times.GRIDS, "fitted"}
+
+
+def test_the_defaults_of_samplers_with_error_control_are_those_of_their_classes():
+    for name, keys in samplers.ADAPTIVE.items():
+        parameters = inspect.signature(methods.ADAPTIVE[name]).parameters
+        own = {key: parameters[key].default for key in keys().options if key != "last_time"}
+        assert {key: value for key, value in keys().options.items() if key != "last_time"} == own
+    assert set(samplers.ADAPTIVE) == set(methods.ADAPTIVE)
 
 
 @pytest.mark.parametrize("name", samplers.WALKS)

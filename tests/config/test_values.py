@@ -35,6 +35,7 @@ INTEGERS = tuple[int, ...]
         (INTEGERS, "1,2, 2", (1, 2, 2)),
         (INTEGERS, "(16,)", (16,)),
         (INTEGERS, "[8]", (8,)),
+        (tuple[float, ...], "1, 0.5,1e-3", (1.0, 0.5, 1e-3)),
         (INTEGERS, "()", ()),
     ],
 )
@@ -84,7 +85,8 @@ def wrong(kind):
     offered = [None, True, 1, 4.5, float("nan"), float("-inf"), "four", "", [1], {"a": 1}]
     right = {type(None): (type(None),), bool: (bool,), int: (int,), float: (int, float), str: (str,)}
     for value in offered:
-        fits = any(type(value) in right.get(member, ()) for member in members) or (kind == INTEGERS and value == [1])
+        fits = any(type(value) in right.get(member, ()) for member in members)
+        fits |= value == [1] and any(member in (INTEGERS, tuple[float, ...]) for member in members)
         if not fits or value == "" or (isinstance(value, float) and not np.isfinite(value)):
             yield value
 

@@ -92,7 +92,7 @@ def test_a_run_of_an_older_release_without_newer_keys_is_read(run, tmp_path):
     config["noise"] = {**config.pop("sde"), **config.pop("times")}
     for key in ("output", "condition"):
         del config[key]
-    del config["noise"]["name"]
+    del config["noise"]["name"], config["noise"]["low_discrepancy"]
     (older / "config.json").write_text(json.dumps(config))
     for verb in ("train", "sample"):
         result = launch(verb, f"--workdir={older}", "--dry_run")
