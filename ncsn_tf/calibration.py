@@ -1,4 +1,4 @@
-"""What was measured of a trained run for its samplers, in RUN/calibration.json: fitted grids, expected score norms.
+"""Calibration of a trained run's samplers, kept in RUN/calibration.json: fitted grids and expected score norms.
 
 A sampler that is given `grid=fitted` or `norms=expected` gets the numbers themselves into its section when the run is
 opened. So results and exported models hold them, and do not depend on the file.
@@ -86,20 +86,25 @@ def caveats(run: pathlib.Path, section: Mapping[str, Any], step: int) -> list[st
     """One line if a section that `resolved` returned has numbers that were measured of another checkpoint."""
     wanted = [("grids", grid_key(section))] if section.get("times") is not None else []
     wanted += [("norms", norms_key(section))] if section.get("norm_table") is not None else []
-    found = [entry for kind, key in wanted for entry in read(run)[kind] if entry["of"] == json.loads(json.dumps(key))]
+    found = (_find(read(run)[kind], key) for kind, key in wanted)
     return [
         f"the sampler's calibration is of step {entry['step']}, the weights are of step {step}: "
         f"launch.calibrate --checkpoint={step} measures it anew"
         for entry in found
-        if entry["step"] != step
+        if entry is not None and entry["step"] != step
     ]
+
+
+def _find(entries: list[dict[str, Any]], key: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The entry for a key, if there is one."""
+    return next((entry for entry in entries if entry["of"] == key), None)
 
 
 def _entry(run: pathlib.Path, kind: str, key: dict[str, Any]) -> dict[str, Any]:
     entries = read(run)[kind]
-    for entry in entries:
-        if entry["of"] == json.loads(json.dumps(key)):
-            return entry
+    found = _find(entries, key)
+    if found is not None:
+        return found
     what = {"grids": "fitted grid", "norms": "measured norms"}[kind]
     known = "; ".join(_shown(entry["of"]) for entry in entries) or "none"
     raise ValueError(

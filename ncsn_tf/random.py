@@ -234,8 +234,8 @@ def uniform(seeds: tf.Tensor, shape: Shape = ()) -> tf.Tensor:
 def spread(numbers: tf.Tensor, offset: float) -> tf.Tensor:
     """Points of a low-discrepancy sequence: frac(offset + n / 1.618...), the golden ratio's additive sequence.
 
-    Any N consecutive points lie in [0, 1) with gaps of order 1 / N, where independent draws leave gaps of order
-    log N / N. Each depends on its number alone.
+    N consecutive points leave gaps of order 1 / N in [0, 1), and N independent draws gaps of order log(N) / N. Each
+    point depends on its number alone.
 
     Args:
       numbers: int32 of shape [B], the n, at least 0.

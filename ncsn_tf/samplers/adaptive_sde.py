@@ -19,9 +19,9 @@ _SAFETY, _POWER = 0.9, 0.9
 _LEAST, _MOST = 0.1, 10.0
 """The least and the most by which the step size changes at once."""
 _PER_OCTAVE, _RESOLUTION = 4.0, 2.0**-16
-"""The sizes of steps: so many in each factor of two, and multiples of this, which the Brownian path resolves."""
+"""The number of step sizes per factor of two, and their unit, which the Brownian path resolves."""
 _EVALUATIONS = 2
-"""Of the score, per attempt of a step."""
+"""Evaluations of the score per attempted step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +53,8 @@ class AdaptiveSDE(Adaptive):
     Sizes are rounded down to powers of 2^(1/4) and to multiples of 2^-16: rounding errors, which depend on the size of
     a batch, then do not move the times, on which the noise of a step depends.
 
-    The authors draw fresh noise after a rejected step, which prefers small noise: here each sample follows a path
-    that is fixed before the first step, see `brownian.BrownianPath`.
+    The authors draw fresh noise after a rejected step. Since rejection depends on the noise, the noise that is kept is
+    biased. Here each sample follows a path that is fixed before the first step, see `brownian.BrownianPath`.
 
     Args:
       sde: the SDE.

@@ -16,8 +16,8 @@ DEPTH = 20
 class BrownianPath:
     """One Brownian path per row: w(t) for t in [0, 1], with w(0) = 0 and independent increments of variance dt.
 
-    A solver that rejects a step and draws fresh noise for a shorter one prefers small noise. This path is fixed by its
-    seeds before the first step: whatever times a solver tries, it meets the same path, and no noise is lost. Each value
+    If a solver rejects a step and draws fresh noise for a shorter one, the noise that it keeps is biased. The seeds fix
+    this path before the first step: a solver finds the same path at whatever times it tries. Each value
     is found by halving: w at the middle of an interval, given its ends, is normal (a Brownian bridge), with a seed of
     its own. Intervals are halved in sqrt(t), because solvers take their shortest steps near t=0.
 

@@ -65,7 +65,7 @@ def test_it_converges_to_the_solution_along_its_path():
 
 
 def test_rejected_steps_do_not_bias_the_noise(monkeypatch):
-    """With first steps that are far too long, and fresh noise after each rejection, the variance would be too small."""
+    """With first steps far too long and fresh noise after rejections, the variance would be several times too large."""
     monkeypatch.setattr(adaptive_sde, "_FIRST_SIZE", 0.5)
     sde, count = VE(sigma_max=5.0, sigma_min=0.01), 20_000
     x, seeds = start(sde, count, (1,))
