@@ -140,7 +140,7 @@ def instance_norm_plus_plus(x, gamma, alpha, beta, epsilon: float):
 
     Args:
       x: [B, H, W, C] with C >= 2.
-      gamma: [B, C], or [C] for all images. Its dtype, that of alpha and beta too, is that of the statistics.
+      gamma: [B, 1, 1, C], or [C] for all images. Its dtype, that of alpha and beta too, is that of the statistics.
       alpha: of the shape of gamma.
       beta: of the shape of gamma.
       epsilon: eps, added to both variances.
@@ -152,15 +152,15 @@ def instance_norm_plus_plus(x, gamma, alpha, beta, epsilon: float):
       Song & Ermon 2019, appendix A.
     """
     wide = ops.cast(x, gamma.dtype)
-    mean = ops.mean(wide, axis=(1, 2))
-    variance = ops.mean(ops.square(wide - mean[:, None, None, :]), axis=(1, 2))
+    # All statistics keep their dimensions: taking and adding them by indices would be a third of a network's graph.
+    mean = ops.mean(wide, axis=(1, 2), keepdims=True)
+    variance = ops.mean(ops.square(wide - mean), axis=(1, 2), keepdims=True)
     centred = mean - ops.mean(mean, axis=-1, keepdims=True)
     spread = ops.sum(ops.square(centred), axis=-1, keepdims=True) / (x.shape[-1] - 1)
 
     scale = gamma * ops.rsqrt(variance + epsilon)
     shift = gamma * alpha * centred * ops.rsqrt(spread + epsilon) + beta - mean * scale
-    scale, shift = ops.cast(scale, x.dtype), ops.cast(shift, x.dtype)
-    return x * scale[:, None, None, :] + shift[:, None, None, :]
+    return x * ops.cast(scale, x.dtype) + ops.cast(shift, x.dtype)
 
 
 @keras.saving.register_keras_serializable("ncsn_tf")
@@ -241,7 +241,8 @@ class ConditionalInstanceNormPlusPlus(keras.layers.Layer):
     def call(self, x, encoding):
         dtype = wide_dtype(self.compute_dtype)
         table = ops.reshape(ops.cast(self.table, dtype), (self.num_levels, 3 * self.features))
-        gamma, alpha, beta = ops.split(ops.matmul(ops.cast(encoding, dtype), table), 3, axis=-1)
+        looked_up = ops.matmul(ops.cast(encoding, dtype), table)
+        gamma, alpha, beta = ops.split(ops.reshape(looked_up, (-1, 1, 1, 3 * self.features)), 3, axis=-1)
         return instance_norm_plus_plus(x, gamma, alpha, beta, self.epsilon)
 
     def get_config(self):
