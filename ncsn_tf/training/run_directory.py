@@ -5,6 +5,7 @@ DIR/dataset.json       the images: name, number, shape, checksum
 DIR/lock               held by the job that trains here
 DIR/environment.json   versions, commit, devices and command of every start
 DIR/init.json          the checkpoint whose weights the run started with, if it did not start from random ones
+DIR/history.csv        training time, loss and held-out loss by step
 DIR/checkpoints/       weights, their average, optimizer and step
 DIR/tensorboard/       losses by level, held-out loss, gradient norm, images/s, sample grids
 DIR/samples/           grids made during training

@@ -1,4 +1,4 @@
-"""The record of a training run for people: TensorBoard, grids of samples, progress and lines of text."""
+"""The record of a training run for people: curves, grids of samples, progress and lines of text."""
 
 import contextlib
 import functools
@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from ncsn_tf import files, pictures
 from ncsn_tf.progress import Progress, progress_bar
+from ncsn_tf.training import history
 from ncsn_tf.training.results import LoopResult
 from ncsn_tf.training.run_directory import RunDirectory
 
@@ -64,7 +65,7 @@ _print = functools.partial(print, flush=True)  # in a file that others read whil
 
 
 class Record:
-    """Records a run for people: curves, grids of samples, progress and lines of text.
+    """Records a run for people: curves in TensorBoard and in plain text, grids of samples, progress and lines of text.
 
     If something cannot be written, a single warning says so and the run continues: a run is not lost for its curves.
 
@@ -84,6 +85,7 @@ class Record:
         self._bar: Progress | None = None
         self._warned = False
         self._summaries: Summaries | None = None
+        self._history = history.History(directory.path / history.NAME)
         with self._tolerant():
             self._summaries = Summaries(directory.tensorboard, bins) if writes else None
 
@@ -123,6 +125,7 @@ class Record:
 
     def training(self, step: int, result: LoopResult, batch_size: int) -> None:
         """Records the steps since the last call."""
+        self._history.training(step, result)
         if self._summaries is not None:
             with self._tolerant():
                 self._summaries.training(step, result, batch_size)
@@ -131,9 +134,11 @@ class Record:
 
     def held_out(self, step: int, loss: float, bin_losses: np.ndarray) -> None:
         """Records the held-out loss."""
+        self._history.held_out(step, loss)
         if self._summaries is not None:
             with self._tolerant():
                 self._summaries.held_out(step, loss, bin_losses)
+        self._write_history()
         self.say(f"step {step}: held-out loss of the averaged weights {loss:.5g}")
 
     def samples(self, step: int, images: np.ndarray | None, caveats: Sequence[str] = ()) -> None:
@@ -149,7 +154,13 @@ class Record:
                     self._summaries.samples(step, images)
 
     def flush(self) -> None:
-        """Writes all curves to the event file; called before a checkpoint, so that no curve lags behind it."""
+        """Writes all curves; called before a checkpoint, so that no curve lags behind it."""
+        self._write_history()
         if self._summaries is not None:
             with self._tolerant():
                 self._summaries.flush()
+
+    def _write_history(self) -> None:
+        if self._writes:
+            with self._tolerant():
+                self._history.write()
