@@ -36,7 +36,7 @@ LAYERS = (
     ("ncsn_tf/config/choices",),
     ("ncsn_tf/config/walks",),
     ("ncsn_tf/config/build",),
-    ("ncsn_tf/runs",),
+    ("ncsn_tf/runs", "ncsn_tf/results"),
     ("ncsn_tf/jobs", "ncsn_tf/combinations"),
     ("ncsn_tf/sweep", "ncsn_tf/reproduction"),
     ("launch", "configs"),

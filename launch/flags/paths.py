@@ -33,6 +33,12 @@ def define(
     return flags.DEFINE(parser, name, default, help_text, serializer=flags.ArgumentSerializer(), required=required)
 
 
+def define_several(name: str, help_text: str, *, required: bool = False) -> flags.FlagHolder:
+    """Defines a flag of paths that may be given several times."""
+    parser, serializer = _Parser((), remote=False), flags.ArgumentSerializer()
+    return flags.DEFINE_multi(parser, serializer, name, None, help_text, required=required)
+
+
 def define_dataset(name: str, help_text: str, *, required: bool = False) -> flags.FlagHolder:
     """Defines a flag of a dataset's name, whose value is absolute if the name is that of files; see `names.located`."""
     parser = _DatasetParser()
