@@ -1,23 +1,31 @@
-"""Jobs on runs: evaluating a trained run, and measuring a run while it is trained."""
+"""Jobs on runs: evaluating a trained run, once or as one of many, and measuring a run while it is trained."""
 
+import json
 import os
+import pathlib
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from ncsn_tf import files
 from ncsn_tf.cluster import strategies
 from ncsn_tf.config.build import Builder
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.images import ImageSource
-from ncsn_tf.evaluation import names, report
+from ncsn_tf.evaluation import measure, names, report
 from ncsn_tf.evaluation.evaluator import Evaluator, Progress
+from ncsn_tf.evaluation.image_files import ImagesError
 from ncsn_tf.runs import TrainedRun
 from ncsn_tf.samplers import blocks, store
 from ncsn_tf.training.loop import DrawSamples, MeasureHeldOut
 from ncsn_tf.training.run_directory import environment
 from ncsn_tf.training.trainer import Trainer
+
+FAILED = "failed"
+"""The key in the results of `evaluate_once` that says why samples diverged or cannot be measured."""
 
 
 def held_out_measure(builder: Builder, trainer: Trainer, shape: tuple[int, int, int]) -> MeasureHeldOut | None:
@@ -121,3 +129,65 @@ def evaluate(
     }
     report.write(output, found, about)
     return found
+
+
+def evaluate_once(
+    run: TrainedRun,
+    evaluator: Evaluator | None,
+    output: str | os.PathLike,
+    *,
+    metric: str,
+    num_samples: int,
+    batch_size: int,
+    seed: int,
+    progress: Progress = lambda what, rows: None,
+) -> dict[str, Any] | None:
+    """`evaluate` by one metric, unless the folder has its results already: of the same samples and evaluator.
+
+    Samples that diverge, or that cannot be measured, are a result as well: it has the reason under `FAILED`.
+
+    Args:
+      run: the run, its checkpoint loaded. In a cluster all workers must call this function, as they do `evaluate`.
+      evaluator: measures the samples; None on the workers of a cluster other than the chief.
+      output: the folder for samples and results.
+      metric: one of `names.METRICS`.
+      num_samples: the number of samples.
+      batch_size: the number of samples that a replica draws at a time.
+      seed: sample i depends on (seed, i) alone.
+      progress: called with an activity and the number of images just done.
+
+    Returns:
+      The content of the folder's results; None without an evaluator.
+    """
+    output = files.local_path(output)
+    options = {"num_samples": num_samples, "batch_size": batch_size, "seed": seed}
+    wanted, content = {**run.sampling_key(seed, batch_size), "num_samples": num_samples}, None
+    if evaluator is not None:
+        wanted |= evaluator.about()
+        content = _finished(output, wanted, measure.named(metric, evaluator.kind))
+    # The chief has the results, and decides whether all draw.
+    done = strategies.from_chief(run.strategy, [np.array([content is not None], np.int32)])
+    if int(done[0][0]):
+        return content
+    try:
+        evaluate(run, evaluator, output, **options, metrics=(metric,), progress=progress)
+    except (store.DivergedError, ImagesError) as error:
+        content = {FAILED: str(error), **wanted, **environment(strategies.describe(run.strategy))}
+        if evaluator is not None:
+            files.write_json(output / report.RESULTS, content)
+        return content
+    return _read(output) if evaluator is not None else None
+
+
+def _read(folder: pathlib.Path) -> dict[str, Any]:
+    return json.loads((folder / report.RESULTS).read_text(encoding="utf-8"))
+
+
+def _finished(folder: pathlib.Path, wanted: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """The results in a folder, if they exist, of the same samples and evaluator, and have the metric."""
+    try:
+        content = _read(folder)
+    except (OSError, ValueError):
+        return None
+    same = all(content.get(key) == value for key, value in json.loads(json.dumps(wanted)).items())
+    return content if same and (FAILED in content or name in content.get("metrics", {})) else None

@@ -10,29 +10,22 @@ import csv
 import dataclasses
 import io
 import itertools
-import json
 import math
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from ncsn_tf import files, jobs, pictures
 from ncsn_tf.cluster import strategies
 from ncsn_tf.combinations import SamplerSetting
-from ncsn_tf.evaluation import EvaluationError, measure, report
+from ncsn_tf.evaluation import EvaluationError, measure
 from ncsn_tf.evaluation.evaluator import Evaluator, Progress
-from ncsn_tf.evaluation.image_files import ImagesError
 from ncsn_tf.runs import TrainedRun
 from ncsn_tf.samplers.langevin import UnstableStepError
-from ncsn_tf.samplers.store import DivergedError
 from ncsn_tf.training.run_directory import environment
 
 _LARGER_IS_BETTER = ("score", "precision", "recall")
-_FAILED = "failed"
-"""The key in the results of a combination whose samples diverged or cannot be measured."""
 _ERRORS = 2.0
 """The number of standard errors within which two values count as equal, and the length of the plot's bars."""
 
@@ -134,6 +127,7 @@ def sweep(
     output = files.local_path(output)
     rows = []
     name = measure.named(metric, evaluator.kind) if evaluator is not None else metric
+    options = {"metric": metric, "num_samples": num_samples, "batch_size": batch_size, "seed": seed}
     record = environment(strategies.describe(run.strategy))
     common = {key: value for key, value in run.sampling_key(seed, batch_size).items() if key != "sampler"}
     common |= {"num_samples": num_samples, **(evaluator.about() if evaluator is not None else {})}
@@ -141,14 +135,9 @@ def sweep(
         try:
             changed = run.with_sampler(setting.changes())
         except UnstableStepError as error:  # on every worker
-            content = {_FAILED: str(error)}
+            content = {jobs.FAILED: str(error)}
         else:
-            folder, wanted = output / setting.name, {**common, "sampler": changed.builder.sampler_key}
-            content = _finished(folder, wanted, name) if evaluator is not None else None
-            # The chief has the results, and decides whether all draw.
-            done = strategies.from_chief(run.strategy, [np.array([content is not None], np.int32)])
-            if not int(done[0][0]):
-                content = _evaluated(changed, evaluator, folder, wanted, metric, progress)
+            content = jobs.evaluate_once(changed, evaluator, output / setting.name, **options, progress=progress)
         rows.append(_row(setting, content or {}, name))
         if evaluator is not None:
             _write(output, rows, name, {**common, **record})
@@ -158,31 +147,9 @@ def sweep(
     return rows
 
 
-def _finished(folder: pathlib.Path, wanted: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """The results of a combination, if they exist, of the same samples and evaluator, and have the metric."""
-    try:
-        content = json.loads((folder / report.RESULTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    same = all(content.get(key) == value for key, value in json.loads(json.dumps(wanted)).items())
-    return content if same and (_FAILED in content or name in content.get("metrics", {})) else None
-
-
-def _evaluated(run, evaluator, folder, wanted, metric, progress) -> dict[str, Any] | None:
-    options = {key: wanted[key] for key in ("num_samples", "batch_size", "seed")}
-    try:
-        jobs.evaluate(run, evaluator, folder, **options, metrics=(metric,), progress=progress)
-    except (DivergedError, ImagesError) as error:
-        content = {_FAILED: str(error), **wanted, **environment(strategies.describe(run.strategy))}
-        if evaluator is not None:
-            files.write_json(folder / report.RESULTS, content)
-        return content
-    return json.loads((folder / report.RESULTS).read_text(encoding="utf-8")) if evaluator is not None else None
-
-
 def _row(setting: Setting | SamplerSetting, content: dict[str, Any], name: str) -> Row:
     entry = content.get("metrics", {}).get(name, {})
-    remarks = [content[_FAILED]] if _FAILED in content else content.get("warnings", [])
+    remarks = [content[jobs.FAILED]] if jobs.FAILED in content else content.get("warnings", [])
     if "value" not in entry and content.get("not_measured"):
         remarks = content["not_measured"]
     return Row(

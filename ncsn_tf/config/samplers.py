@@ -10,7 +10,18 @@ LEAST_TOLERANCE = 1.2e-6
 """The least relative tolerance that float32 resolves; see `ncsn_tf.ode`."""
 NORM_TIMES = 33
 """The number of times of a table of expected score norms."""
-PREDICTORS = ("reverse_diffusion", "euler_maruyama", "ancestral", "ddim", "heun", "dpm_solver", "dpm_solver_sde")
+PREDICTORS = (
+    "reverse_diffusion",
+    "reverse_diffusion_flow",
+    "euler_maruyama",
+    "ancestral",
+    "ancestral_transition",
+    "ddim",
+    "heun",
+    "dpm_solver",
+    "dpm_solver_sde",
+    "none",
+)
 
 MOST_STEPS_PER_LEVEL = 100_000
 """The most steps per level, also in an exported model: the schedule of a walk is held in memory."""
@@ -125,7 +136,8 @@ class PredictorCorrector(Walk):
 
     Attributes:
       predictor: the name of another sampler, with its defaults; the paper takes "reverse_diffusion" for VE and
-        "euler_maruyama" for VP.
+        "euler_maruyama" for VP. "reverse_diffusion_flow" has flow=True, "ancestral_transition" variance="transition".
+        With "none" the corrector alone moves, for which `order` is best "predictor_first".
       corrector: "langevin", whose step follows from the norm of the score, or "annealed".
       norms: the norm of the Langevin corrector: "own" of each sample's score, or "expected" at its time, as
         launch.calibrate measured it for the run.

@@ -18,7 +18,7 @@ from ncsn_tf.samplers.ancestral import Ancestral
 from ncsn_tf.samplers.ddim import DDIM
 from ncsn_tf.samplers.dpm_solver import DPMSolver
 from ncsn_tf.samplers.euler_maruyama import EulerMaruyama
-from ncsn_tf.samplers.predictor_corrector import PredictorCorrector
+from ncsn_tf.samplers.predictor_corrector import PredictorCorrector, Stay
 from ncsn_tf.samplers.reverse_diffusion import ReverseDiffusion
 from ncsn_tf.samplers.unipc import UniPC
 from ncsn_tf.sde import SDE
@@ -65,7 +65,7 @@ def _predictor_corrector(
     }
     if predictor == "predictor_corrector":
         raise ValueError("The predictor must be another sampler. Received: 'predictor_corrector'.")
-    moving = step(predictor, sde, num_steps, noise, **options)
+    moving = _step(STEPS | PREDICTORS, predictor, sde, num_steps, noise, **options)
     return PredictorCorrector(sde, moving, _entry(sizes, corrector, "corrector")(), corrections, order, noise)
 
 
@@ -82,6 +82,13 @@ STEPS: dict[str, Callable[..., driver.Step]] = {
     "adams_bashforth": AdamsBashforth,
 }
 """The methods that walk from noise to data in a fixed number of steps: step(sde, **options)."""
+
+PREDICTORS: dict[str, Callable[..., driver.Step]] = {
+    "none": lambda sde: Stay(),
+    "reverse_diffusion_flow": functools.partial(ReverseDiffusion, flow=True),
+    "ancestral_transition": functools.partial(Ancestral, variance="transition"),
+}
+"""Predictors of `predictor_corrector` beside `STEPS`: none, and methods with an option other than its default."""
 
 ADAPTIVE: dict[str, Callable[..., driver.Sampler]] = {
     "probability_flow": AdaptiveFlow,
@@ -106,7 +113,14 @@ def step(name: str, sde: SDE, num_steps: int, noise: langevin.Noise = random.nor
     Raises:
       ValueError: for an unknown name, an option that the method does not have, or an impossible value.
     """
-    method = _entry(STEPS, name, "sampler")
+    return _step(STEPS, name, sde, num_steps, noise, **options)
+
+
+def _step(
+    table: dict[str, Callable], name: str, sde: SDE, num_steps: int, noise: langevin.Noise, **options: Any
+) -> driver.Step:
+    """`step` of the methods of a table."""
+    method = _entry(table, name, "sampler")
     parameters = _check_options(name, method, options)
     given = {"num_steps": num_steps, "noise": noise}
     return method(sde, **{key: value for key, value in given.items() if key in parameters}, **options)

@@ -16,6 +16,26 @@ ORDERS = ("corrector_first", "predictor_first")
 
 
 @dataclasses.dataclass(frozen=True)
+class Stay:
+    """A predictor that leaves x where it is, so that a corrector alone carries it from one time to the next.
+
+    With `order="predictor_first"` the corrections are at every time but the first, the last one included: annealed
+    Langevin dynamics, which Song et al. 2021 (section 4.2) read as a predictor that is the identity. With
+    "corrector_first" the last time would be left uncorrected.
+    """
+
+    def start(self, x: tf.Tensor) -> tuple[()]:
+        """(): nothing is kept from step to step."""
+        return ()
+
+    def __call__(
+        self, score_fn: ScoreFunction, x: tf.Tensor, t: tf.Tensor, t_next: tf.Tensor, seeds: tf.Tensor, state: tuple[()]
+    ) -> tuple[tf.Tensor, tf.Tensor, tuple[()]]:
+        """Takes no step; see `driver.Step`."""
+        return x, x, state
+
+
+@dataclasses.dataclass(frozen=True)
 class PredictorCorrector:
     """One step of a predictor with steps of a corrector before it, at t, or after it, at t_next.
 

@@ -190,7 +190,8 @@ def test_the_defaults_of_every_sampler_are_those_of_its_method():
             own = dataclasses.replace(own, churn_to=given.churn_to)
         assert own == given, name
     assert set(samplers.WALKS) == set(methods.STEPS)
-    assert set(samplers.PREDICTORS) < set(methods.STEPS) and set(samplers.GRIDS) == {*times.GRIDS, "fitted"}
+    assert set(methods.PREDICTORS) < set(samplers.PREDICTORS) < set(methods.STEPS | methods.PREDICTORS)
+    assert set(samplers.GRIDS) == {*times.GRIDS, "fitted"}
 
 
 def test_the_defaults_of_samplers_with_error_control_are_those_of_their_classes():

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from ncsn_tf import score
-from ncsn_tf.samplers import ancestral, correctors, methods, reverse_diffusion
+from ncsn_tf.samplers import ancestral, correctors, driver, methods, reverse_diffusion
 from ncsn_tf.samplers.predictor_corrector import PredictorCorrector
 from ncsn_tf.sde import VE, VP, SubVP, noise_ratio
 from tests.support import laws
@@ -203,6 +203,31 @@ def test_a_langevin_corrector_inflates_the_variance_by_its_ratio(sde):
     a = float(sde.marginal(t)[0][0] / sde.marginal(t_next)[0][0])
     v = laws.variance(sde, 0.5, 0.6)[0]
     assert gain**2 / (1.0 - factor**2) == pytest.approx(v / (1.0 - (a * r) ** 2), rel=1e-9)
+
+
+@pytest.mark.parametrize("sde", SDES)
+def test_a_corrector_alone_takes_its_steps_at_the_next_time(sde):
+    """Two corrections with z = 1 make of x = 1 at t_next: c^2 + (c + 1) g, c = 1 - 2 a^2 r^2, g = 2 a r sqrt(v)."""
+    sde, r, t, t_next = SDES[sde], 0.16, tf.constant([0.6], tf.float64), tf.constant([0.55], tf.float64)
+    norms, score_fn = ExpectedNorm(sde, 0.5), driver.Counted(laws.exact_score(sde, 0.5))
+    options = {"predictor": "none", "order": "predictor_first", "corrections": 2, "ratio": r, "norms": norms}
+    step = methods.step("predictor_corrector", sde, 1, ones, **options)
+    x, _, _ = step(score_fn, tf.ones([1, 1], tf.float64), t, t_next, tf.zeros([1, 2], tf.int32), ())
+    a = float(sde.marginal(t)[0][0] / sde.marginal(t_next)[0][0])
+    c, g = 1.0 - 2.0 * (a * r) ** 2, 2.0 * a * r * np.sqrt(laws.variance(sde, 0.5, 0.55)[0])
+    assert float(x[0, 0]) == pytest.approx(c**2 + (c + 1.0) * g, rel=1e-9) and score_fn.calls == 2
+
+
+def test_a_predictor_with_an_option_is_the_method_with_that_option():
+    """And it takes that option's place: the others are still the predictor's."""
+    for name, method, option in (
+        ("reverse_diffusion_flow", "reverse_diffusion", {"flow": True}),
+        ("ancestral_transition", "ancestral", {"variance": "transition"}),
+    ):
+        corrected = methods.step("predictor_corrector", VP(), 1, zeros, predictor=name)
+        assert corrected.predictor == methods.step(method, VP(), 1, zeros, **option)
+        with pytest.raises(ValueError, match="to be one of euler_maruyama"):
+            methods.step(name, VP(), 1)
 
 
 def test_an_annealed_corrector_has_the_size_of_ncsnv2s_steps():
