@@ -160,7 +160,6 @@ def evaluate_once(
       The content of the folder's results; None without an evaluator.
     """
     output = files.local_path(output)
-    options = {"num_samples": num_samples, "batch_size": batch_size, "seed": seed}
     wanted, content = {**run.sampling_key(seed, batch_size), "num_samples": num_samples}, None
     if evaluator is not None:
         wanted |= evaluator.about()
@@ -170,7 +169,16 @@ def evaluate_once(
     if int(done[0][0]):
         return content
     try:
-        evaluate(run, evaluator, output, **options, metrics=(metric,), progress=progress)
+        evaluate(
+            run,
+            evaluator,
+            output,
+            num_samples=num_samples,
+            batch_size=batch_size,
+            seed=seed,
+            metrics=(metric,),
+            progress=progress,
+        )
     except (store.DivergedError, ImagesError) as error:
         content = {FAILED: str(error), **wanted, **environment(strategies.describe(run.strategy))}
         if evaluator is not None:
