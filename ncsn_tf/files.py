@@ -1,9 +1,11 @@
 """Functions that write files atomically, so that a reader sees the complete new file or the old one; and paths."""
 
 import contextlib
+import csv
 import datetime
 import errno
 import fcntl
+import io
 import json
 import os
 import pathlib
@@ -13,7 +15,7 @@ import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -150,6 +152,15 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Writes plain values as indented JSON, atomically."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_csv(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a table atomically: a heading, then a line per row; the rows, one at least, have the same keys."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def to_disk(path: pathlib.Path) -> None:

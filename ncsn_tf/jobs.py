@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import files
+from ncsn_tf import files, sde
 from ncsn_tf.cluster import strategies
 from ncsn_tf.config.build import Builder
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.images import ImageSource
-from ncsn_tf.evaluation import measure, names, report
+from ncsn_tf.evaluation import measure, names, report, score_error
 from ncsn_tf.evaluation.evaluator import Evaluator, Progress
 from ncsn_tf.evaluation.image_files import ImagesError
 from ncsn_tf.runs import TrainedRun
@@ -187,6 +187,24 @@ def evaluate_once(
     return _read(output) if evaluator is not None else None
 
 
+def value_of(content: Mapping[str, Any], name: str) -> tuple[float | None, float | None, str]:
+    """A metric in the content of results.json.
+
+    Args:
+      content: as `evaluate_once` returns it.
+      name: the metric's name in it; see `measure.named`.
+
+    Returns:
+      (value, standard error, remark): None where a number is unknown, and the reason why there is no value, or what
+      weakens it; "" for nothing.
+    """
+    entry = content.get("metrics", {}).get(name, {})
+    remarks = [content[FAILED]] if FAILED in content else content.get("warnings", [])
+    if "value" not in entry and content.get("not_measured"):
+        remarks = content["not_measured"]
+    return entry.get("value"), entry.get("standard_error"), "; ".join(remarks)
+
+
 def _read(folder: pathlib.Path) -> dict[str, Any]:
     return json.loads((folder / report.RESULTS).read_text(encoding="utf-8"))
 
@@ -199,3 +217,61 @@ def _finished(folder: pathlib.Path, wanted: Mapping[str, Any], name: str) -> dic
         return None
     same = all(content.get(key) == value for key, value in json.loads(json.dumps(wanted)).items())
     return content if same and (FAILED in content or name in content.get("metrics", {})) else None
+
+
+def held_out_points(run: TrainedRun) -> np.ndarray:
+    """All held-out images of a run, float32 [N, H, W, C] in its SDE's data range, each byte at its middle.
+
+    Raises:
+      ValueError: if there are none, or they have another shape than the training images.
+    """
+    images = run.builder.load_images("held_out").images
+    if images.shape[1:] != run.shape:
+        raise ValueError(f"The run is on images {run.shape}, the held-out ones are {images.shape[1:]}.")
+    return run.builder.value_range.encode(pipeline.to_float(images))
+
+
+def measure_score(
+    run: TrainedRun,
+    unseen: np.ndarray,
+    *,
+    num_images: int,
+    batch_size: int,
+    seed: int,
+    progress: Progress = lambda what, rows: None,
+) -> score_error.ScoreError:
+    """Compares the score of the loaded checkpoint with the exact score of the run's training images.
+
+    Args:
+      run: the run, its checkpoint loaded.
+      unseen: the held-out images, as `held_out_points` returns them.
+      num_images: how many training and how many held-out images are taken.
+      batch_size: images that a replica takes at a time.
+      seed: the noise depends on (seed, split, image, level) alone.
+      progress: called with a split and the number of its images just done.
+    """
+    meter = score_error.Meter(
+        run.score_fn,
+        run.builder.sde,
+        run.builder.reported_grid,
+        run.training_density(),
+        run_seed=seed,
+        batch_size=batch_size,
+        strategy=run.strategy,
+        workers=run.workers,
+        on_images=progress,
+    )
+    return meter.measure(unseen, num_images)
+
+
+def dequantization_caveats(run: TrainedRun) -> list[str]:
+    """One line if the noise of dequantization, which the exact score lacks, is not small beside that of a level."""
+    builder = run.builder
+    smallest = float(np.min(sde.noise_ratio(builder.sde, tf.constant(builder.reported_grid))))
+    width = (builder.value_range.high - builder.value_range.low) / 256.0
+    if not builder.dequantizes or smallest >= width:
+        return []
+    return [
+        f"training dequantized bytes, uniformly over {width:.2g}, and at the smallest level sigma / alpha is "
+        f"{smallest:.2g}: the exact score is that of the middles, and too certain there"
+    ]

@@ -18,8 +18,10 @@ from ncsn_tf.cluster import strategies
 from ncsn_tf.config import build, sections
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.images import ImageSource
+from ncsn_tf.densities.empirical import Empirical
 from ncsn_tf.evaluation import held_out
 from ncsn_tf.samplers import blocks, store
+from ncsn_tf.score import ScoreFunction
 from ncsn_tf.serving import export
 from ncsn_tf.training import checkpoints
 from ncsn_tf.training.run_directory import RunDirectory
@@ -62,6 +64,7 @@ class TrainedRun:
         self.score_fn = self.builder.score_model(self.network).score
         self.sampler = self.builder.sampler(self.strategy)
         self.checkpoint = ""
+        self._score: dict[str, Any] = {}
 
     def _built(self, sampler: Mapping[str, Any] | None) -> build.Builder:
         config = self.directory.config()
@@ -74,6 +77,12 @@ class TrainedRun:
         other = object.__new__(TrainedRun)
         builder = self._built(sampler)
         other.__dict__ = {**self.__dict__, "builder": builder, "sampler": builder.sampler(self.strategy)}
+        return other
+
+    def with_score(self, score_fn: ScoreFunction, about: Mapping[str, Any]) -> "TrainedRun":
+        """The same run with another score function; `about`, plain values that tell which, is in its sampling key."""
+        other = object.__new__(TrainedRun)
+        other.__dict__ = {**self.__dict__, "score_fn": score_fn, "_score": dict(about)}
         return other
 
     @property
@@ -152,6 +161,17 @@ class TrainedRun:
         self.directory.check_images(source.describe())
         return source
 
+    def training_density(self) -> Empirical:
+        """The images that the run was trained on, in its SDE's data range, each as probable as the others.
+
+        An image is the middles of its bytes, without the noise of dequantization; if training mirrors images, their
+        mirrored images are points too. Raises ValueError as `training_images`.
+        """
+        images = self.training_images().images
+        if self.builder.flips:
+            images = np.concatenate([images, images[:, :, ::-1]])
+        return Empirical(self.builder.value_range.encode(pipeline.to_float(images)))
+
     def checksum(self) -> int:
         """A CRC-32 of the loaded weights: two trainings may leave checkpoints of the same name in one directory."""
         value = 0
@@ -167,6 +187,7 @@ class TrainedRun:
             "seed": seed,
             "batch_size": batch_size,
             "sampler": self.builder.sampler_key,
+            **({"score": self._score} if self._score else {}),
         }
 
     # Drawing

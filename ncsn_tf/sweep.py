@@ -6,9 +6,7 @@ OUTPUT/sweep.json  the same, and everything that is needed to repeat it
 OUTPUT/sweep.png   the metric over evaluations, one line per sampler; over epsilon if only Langevin dynamics is compared
 """
 
-import csv
 import dataclasses
-import io
 import itertools
 import math
 import os
@@ -148,17 +146,7 @@ def sweep(
 
 
 def _row(setting: Setting | SamplerSetting, content: dict[str, Any], name: str) -> Row:
-    entry = content.get("metrics", {}).get(name, {})
-    remarks = [content[jobs.FAILED]] if jobs.FAILED in content else content.get("warnings", [])
-    if "value" not in entry and content.get("not_measured"):
-        remarks = content["not_measured"]
-    return Row(
-        setting,
-        content.get("score_evaluations_per_sample"),
-        entry.get("value"),
-        entry.get("standard_error"),
-        "; ".join(remarks),
-    )
+    return Row(setting, content.get("score_evaluations_per_sample"), *jobs.value_of(content, name))
 
 
 def best(rows: Sequence[Row], metric: str) -> Row | None:
@@ -207,11 +195,7 @@ def _write(output: pathlib.Path, rows: Sequence[Row], metric: str, common: dict[
         }
         for row in rows
     ]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    files.write_text(output / "sweep.csv", text.getvalue())
+    files.write_csv(output / "sweep.csv", table)
     files.write_json(output / "sweep.json", {"metric": metric, **common, "rows": table})
     pictures.save_figure(output / "sweep.png", draw(rows, metric))
 

@@ -104,6 +104,11 @@ class Builder:
         return self._data.dequantize
 
     @property
+    def flips(self) -> bool:
+        """Whether training mirrors half of the images."""
+        return self._data.random_flip
+
+    @property
     def reported_grid(self) -> np.ndarray:
         """The times at which the held-out loss is measured, float32 [K]: all levels, or 20 of more."""
         return self._times.reported

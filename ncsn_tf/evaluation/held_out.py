@@ -89,9 +89,13 @@ def sums_by_level(
     shape: Any = x.shape[1:].as_list()
 
     def at_level(level: tf.Tensor) -> tf.Tensor:
-        seeds = random.fold_each(random.per_example(base, batch["example"]), random.Stream.LEVEL, level)
         t = tf.fill([x.shape[0]], tf.gather(tf.constant(times), level))
-        losses = objectives.annealed_denoising(score_fn, sde, x, t, random.normal(seeds, shape))
+        losses = objectives.annealed_denoising(score_fn, sde, x, t, noise(base, batch["example"], level, shape))
         return tf.stack([tf.reduce_sum(weight), tf.reduce_sum(weight * losses), tf.reduce_sum(weight * losses**2)])
 
     return tf.map_fn(at_level, tf.range(len(times)), fn_output_signature=tf.TensorSpec([3], tf.float32))
+
+
+def noise(base: tf.Tensor, examples: tf.Tensor, level: int | tf.Tensor, shape: random.Shape) -> tf.Tensor:
+    """The normal noise of images at one level, [B, *shape], by a seed int32 [2] and their numbers int32 [B]."""
+    return random.normal(random.fold_each(random.per_example(base, examples), random.Stream.LEVEL, level), shape)

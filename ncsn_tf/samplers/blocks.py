@@ -40,6 +40,13 @@ def start_samples(
     return seeds, prior(random.fold_each(seeds, random.Stream.PRIOR), shape), ()
 
 
+def gathered(value: Any, strategy: tf.distribute.Strategy, workers: int) -> tf.Tensor:
+    """The rows of a distributed value on all replicas of all workers, in their order; in cross-replica context."""
+    if workers > 1:
+        return strategy.gather(value, axis=0)
+    return tf.concat(strategy.experimental_local_results(value), axis=0)
+
+
 class BlockSampler:
     """Draws rows with a sampler, one block per replica.
 
@@ -90,9 +97,7 @@ class BlockSampler:
             return start(numbers, *arguments)
 
         def gather(value: Any) -> tf.Tensor:
-            if workers > 1:
-                return strategy.gather(value, axis=0)
-            return tf.concat(strategy.experimental_local_results(value), axis=0)
+            return gathered(value, strategy, workers)
 
         def collected(x: Any, evaluations: Any, given: Any) -> tuple[tf.Tensor, tf.Tensor]:
             if end is not None:
