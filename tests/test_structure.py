@@ -39,6 +39,7 @@ LAYERS = (
     ("ncsn_tf/runs", "ncsn_tf/results"),
     ("ncsn_tf/jobs", "ncsn_tf/combinations"),
     ("ncsn_tf/sweep", "ncsn_tf/reproduction"),
+    ("ncsn_tf/by_time",),
     ("launch", "configs"),
     ("tests", "benchmarks"),
 )
