@@ -56,6 +56,15 @@ def run_evaluator(tmp_path_factory):
     return evaluator.Evaluator(network, reference, shape=TRAIN.shape, **data)
 
 
+@pytest.mark.parametrize("flips", [False, True])
+def test_the_training_density_has_the_images_in_the_data_range_and_their_mirrored_ones(tmp_path, flips):
+    tiny.save_run(tmp_path / "vp", config=tiny.flow_config(), data={"random_flip": flips})
+    points = runs.TrainedRun(RunDirectory(tmp_path / "vp")).training_density().points
+    expected = (2.0 * TRAIN.images + 1.0) / 256.0 - 1.0
+    np.testing.assert_allclose(points[: len(TRAIN)], expected, atol=1e-6)
+    np.testing.assert_allclose(points[len(TRAIN) :], expected[:, :, ::-1] if flips else expected[:0], atol=1e-6)
+
+
 def test_checkpoints_are_chosen_by_step_and_known_by_their_weights(run):
     assert run.load() and run.step == 5
     newest = run.checksum()

@@ -14,7 +14,9 @@ from ncsn_tf import objectives, random
 from ncsn_tf.config import build, sections
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.images import ImageSource
-from ncsn_tf.evaluation import held_out
+from ncsn_tf.densities.empirical import Empirical
+from ncsn_tf.densities.normal import Normal
+from ncsn_tf.evaluation import held_out, score_error
 from ncsn_tf.guidance import denoising, inpainting, interpolation
 from ncsn_tf.samplers import blocks, driver, methods
 from ncsn_tf.samplers.adaptive_flow import AdaptiveFlow
@@ -150,6 +152,15 @@ def loss_by_level():
     return lambda batch: held_out.sums_by_level(*measured, batch), [batch]
 
 
+def score_error_by_level():
+    trainer = tiny.make()
+    points = pipeline.to_float(tiny.SOURCE.images[:8])
+    densities = Empirical(points), Normal.fit(points)
+    scores = trainer.model.score, *(density.score_fn(tiny.SDE) for density in densities)
+    measured = scores, tiny.SDE, tiny.TIMES, random.seed(0)
+    return lambda x, examples: score_error.errors_by_level(*measured, x, examples), [tf.constant(points), tf.range(8)]
+
+
 STEPS = {
     "train": training_step,
     "train, sliced": sliced_training_step,
@@ -163,6 +174,7 @@ STEPS = {
     "inpaint and interpolate": inpainting_level,
     "denoise from a level on": denoising_level,
     "held-out loss by level": loss_by_level,
+    "score error by level": score_error_by_level,
 }
 
 
