@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import files, pictures, sweep
+from ncsn_tf import files, jobs, pictures
 from ncsn_tf.evaluation import measure
 from ncsn_tf.evaluation.evaluator import Evaluator, Progress
 from ncsn_tf.runs import TrainedRun
@@ -171,7 +171,7 @@ def measure_by_time(
     found = {}
     for folder, (score_fn, about) in sets.items():
         changed = run.with_score(score_fn, about)
-        content = sweep.results(
+        content = jobs.evaluate_once(
             changed,
             evaluator,
             files.local_path(output) / "by_time" / folder,
@@ -191,7 +191,7 @@ def measure_by_time(
 
 
 def _quality(content: dict[str, Any], name: str) -> Quality:
-    value, error, remark = sweep.value_of(content, name)
+    value, error, remark = jobs.value_of(content, name)
     return Quality(value, error, content.get("copies", {}).get("pixels", {}).get("probability_nearer"), remark)
 
 
