@@ -83,7 +83,7 @@ def _check_flags() -> None:
     given = [flag.name for flag in own if flag.present] + _FLAGS.sampler.given()
     if given and _BY_TIME.value is None:
         names = ", ".join(f"--{name}" for name in given)
-        raise ValueError(f"{names}: of samples, which are drawn only with --by_time. Give it, or leave out the others.")
+        raise ValueError(f"{names}: samples are drawn only with --by_time. Give it, or leave out the other flags.")
 
 
 def _evaluator(opened: "TrainedRun") -> "Evaluator | None":

@@ -38,7 +38,7 @@ def test_a_score_is_compared_at_each_time(workdir, tmp_path):
 
 MISTAKES = {
     "one image": (["--num_images=1"], "--num_images=1"),
-    "a sampler where nothing is drawn": (["--sampler=ddim"], "Nothing is drawn: leave out --sampler"),
+    "a sampler where nothing is drawn": (["--sampler=ddim"], "--sampler: samples are drawn only with --by_time"),
 }
 
 
