@@ -13,6 +13,8 @@ PAPER_table_N.md, .csv and .json. Figures, tables and the flags that they read:
                    4  their largest dot products                                        --data_name --patches
   song_2021  table 1  predictors with and without corrector, on trained runs  --ve --vp --steps --num_samples --seeds
                       --batch_size --ve_ratio --vp_ratio
+             9  a budget of evaluations split between predictor and corrector  --workdir --budgets --ratio
+                --num_samples --seeds --batch_size
 
 All take --seed. --data_name, with --data_dir and --image_size, names images as config.data does. Those of song_2021
 measure samples as launch.evaluate does, with its --features, --classifier_path, --inception_path and --reference.
@@ -88,6 +90,7 @@ def _functions() -> dict:
     """The functions of all figures and tables."""
     from ncsn_tf.reproduction import (
         hyvarinen_2005,
+        song_2021_figure_9,
         song_2021_table_1,
         song_ermon_2019_sampling,
         song_ermon_2019_training,
@@ -102,6 +105,7 @@ def _functions() -> dict:
         ("hyvarinen_2005", "figure", 2): hyvarinen_2005.figure2,
         ("hyvarinen_2005", "figure", 3): hyvarinen_2005.figure3,
         ("hyvarinen_2005", "figure", 4): hyvarinen_2005.figure4,
+        ("song_2021", "figure", 9): song_2021_figure_9.figure9,
         ("song_2021", "table", 1): song_2021_table_1.table1,
     }
 

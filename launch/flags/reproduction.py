@@ -28,6 +28,7 @@ READ: dict[Which, tuple[str, ...]] = {
     ("hyvarinen_2005", "figure", 3): (*_IMAGES, "patches"),
     ("hyvarinen_2005", "figure", 4): (*_IMAGES, "patches"),
     ("song_2021", "table", 1): ("ve", "vp", "steps", "ve_ratio", "vp_ratio", *_DRAWS, *_EVALUATOR),
+    ("song_2021", "figure", 9): ("workdir", "budgets", "ratio", *_DRAWS, *_EVALUATOR),
 }
 """The flags that each figure and table reads, apart from --seed and --output."""
 
@@ -109,12 +110,15 @@ class Reproduction:
         from ncsn_tf.reproduction import song_2021_cells, song_2021_table_1
 
         what = title(which).capitalize()
-        judged = {name: self._judged(given.pop(name), what, dry) for name in ("ve", "vp") if name in given}
+        names = ("ve", "vp") if which[1] == "table" else ("workdir",)
+        judged = {name: self._judged(given.pop(name), what, dry) for name in names if name in given}
         for name in (*_EVALUATOR, *_DRAWS):
             given.setdefault(name, None)
         seeds = tuple(self.seed.value + number for number in range(given.pop("seeds") or 5))
         batch_size = given.pop("batch_size") or min((run.batch_size for run in judged.values()), default=100)
         draws = song_2021_cells.Draws(given.pop("num_samples") or 1_000, batch_size, seeds)
+        if which[1] == "figure":
+            return {"output": output, "draws": draws, **_split(judged.get("workdir"), given)}
         ratios = {name: given.pop(f"{name}_ratio", None) for name in ("ve", "vp")}
         options = {name: value for name, value in given.items() if name not in _EVALUATOR}
         found = {"runs": judged, "draws": draws, "ratios": ratios, **options}
@@ -134,6 +138,20 @@ class Reproduction:
         train, options = run.training_images(), run.builder.evaluation
         found = self.evaluator.evaluator(run.shape, options.features, run.builder.preparation, train, dry=dry)
         return song_2021_cells.Judged(run, found)  # type: ignore[arg-type]
+
+
+def _split(judged: "Judged | None", given: dict[str, Any]) -> dict[str, Any]:
+    """The run of the figure that splits budgets, its budgets and its ratio."""
+    from ncsn_tf.config import values
+    from ncsn_tf.reproduction import song_2021_figure_9
+
+    if judged is None:
+        raise ValueError("Figure 9 shows the samples of a trained run: give its --workdir.")
+    texts = given.get("budgets") or map(str, song_2021_figure_9.BUDGETS)
+    budgets, ratio = [values.from_text("a budget", int, text) for text in texts], given.get("ratio")
+    for budget in budgets:
+        song_2021_figure_9.splits(judged.sde, budget, ratio)
+    return {"run": judged, "budgets": budgets, "ratio": ratio}
 
 
 def _walks(options: dict[str, Any]) -> dict[str, Any]:
@@ -180,6 +198,8 @@ def define() -> Reproduction:
         paths.define("vp", None, "A run trained with the VP SDE in continuous time."),
         flags.DEFINE_float("ve_ratio", None, "The signal-to-noise ratio of all VE correctors, not the paper's.", 1e-6),
         flags.DEFINE_float("vp_ratio", None, "The same of all VP correctors.", 1e-6),
+        flags.DEFINE_float("ratio", None, "The same of the correctors of the run.", 1e-6),
+        flags.DEFINE_list("budgets", None, "Numbers of evaluations to split; by default 20,40,80,160."),
         *(getattr(compared, name) for name in _EVALUATOR),
     )
     return Reproduction(
