@@ -143,6 +143,37 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         partial.unlink(missing_ok=True)
 
 
+def check_free(path: str | os.PathLike) -> None:
+    """Raises ValueError if `path` exists, unless it is an empty folder."""
+    path = local_path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f"{path} exists and is not an empty folder. Give another path, or remove it.")
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields a spare folder, whose content is at `path` when the block ends; if it raises, nothing is left.
+
+    Raises:
+      ValueError: if `path` exists and is not an empty folder.
+    """
+    path = local_path(path)
+    check_free(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name[:32]}.", suffix=".partial") as spare:
+        partial = pathlib.Path(spare) / "content"
+        partial.mkdir()
+        yield partial
+        for written in partial.rglob("*"):
+            to_disk(written)
+        try:
+            os.rename(partial, path)  # replaces an empty folder, and nothing else
+        except OSError:
+            check_free(path)  # another process was first
+            raise
+    to_disk(path.parent)
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a UTF-8 text file atomically; what UTF-8 cannot hold, as in some names of files, is escaped."""
     with replacing(path) as partial:

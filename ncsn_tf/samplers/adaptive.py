@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from ncsn_tf import ode
 from ncsn_tf.samplers import compiling
-from ncsn_tf.samplers.driver import NO_GUIDANCE, Counted, Finish, Given, Guidance, Samples, batch_size
+from ncsn_tf.samplers.counting import Counted
+from ncsn_tf.samplers.driver import NO_GUIDANCE, Finish, Given, Guidance, Samples, batch_size
 from ncsn_tf.score import ScoreFunction
 from ncsn_tf.sde import SDE
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from ncsn_tf import random
 from ncsn_tf.samplers import compiling
+from ncsn_tf.samplers.counting import Counted
 from ncsn_tf.score import ScoreFunction
 from ncsn_tf.sde import SDE
 
@@ -70,11 +71,11 @@ class StepSeeds:
 class Guidance:
     """The contract of guidance, which works with any step; by default it changes nothing."""
 
-    def score(self, score_fn: ScoreFunction, sde: SDE, given: Given) -> ScoreFunction:
-        """The score function that the walk follows.
+    def score(self, score_fn: Counted, sde: SDE, given: Given) -> ScoreFunction:
+        """The score function that the walk follows, and that denoises at its end.
 
         Args:
-          score_fn: the model's score function.
+          score_fn: the model's score function; what a guidance evaluates of it is counted.
           sde: the SDE.
           given: the tensors that guide this batch, [B, ...] each.
         """
@@ -127,18 +128,6 @@ class Sampler(Protocol):
     ) -> Samples:
         """Draws samples, starting from x, [B, ...], with one seed per sample, int32 [B, 2]; see `FixedSteps`."""
         ...
-
-
-@dataclasses.dataclass
-class Counted:
-    """A score function that counts its calls while a step is traced: the evaluations of that step."""
-
-    score_fn: ScoreFunction
-    calls: int = 0
-
-    def __call__(self, x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
-        self.calls += 1
-        return self.score_fn(x, t)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +202,8 @@ class FixedSteps:
         """Walks along the schedule.
 
         Args:
-          score_fn: the score function. It is compiled once per object: pass the same object each time.
+          score_fn: the model's score function, as `Counted` takes it. It is compiled once per object: pass the same
+            object each time.
           x: float32 [B, ...], the start.
           seeds: int32 [B, 2], one seed per sample; step k of sample b draws only from (seeds[b], k).
           guidance: the guidance of the walk.
@@ -247,7 +237,7 @@ class FixedSteps:
             if on_frame is not None:
                 on_frame(number, x)
         end = mean if self._end_with_mean else x
-        return Samples(*compiled.finish(end, evaluations, tf.convert_to_tensor(parts[-1][-1, 1])))
+        return Samples(*compiled.finish(end, evaluations, tf.convert_to_tensor(parts[-1][-1, 1]), given))
 
     def _compile(self, score_fn: ScoreFunction, guidance: Guidance) -> _Compiled:
         def start(x):
@@ -260,11 +250,12 @@ class FixedSteps:
             x, mean, state = self._integrate(counted, x, state, rows, segments, seeds, first_step, guidance, given)
             return x, mean, state, evaluations + tf.shape(rows)[0] * counted.calls
 
-        def finish(x, evaluations, last_time):
+        def finish(x, evaluations, last_time, given):
             if self._finish is None:
                 return x, evaluations
             counted = Counted(score_fn)
-            x = self._finish(counted, self._sde, x, tf.fill([batch_size(x)], last_time))
+            guided = guidance.score(counted, self._sde, given)
+            x = self._finish(guided, self._sde, x, tf.fill([batch_size(x)], last_time))
             return x, evaluations + counted.calls
 
         functions = start, segment, finish
@@ -272,7 +263,7 @@ class FixedSteps:
 
     def _integrate(
         self,
-        score_fn: ScoreFunction,
+        score_fn: Counted,
         x: tf.Tensor,
         state: State,
         rows: tf.Tensor,
