@@ -12,6 +12,7 @@ looks for copies, and writes into --output, by default a folder under the run's 
 and adds the numbers to the run's TensorBoard curves. After a kill the same command resumes from the last batch.
 
   --checkpoint=1000,2000   these checkpoints; --follow: each new one, until the run is complete
+  --labels=0,1,2           samples of these classes in turn; with --guidance_scale and --classifier as in launch.sample
   --samples=PATH           images of any other program, a folder or an .npz, in place of a run's samples; against the
                            data of --workdir, of --data_name, or of the statistics --reference alone
 """
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from .flags import cli, data, devices, evaluator, paths, sampler
+from .flags import classes, cli, data, devices, evaluator, paths, sampler
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -37,6 +38,7 @@ _IMAGES = data.define()
 _DEVICES = devices.define()
 _EVALUATOR = evaluator.define()
 _SAMPLER = sampler.define()
+_CLASSES = classes.define()
 _METRICS = flags.DEFINE_list("metrics", None, "Some of inception_score, fid, fid_infinity, kid, precision, recall.")
 _WORKDIR = paths.define("workdir", None, "The run's directory.")
 _SAMPLES = paths.define("samples", None, "Images to evaluate: a folder, an .npz or an .npy.")
@@ -79,7 +81,7 @@ def _check_flags() -> None:
         raise ValueError("--output is one folder; leave it out to evaluate several checkpoints.")
     if samples is not None:
         drawing = (_CHECKPOINT, _FOLLOW, _NUM_SAMPLES, _BATCH_SIZE, _SEED)
-        given = [flag.name for flag in drawing if flag.present] + _SAMPLER.given()
+        given = [flag.name for flag in drawing if flag.present] + _SAMPLER.given() + _CLASSES.given()
         if given:
             names = ", ".join(f"--{name}" for name in given)
             raise ValueError(f"{names}: for samples that are drawn from a run, not for --samples.")
@@ -138,6 +140,7 @@ def _evaluate_run(strategy: "tf.distribute.Strategy") -> None:
 
     with cli.usage_errors():
         run = runs.TrainedRun(RunDirectory(str(_WORKDIR.value)), strategy, _SAMPLER.changes())
+        run = _CLASSES.chosen(run)
         options = run.builder.evaluation
         train, held_out = evaluator.real_images(run.builder.load_images)
         run.directory.check_images(train.describe())
@@ -193,7 +196,7 @@ def _evaluate_checkpoint(run: "TrainedRun", compared, held_out, count: int) -> N
         )
     if found is not None:
         # The run's own curves are of its own samples; what flags have changed has curves beside its results.
-        own = not (_SAMPLER.given() or _SEED.value) and count == options.num_samples
+        own = not (_SAMPLER.given() or _CLASSES.given() or _SEED.value) and count == options.num_samples
         report.write_scalars(run.directory.tensorboard if own else output, run.step, found)
         print("\n".join([f"step {run.step}:", *found.lines(), f"Results: {output / report.RESULTS}"]))
 

@@ -4,8 +4,8 @@ Evaluates samples of one checkpoint under every combination of --sampler, given 
 sampler takes: --num_steps and --grid for samplers with fixed steps, --epsilons, --steps_per_level and --num_levels for
 Langevin dynamics. Writes sweep.csv, sweep.json, sweep.png and a folder per combination into --output, by default a
 folder under the run's evaluation/. After a kill the same command resumes. Values that are not given are the run's, or
-for another sampler than the run's its defaults. A step size with which sampling is known to diverge is listed as such,
-and nothing is drawn with it.
+for another sampler than the run's its defaults. --labels, --guidance_scale and --classifier are those of launch.sample.
+A step size with which sampling is known to diverge is listed as such, and nothing is drawn with it.
 
   --sampler=heun --sampler=dpm_solver_sde --num_steps=5,9,18 --grid=karras
   --sampler=probability_flow,rtol=1e-3,atol=1e-3    chooses its own steps, and is drawn once
@@ -21,7 +21,7 @@ from absl import flags
 
 from ncsn_tf.evaluation.names import METRICS
 
-from .flags import cli, comparison, devices, evaluator, paths
+from .flags import classes, cli, comparison, devices, evaluator, paths
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _DEVICES = devices.define()
 _EVALUATOR = evaluator.define()
 _COMPARISON = comparison.define()
+_CLASSES = classes.define()
 _WORKDIR = paths.define("workdir", None, "The run's directory.", required=True)
 _OUTPUT = paths.define("output", None, "Where to write; by default WORKDIR/evaluation/sweep_step_N_seed_S.")
 _CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "The checkpoint's step; by default the newest.")
@@ -64,7 +65,7 @@ def _sweep(strategy: "tf.distribute.Strategy") -> None:
     with cli.usage_errors():
         directory = RunDirectory(_WORKDIR.value)
         settings = _COMPARISON.settings(directory.config()["sampler"])
-        run = _opened(directory, strategy, settings)
+        run = _CLASSES.chosen(_opened(directory, strategy, settings))
         options = run.builder.evaluation
         run.load(_CHECKPOINT.value)
         name = f"sweep_step_{run.step:08d}_seed_{_SEED.value}"

@@ -1,9 +1,10 @@
-"""Jobs on runs: evaluating a trained run, once or as one of many, and measuring a run while it is trained."""
+"""Jobs on runs: evaluating and measuring a trained run, and one in training; training a classifier that guides it."""
 
 import json
 import os
 import pathlib
 import time
+import types
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -15,9 +16,11 @@ from ncsn_tf.cluster import strategies
 from ncsn_tf.config.build import Builder
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.images import ImageSource
-from ncsn_tf.evaluation import measure, names, report, score_error
+from ncsn_tf.data.labels import Labels
+from ncsn_tf.evaluation import classifier, measure, names, noisy_training, report, score_error
 from ncsn_tf.evaluation.evaluator import Evaluator, Progress
 from ncsn_tf.evaluation.image_files import ImagesError
+from ncsn_tf.guidance import classifiers
 from ncsn_tf.runs import TrainedRun
 from ncsn_tf.samplers import blocks, store
 from ncsn_tf.training.loop import DrawSamples, MeasureHeldOut
@@ -69,6 +72,54 @@ def sample_drawer(builder: Builder, trainer: Trainer, shape: tuple[int, int, int
     return draw
 
 
+def train_noisy_classifier(
+    builder: Builder,
+    training: tuple[ImageSource, Labels],
+    testing: tuple[ImageSource, Labels],
+    output: str | os.PathLike,
+    *,
+    seed: int,
+    steps: int,
+    batch_size: int,
+    record: Mapping[str, Any] = types.MappingProxyType({}),
+    log: Callable[[int, float], object] = lambda step, loss: None,
+) -> noisy_training.ByLevel:
+    """Trains a classifier of noisy images for the SDE and the times of a run, measures it and saves it.
+
+    Args:
+      builder: the builder of the run's configuration.
+      training: images and their labels.
+      testing: others, on which the accuracy at each level is measured.
+      output: the folder to make; see `guidance.classifiers`.
+      seed: the seed of everything random, in [0, 2^31).
+      steps: the number of training steps.
+      batch_size: images per step.
+      record: plain values to add to its `about.json`, such as versions.
+      log: called after each step with the number of steps taken and the step's loss in nats.
+
+    Raises:
+      ValueError: if a number is out of range, or `output` exists and is not an empty folder.
+      NonFiniteLossError: at the first loss that is not finite.
+    """
+    classifier.check_training(steps, batch_size)
+    source, labels = training
+    batches = builder.labelled_batches(source, labels.values, batch_size, seed)
+    options = {"shape": source.shape, "sde": builder.sde, "draw": builder.draw, "seed": seed, "steps": steps}
+    made = noisy_training.train(batches, labels.num_classes, **options, log=log)
+    held_out, expected = testing
+    levels, value_range = builder.reported_grid, builder.value_range
+    found = noisy_training.by_level(made, held_out, expected.values, levels, value_range, seed=seed)
+    about = {
+        "dataset": source.describe(),
+        "held_out_images": found.images,
+        "by_level": found.rows(),
+        **{"seed": seed, "steps": steps, "batch_size": batch_size},
+        **record,
+    }
+    classifiers.save(made, output, builder.perturbation, about, found.draw(1.0 / labels.num_classes))
+    return found
+
+
 def evaluate(
     run: TrainedRun,
     evaluator: Evaluator | None,
@@ -116,7 +167,13 @@ def evaluate(
     if evaluator is None or drawn is None:
         return None
     found = evaluator.evaluate(
-        drawn.pixels, output, metrics=metrics, held_out=loss, caveats=drawn.caveats(), progress=progress
+        drawn.pixels,
+        output,
+        metrics=metrics,
+        held_out=loss,
+        caveats=drawn.caveats(),
+        labels=run.classes.of_rows(num_samples),
+        progress=progress,
     )
     about = {
         "checkpoint": run.checkpoint,

@@ -7,7 +7,7 @@ import pathlib
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from ncsn_tf.data import pipeline
 from ncsn_tf.data.images import ImageSource
 from ncsn_tf.densities.empirical import Empirical
 from ncsn_tf.evaluation import held_out
+from ncsn_tf.guidance import classes, classifiers
 from ncsn_tf.samplers import blocks, store
 from ncsn_tf.score import ScoreFunction
 from ncsn_tf.serving import export
@@ -43,6 +44,7 @@ class TrainedRun:
       network: the network.
       score_fn: its score function.
       sampler: the sampler, compiled at its first use.
+      classes: the classes of its samples; none but for a run made by `of_classes`.
       checkpoint: the path of the loaded checkpoint, "" before `load`.
 
     Raises:
@@ -63,6 +65,7 @@ class TrainedRun:
             self.network = self.builder.network(self.shape)
         self.score_fn = self.builder.score_model(self.network).score
         self.sampler = self.builder.sampler(self.strategy)
+        self.classes = classes.NO_CLASSES
         self.checkpoint = ""
         self._score: dict[str, Any] = {}
 
@@ -74,9 +77,33 @@ class TrainedRun:
 
     def with_sampler(self, sampler: Mapping[str, Any]) -> "TrainedRun":
         """The same run and weights with another sampler: the run's own, with these values of its section replaced."""
-        other = object.__new__(TrainedRun)
         builder = self._built(sampler)
-        other.__dict__ = {**self.__dict__, "builder": builder, "sampler": builder.sampler(self.strategy)}
+        return self._with(builder=builder, sampler=builder.sampler(self.strategy))
+
+    def of_classes(
+        self, labels: Sequence[int], scale: float = 1.0, classifier: str | os.PathLike | None = None
+    ) -> "TrainedRun":
+        """The same run and weights, whose samples are of classes.
+
+        Args:
+          labels: the classes, which samples take in turn.
+          scale: the scale of the guidance: 1 for the class as it is, more to go beyond it; see `guidance.classes`.
+          classifier: the folder of a classifier of noisy images, trained for this run's SDE, times and images; None for
+            a network with classes.
+
+        Raises:
+          ValueError: for labels that there are not, an impossible scale, or a classifier that does not fit.
+        """
+        if classifier is not None:
+            with self.strategy.scope():
+                found = classifiers.load(classifier, self.builder.perturbation, self.shape, self.builder.sde)
+            return self._with(classes=classes.of_classifier(labels, scale, found))
+        network = {"num_classes": self.builder.num_classes, "label_dropout": self.builder.label_dropout}
+        return self._with(classes=classes.of_network(labels, scale, **network))
+
+    def _with(self, **attributes: Any) -> "TrainedRun":
+        other = object.__new__(TrainedRun)
+        other.__dict__ = {**self.__dict__, **attributes}
         return other
 
     def with_score(self, score_fn: ScoreFunction, about: Mapping[str, Any]) -> "TrainedRun":
@@ -188,6 +215,7 @@ class TrainedRun:
             "batch_size": batch_size,
             "sampler": self.builder.sampler_key,
             **({"score": self._score} if self._score else {}),
+            **self.classes.key,
         }
 
     # Drawing
@@ -214,8 +242,12 @@ class TrainedRun:
         )
 
     def start_samples(self, seed: int) -> blocks.Start:
-        """The start of samples from the run's prior; sample i depends on (seed, i) alone."""
-        return lambda numbers: blocks.start_samples(numbers, self.builder.prior, self.shape, run_seed=seed)
+        """The start of samples from the run's prior; sample i depends on (seed, i) and its class alone."""
+        return lambda numbers: self.classes.start(numbers, self.builder.prior, self.shape, run_seed=seed)
+
+    def sample_drawer(self, seed: int, block: int) -> blocks.BlockSampler:
+        """A `BlockSampler` of samples, of the run's classes if it has some; `block` as for `block_sampler`."""
+        return self.block_sampler(self.start_samples(seed), block, guidance=self.classes.guidance)
 
     @contextlib.contextmanager
     def stored(
@@ -237,7 +269,7 @@ class TrainedRun:
         output = files.local_path(output)
         output.mkdir(parents=True, exist_ok=True)
         with files.locked(output / "lock", lambda holder: _occupied(output, holder)):
-            yield store.SampleStore(output, key, self.shape, floats=floats)
+            yield store.SampleStore(output, key, self.shape, floats=floats, labels=self.classes.labels)
 
     def fill(
         self,
@@ -309,8 +341,7 @@ class TrainedRun:
           DivergedError: if samples are not finite.
         """
         with self.stored(output, self.sampling_key(seed, batch_size), floats=floats) as rows:
-            drawn_by = self.block_sampler(self.start_samples(seed), batch_size)
-            self.fill(rows, drawn_by, num_samples, on_round=on_round, on_frame=on_frame)
+            self.fill(rows, self.sample_drawer(seed, batch_size), num_samples, on_round=on_round, on_frame=on_frame)
             return None if rows is None else rows.finish(num_samples)
 
     def served_model(self, dtype: str = "float32") -> export.ServedModel:

@@ -17,7 +17,7 @@ from ncsn_tf.data.images import ImageSource
 from ncsn_tf.densities.empirical import Empirical
 from ncsn_tf.densities.normal import Normal
 from ncsn_tf.evaluation import held_out, score_error
-from ncsn_tf.guidance import denoising, inpainting, interpolation
+from ncsn_tf.guidance import classes, classifiers, denoising, inpainting, interpolation
 from ncsn_tf.samplers import blocks, driver, methods
 from ncsn_tf.samplers.adaptive_flow import AdaptiveFlow
 from ncsn_tf.score import denoise, expand
@@ -133,6 +133,26 @@ def inpainting_level():
     return draw, [tf.range(4)]
 
 
+def sampling_of_classes():
+    """Both kinds of guidance to a class, by a small classifier and by a function in the place of a network."""
+    made = classifiers.make(3, 4, tiny.SHAPE, tiny.SDE, seed=0)
+    ways = classes.of_network((2, 0), 2.0, num_classes=3), classes.of_classifier((2, 0), 2.0, made)
+    sampler = methods.make("ddim", tiny.SDE, 2, last_time=0.1)
+
+    def score_fn(x, t, labels=None):
+        shift = 0.0 if labels is None else expand(tf.cast(labels, x.dtype), x)
+        return (shift - x) / expand(0.25 + tiny.SDE.marginal(t)[1] ** 2, x)
+
+    def draw(numbers):
+        found = []
+        for chosen in ways:
+            seeds, x, given = chosen.start(numbers, tiny.SDE.prior_sample, tiny.SHAPE, run_seed=0)
+            found.append(sampler(score_fn, x, seeds, chosen.guidance, given).x)
+        return found
+
+    return draw, [tf.range(4)]
+
+
 def denoising_level():
     """Images under the noise of a level, denoised from there on."""
     images = np.zeros([4, *tiny.SHAPE], np.float32)
@@ -172,6 +192,7 @@ STEPS = {
     "sample and denoise": sampling,
     "sample from noise to data": sampling_from_noise_to_data,
     "inpaint and interpolate": inpainting_level,
+    "sample classes": sampling_of_classes,
     "denoise from a level on": denoising_level,
     "held-out loss by level": loss_by_level,
     "score error by level": score_error_by_level,

@@ -98,6 +98,7 @@ class OpenedRun:
             "weights": run.checksum(),
             "seed": self.seed.value,
             "sampler": run.builder.sampler_key,
+            **run.classes.key,
             **environment(strategies.describe(run.strategy)),
         }
 

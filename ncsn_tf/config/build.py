@@ -94,6 +94,17 @@ class Builder:
         return {"name": self._sections.names["sampler"], **dataclasses.asdict(self.sampler_options)}
 
     @property
+    def perturbation(self) -> dict[str, Any]:
+        """The SDE and the times that training draws, as plain values by key: the noise that a network learns."""
+        values, names = self._sections.values, self._sections.names
+        keys = {
+            section: {"name": names[section], **dataclasses.asdict(values[section])} for section in ("sde", "times")
+        }
+        for name in ("num_bins", "low_discrepancy"):  # of curves, and of batches
+            keys["times"].pop(name, None)
+        return {f"{section}.{name}": value for section, found in keys.items() for name, value in found.items()}
+
+    @property
     def continuous(self) -> bool:
         """Whether training draws times between noise levels."""
         return self._times.continuous
@@ -127,10 +138,10 @@ class Builder:
         Raises:
           ValueError: if the data have no labels, or another number of classes than the network.
         """
-        count = self._num_classes
+        count = self.num_classes
         if count is None or split in self._labels:
             return self._labels.get(split)
-        found = labels.load(self._data.name, split, data_dir=self._data.data_dir, download=self._data.download)
+        found = self.data_labels(split)
         if found.num_classes != count:
             raise ValueError(
                 f"{self._data.name} has {found.num_classes} classes: give network.num_classes={found.num_classes}. "
@@ -139,9 +150,35 @@ class Builder:
         self._labels[split] = found.values
         return found.values
 
+    def data_labels(self, split: str) -> labels.Labels:
+        """The classes of the `train` or `held_out` images, whether or not the network has classes.
+
+        Raises:
+          ValueError: if the data have no labels.
+        """
+        return labels.load(self._data.name, split, data_dir=self._data.data_dir, download=self._data.download)
+
+    def labelled_batches(self, source: images.ImageSource, classes: np.ndarray, batch_size: int, seed: int):
+        """Training batches of images with classes, int32 [N], for a classifier; prepared as those of `batches`."""
+        return pipeline.training_batches(
+            source,
+            global_batch_size=batch_size,
+            seed=seed,
+            random_flip=self._data.random_flip,
+            dequantize=self._data.dequantize,
+            labels=classes,
+            value_range=self.value_range,
+        )
+
     @property
-    def _num_classes(self) -> int | None:
+    def num_classes(self) -> int | None:
+        """The number of classes of the network; None for one without."""
         return getattr(self._sections.values["network"], "num_classes", None)
+
+    @property
+    def label_dropout(self) -> float:
+        """The rate at which training leaves out the class of an example."""
+        return getattr(self._sections.values["network"], "label_dropout", 0.0)
 
     def batches(self, source: images.ImageSource, strategy: tf.distribute.Strategy, step: int):
         """Distributed training batches from a step on, in the SDE's data range, with the labels of `load_labels`."""
@@ -254,8 +291,8 @@ class Builder:
             draw=self.draw,
             objective=self._objective,
             draw_slices=self._draw_slices,
-            label_dropout=getattr(self._sections.values["network"], "label_dropout", 0.0),
-            no_class=self._num_classes or 0,
+            label_dropout=self.label_dropout,
+            no_class=self.num_classes or 0,
             optimizer=optimizer,
             ema_decay=self._sections.values["ema"].decay,
             run_seed=self.seed,

@@ -7,7 +7,6 @@ TF-GAN's distances can be computed from them too. Such numbers compare runs on t
 
 import os
 import pathlib
-import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -70,39 +69,70 @@ def train(
       NonFiniteLossError: at the first loss that is not finite.
     """
     source = ImageSource("classified", np.asarray(pixels))
-    classes = _checked(classes, len(source), num_classes)
-    if steps < 1 or batch_size < 1 or steps * batch_size >= 2**31:
-        raise ValueError(
-            "Training takes at least 1 step of at least 1 image, and fewer than 2^31 images in all. Received: "
-            f"steps={steps}, batch_size={batch_size}."
-        )
+    classes = checked_labels(classes, len(source), num_classes)
+    check_training(steps, batch_size)
     batches = _batches(source, classes, seed, batch_size)
     classifier = Classifier(num_classes, filters, seed=seed)
     classifier.build((None, *source.shape))
+
+    def losses(x: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
+        logits = classifier(x, training=True)["logits"]
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(label, logits)
+
+    fit(classifier, losses, batches, steps, log)
+    return classifier
+
+
+def fit(
+    network: keras.Model,
+    losses: Callable[..., tf.Tensor],
+    batches: tf.data.Dataset,
+    steps: int,
+    log: Callable[[int, float], object] = lambda step, loss: None,
+) -> None:
+    """Trains a network by Adam, at a learning rate that decays to 0 along half a cosine; repeatable bit for bit.
+
+    Args:
+      network: a built network.
+      losses: the losses of a batch, as the dataset has it, [B].
+      batches: an endless dataset.
+      steps: the number of training steps.
+      log: called after each step with the number of steps taken and the step's mean loss.
+
+    Raises:
+      NonFiniteLossError: at the first loss that is not finite.
+    """
     optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, steps))
-    variables = classifier.trainable_variables
+    variables = network.trainable_variables
     optimizer.build(variables)
 
     @tf.function(autograph=False)
-    def take_step(x: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
+    def take_step(*batch: Any) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            logits = classifier(x, training=True)["logits"]
-            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(label, logits))
+            loss = tf.reduce_mean(losses(*batch))
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         return loss
 
     with determinism.repeatable_gradients():
-        for step, (x, label) in enumerate(batches.take(steps), start=1):
-            loss = float(take_step(x, label))
+        for step, batch in enumerate(batches.take(steps), start=1):
+            loss = float(take_step(*batch) if isinstance(batch, tuple) else take_step(batch))
             if not np.isfinite(loss):
                 raise NonFiniteLossError(
                     f"The classifier's loss at step {step} is {loss}. Try another seed or batch size."
                 )
             log(step, loss)
-    return classifier
 
 
-def _checked(classes: np.ndarray, count: int, num_classes: int) -> np.ndarray:
+def check_training(steps: int, batch_size: int) -> None:
+    """Raises ValueError for a length of training that is impossible."""
+    if steps < 1 or batch_size < 1 or steps * batch_size >= 2**31:
+        raise ValueError(
+            "Training takes at least 1 step of at least 1 image, and fewer than 2^31 images in all. Received: "
+            f"steps={steps}, batch_size={batch_size}."
+        )
+
+
+def checked_labels(classes: np.ndarray, count: int, num_classes: int) -> np.ndarray:
     """The labels as an int32 array [N]; raises ValueError if they do not fit."""
     classes = np.asarray(classes)
     if classes.shape != (count,) or not np.issubdtype(classes.dtype, np.integer):
@@ -154,7 +184,7 @@ def accuracy(classifier: Classifier, pixels: np.ndarray, classes: np.ndarray, ba
     Raises:
       ValueError: if the labels do not fit the images.
     """
-    expected = _checked(classes, len(pixels), classifier.num_classes)
+    expected = checked_labels(classes, len(pixels), classifier.num_classes)
     correct = 0
     for start in range(0, len(pixels), batch_size):
         logits = classifier(scaled(pixels[start : start + batch_size]))["logits"]
@@ -178,8 +208,6 @@ def export(classifier: Classifier, path: str | os.PathLike, about: dict[str, Any
     """
     if classifier.image_shape is None:
         raise ValueError("A classifier is exported for one image size: build it first, with the shape [None, H, W, C].")
-    path = files.local_path(path)
-    check_free(path)
     content = {
         "kind": "classifier",
         "classes": classifier.num_classes,
@@ -187,9 +215,7 @@ def export(classifier: Classifier, path: str | os.PathLike, about: dict[str, Any
         **about,
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".classifier.", suffix=".partial") as spare:
-        partial = pathlib.Path(spare) / "classifier"
+    with files.new_folder(path) as partial:
         spec = tf.TensorSpec([None, *classifier.image_shape], tf.float32, name="images")
         module: Any = tf.Module()
         # The variables alone, not the network, so that loading needs neither Keras nor this library.
@@ -198,21 +224,6 @@ def export(classifier: Classifier, path: str | os.PathLike, about: dict[str, Any
         with files.plain_path(partial) as plain:
             tf.saved_model.save(module, plain, signatures={"serving_default": module.__call__})
         files.write_json(partial / "about.json", content)
-        for written in partial.rglob("*"):
-            files.to_disk(written)
-        try:
-            os.rename(partial, path)  # replaces an empty folder, and nothing else
-        except OSError:
-            check_free(path)  # another process was first
-            raise
-    files.to_disk(path.parent)
-
-
-def check_free(path: str | os.PathLike) -> None:
-    """Raises ValueError if `path` exists, unless it is an empty folder."""
-    path = files.local_path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ValueError(f"{path} exists and is not an empty folder. Give another path, or remove it.")
 
 
 def record(
@@ -250,7 +261,7 @@ def ensure_digits(path: str | os.PathLike, environment: Callable[[], Mapping[str
     path = files.local_path(path)
     if _is_classifier(path):
         return path
-    check_free(path)
+    files.check_free(path)
     source, classes = images.load(DIGITS, "train"), labels.load(DIGITS, "train")
     options: dict[str, Any] = {"seed": 0, **default_training(DIGITS)}
     classifier = train(source.images, classes.values, classes.num_classes, **options)

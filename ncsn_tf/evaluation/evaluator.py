@@ -12,7 +12,7 @@ from ncsn_tf.data.images import ImageSource
 from ncsn_tf.evaluation import image_files, measure, memorisation, references
 from ncsn_tf.evaluation.features import FeatureNetwork, Features, extract
 from ncsn_tf.evaluation.held_out import HeldOutLoss
-from ncsn_tf.evaluation.names import METRICS
+from ncsn_tf.evaluation.names import CLASSIFIER, METRICS
 from ncsn_tf.evaluation.references import ReferenceStatistics
 from ncsn_tf.evaluation.report import Report
 
@@ -83,6 +83,7 @@ class Evaluator:
         held_out: HeldOutLoss | None = None,
         caveats: Sequence[str] = (),
         formats: Mapping[str, int] | None = None,
+        labels: np.ndarray | None = None,
         progress: Progress = lambda activity, rows: None,
     ) -> Report:
         """Measures samples, and writes the pictures of the check for copies to `output`.
@@ -95,6 +96,8 @@ class Evaluator:
           caveats: what is already known to weaken the results, for the report.
           formats: the number of samples per format of their files, as `readers.Loaded` has it; None for samples that
             were drawn here.
+          labels: the classes that the samples were to be of, int [N], for the share of those that a classifier finds in
+            them; None for samples without classes.
           progress: called with each activity.
 
         Raises:
@@ -110,6 +113,8 @@ class Evaluator:
         measurements, absent = measure.measure(
             features, self._reference, self._network.kind, metrics=metrics, on_metric=lambda name: progress(name, 0)
         )
+        if labels is not None and self.kind == CLASSIFIER:
+            measurements.append(measure.class_accuracy(features, labels))
         copies = {}
         if output is not None and self._images is not None:
             copies = self._copies(samples, features.pooled, files.local_path(output), *self._images, progress)

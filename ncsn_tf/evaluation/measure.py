@@ -120,6 +120,23 @@ def measure(
     return [dataclasses.replace(one, name=named(one.name, kind), caveats=few + one.caveats) for one in found], absent
 
 
+def class_accuracy(features: Features, labels: np.ndarray) -> Measurement:
+    """The share of samples that a classifier finds in the class that they were to be of, and its standard error.
+
+    Args:
+      features: the samples' features, by a classifier of the classes.
+      labels: their classes, int [N].
+
+    Raises:
+      ValueError: for a class that the classifier does not know.
+    """
+    known = features.logits.shape[1]
+    if labels.max() >= known:
+        raise ValueError(f"The classifier knows {known} classes. Received: samples of the class {labels.max()}.")
+    share, count = float(np.mean(np.argmax(features.logits, axis=1) == labels)), len(labels)
+    return Measurement("class_accuracy", share, count, standard_error=math.sqrt(share * (1.0 - share) / count))
+
+
 def _few(count: int) -> tuple[str, ...]:
     if count >= CUSTOMARY_SAMPLES:
         return ()

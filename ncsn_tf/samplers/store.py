@@ -7,8 +7,8 @@ samples_float.raw   the same rows as float32, where the store keeps them
 samples.json        the journal: the sampling key (checkpoint, seed, sampler), how many rows are done, the CRC-32 of
                     each array, and what the rows cost
 
-and afterwards `samples.npz` (`samples`, uint8 [N, ...], and `samples_float`) beside samples.json. A later request for
-more rows continues from there.
+and afterwards `samples.npz` (`samples`, uint8 [N, ...], `samples_float`, and `labels` of samples of classes) beside
+samples.json. A later request for more rows continues from there.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import os
 import pathlib
 import warnings
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ _ARCHIVE = "samples.npz"
 _JOURNAL = "samples.json"
 SAMPLES = "samples"
 SAMPLES_FLOAT = "samples_float"
+LABELS = "labels"
 
 
 class DivergedError(ArithmeticError):
@@ -102,6 +103,7 @@ class SampleStore:
       sampling_key: plain values that determine the rows. Their number is not among them: row i does not depend on it.
       shape: the shape of one row, such as (H, W, C).
       floats: whether the rows are also kept as float32, as the sampler left them.
+      labels: the classes that the rows have in turn, which `samples.npz` then holds, int32 [N]; none for no classes.
 
     Attributes:
       path: the path of the complete rows, `samples.npz`.
@@ -120,12 +122,14 @@ class SampleStore:
         shape: tuple[int, ...],
         *,
         floats: bool = False,
+        labels: Sequence[int] = (),
     ):
         directory = files.local_path(directory)
         self.path = directory / _ARCHIVE
         self._journal = directory / _JOURNAL
         self._sampling_key = json.loads(json.dumps(sampling_key))
         self._shape = tuple(shape)
+        self._labels = np.array(labels, np.int32)
         self._dtypes = {SAMPLES: np.dtype(np.uint8)} | ({SAMPLES_FLOAT: np.dtype(np.float32)} if floats else {})
         self._raw = {name: directory / f"{name}.raw" for name in self._dtypes}
         directory.mkdir(parents=True, exist_ok=True)
@@ -287,7 +291,8 @@ class SampleStore:
                 "has written there, or the disk has failed. The same command draws what is missing."
             )
         if not packed:
-            files.write_npz(self.path, self.done, [arrays])
+            labels = {LABELS: np.resize(self._labels, self.done)} if self._labels.size else {}
+            files.write_npz(self.path, self.done, [arrays | labels])
         found = {name: np.array(rows[:num_rows]) for name, rows in arrays.items()}
         if not packed:
             self._remove_raw()

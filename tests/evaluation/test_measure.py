@@ -10,7 +10,7 @@ from scipy.spatial import distance
 
 from ncsn_tf.evaluation import frechet, manifolds, scores
 from ncsn_tf.evaluation.features import Features
-from ncsn_tf.evaluation.measure import Measurement, measure
+from ncsn_tf.evaluation.measure import Measurement, class_accuracy, measure
 from ncsn_tf.evaluation.moments import Moments
 from ncsn_tf.evaluation.names import METRICS
 from ncsn_tf.evaluation.references import ReferenceStatistics
@@ -250,3 +250,12 @@ def test_a_measurement_as_a_line_and_as_plain_values():
     bare = Measurement("inception_score", 9.0, 50_000)
     assert bare.describe() == "inception_score 9, 50000 samples"
     assert bare.as_dict() == {"value": 9.0, "num_samples": 50_000, "warnings": []}
+
+
+def test_class_accuracy_is_the_share_of_samples_that_are_found_in_their_class():
+    logits = np.eye(3, dtype=np.float32)[[0, 1, 2, 2, 1]]
+    found = class_accuracy(Features(np.zeros([5, 2], np.float32), logits), np.array([0, 1, 1, 2, 0]))
+    assert (found.name, found.value, found.num_samples) == ("class_accuracy", 0.6, 5)
+    assert found.standard_error == pytest.approx(np.sqrt(0.6 * 0.4 / 5))
+    with pytest.raises(ValueError, match="knows 3 classes. Received: samples of the class 3"):
+        class_accuracy(Features(np.zeros([1, 2], np.float32), logits[:1]), np.array([3]))
