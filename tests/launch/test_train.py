@@ -219,7 +219,7 @@ MISTAKES = {
     "unknown variant": (
         "train",
         ["--config=configs/digits.py:vq"],
-        "The variants are ncsn, sliced, ncsnv2, edm, ve, vp, subvp. Received",
+        "The variants are ncsn, sliced, ncsnv2, edm, ve, vp, subvp, classes. Received",
     ),
     "a configuration with a mistake": ("train", ["--config=DIR/mistake.py"], "NameError: name 'undefined' is not"),
     "no configuration": ("train", [], "no config.json"),
