@@ -1,7 +1,9 @@
 """Inpainting: the unknown pixels are sampled, while the known ones are set to noisy copies of themselves.
 
 Algorithm 2 of Song & Ermon 2019 works with any step and any schedule: after every step the known pixels are overwritten
-by those of the given image, with the noise of the time at the end of the step.
+by those of the given image, with the noise of the time at the end of the step. A walk from noise to data begins with
+them too. The program of Song et al. 2021 begins with the clean image in their place; here the start has the noise of
+its time everywhere, and nothing is ever read of a pixel that is not known.
 """
 
 import dataclasses
@@ -10,11 +12,11 @@ import numpy as np
 import tensorflow as tf
 
 from ncsn_tf import random
+from ncsn_tf.guidance import references, starts
 from ncsn_tf.samplers.driver import Given, Guidance, Prior, StepSeeds
+from ncsn_tf.samplers.langevin import Noise
 from ncsn_tf.score import expand
 from ncsn_tf.sde import SDE
-
-REFERENCES = ("level", "step")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +28,16 @@ class Inpainting(Guidance):
     The paper draws one z per level (lines 4 and 5), NCSNv2's program a new one per step. With one z per level, and in
     the limit of small steps, the walk at that level samples the density of the unknown pixels given y. With a new z per
     step it averages over the noise of the known pixels. A level is a segment of the sampler's schedule, even if the
-    time changes within it.
+    time changes within it. With one z for the whole walk the known pixels follow a smooth path, along which methods of
+    higher order keep their order; with the others a jump of that path is an error of the first order at least.
 
     The given tensors are images, float32 [B, ...], and masks of the known pixels, bool, [B, ...] of the same shape or
     with one channel.
 
     Attributes:
       sde: gives alpha and sigma.
-      reference: "level" or "step": z is drawn once per level or once per step.
+      reference: "walk", "level" or "step": z is drawn once per walk, per level or per step.
+      noise: draws z, `noise(seeds [B, 2], shape) -> [B, *shape]`, standard normal in each row.
 
     Raises:
       ValueError: for another `reference`.
@@ -41,25 +45,20 @@ class Inpainting(Guidance):
 
     sde: SDE
     reference: str = "level"
+    noise: Noise = random.normal
 
     def __post_init__(self):
-        if self.reference not in REFERENCES:
-            raise ValueError(
-                f"A noisy reference is drawn once per {' or '.join(REFERENCES)}. Received: {self.reference!r}."
-            )
+        references.check(self.reference)
 
     def project(
         self, x: tf.Tensor, mean: tf.Tensor, t: tf.Tensor, seeds: StepSeeds, given: Given
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Overwrites the known pixels of x and of its mean; see `Guidance.project`."""
         images, known = given
-        if self.reference == "step":
-            own = random.fold_each(seeds.step, random.Stream.REFERENCE)
-        else:
-            own = random.fold_each(seeds.walk, random.Stream.REFERENCE, seeds.level)
+        z = references.draw(self.reference, seeds, x.shape[1:], self.noise)
         alpha, sigma = self.sde.marginal(t)
         clean = expand(alpha, x) * images
-        noisy = clean + expand(sigma, x) * random.normal(own, x.shape[1:])
+        noisy = clean + expand(sigma, x) * z
         return tf.where(known, noisy, x), tf.where(known, clean, mean)
 
 
@@ -79,12 +78,9 @@ def start(
     Returns:
       (seeds, x, given): int32 [B, 2], float32 [B, H, W, C], and the tensors for `Inpainting`.
     """
-    numbers = tf.minimum(numbers, len(images) * completions - 1)
-    image = numbers // completions
-    own = random.per_example(random.stream_seed(run_seed, random.Stream.COMPLETION), image)
-    seeds = random.per_row(own, tf.math.floormod(numbers, completions))
-    x = prior(random.fold_each(seeds, random.Stream.PRIOR), images.shape[1:])
-    return seeds, x, (tf.gather(tf.constant(images), image), tf.gather(tf.constant(known), image))
+    return starts.completions_of(
+        numbers, (images, known), images.shape[1:], prior, run_seed=run_seed, completions=completions
+    )
 
 
 def put_back(x: tf.Tensor, given: Given) -> tf.Tensor:

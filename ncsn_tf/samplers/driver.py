@@ -58,7 +58,7 @@ class StepSeeds:
 
     Attributes:
       walk: int32 [B, 2], the seeds of the whole walk.
-      step: int32 [B, 2], the seeds of this step.
+      step: int32 [B, 2], the seeds of this step; at the start of a walk, seeds that no step has.
       level: int32 scalar, the same in all steps of one segment of the schedule, and different in segments that begin
         with different times.
     """
@@ -69,7 +69,15 @@ class StepSeeds:
 
 
 class Guidance:
-    """The contract of guidance, which works with any step; by default it changes nothing."""
+    """The contract of guidance, which works with any step; by default it changes nothing.
+
+    `project` is called after each step. Where the first step moves in time it is called before that step too, with the
+    step's own time: the start then has the noise of its time in what is given, as all that follows. Langevin dynamics
+    at one time starts from anything, and its start is left alone.
+
+    What a method keeps from step to step stays: a step treats all values of x alike, so what is left free is integrated
+    as without guidance along a score that depends on the path of what is given. `finish` follows the guided score.
+    """
 
     def score(self, score_fn: Counted, sde: SDE, given: Given) -> ScoreFunction:
         """The score function that the walk follows, and that denoises at its end.
@@ -84,7 +92,7 @@ class Guidance:
     def project(
         self, x: tf.Tensor, mean: tf.Tensor, t: tf.Tensor, seeds: StepSeeds, given: Given
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Changes x, [B, ...], and its mean after a step to time t, [B]; returns both."""
+        """Changes x, [B, ...], and its mean at time t, [B], after a step or at the start; returns both."""
         return x, mean
 
 
@@ -220,7 +228,7 @@ class FixedSteps:
         if on_frame is not None or span is not None:
             starts = segment_starts(len(self._rows), self.segments)
             parts, segments = np.split(np.asarray(self._rows), starts[1:])[first:last], 1
-        mean, state, evaluations = compiled.start(x)
+        x, mean, state, evaluations = compiled.start(x, tf.convert_to_tensor(parts[0][0]), seeds, given)
         done = 0
         for number, part in enumerate(parts, start=first + 1):
             x, mean, state, evaluations = compiled.segment(
@@ -240,10 +248,11 @@ class FixedSteps:
         return Samples(*compiled.finish(end, evaluations, tf.convert_to_tensor(parts[-1][-1, 1]), given))
 
     def _compile(self, score_fn: ScoreFunction, guidance: Guidance) -> _Compiled:
-        def start(x):
+        def start(x, row, seeds, given):
             if x.dtype != tf.float32:
                 raise ValueError(f"Samplers with fixed steps take float32; cast x. Received: {x.dtype.name}.")
-            return x, self._step.start(x), tf.zeros([batch_size(x)], tf.int32)
+            x = self._begin(x, row, seeds, guidance, given)
+            return x, x, self._step.start(x), tf.zeros([batch_size(x)], tf.int32)
 
         def segment(x, state, evaluations, rows, segments, seeds, first_step, given):
             counted = Counted(score_fn)
@@ -260,6 +269,12 @@ class FixedSteps:
 
         functions = start, segment, finish
         return _Compiled(*(compiling.on_replicas(each, self._strategy, self._jit_compile) for each in functions))
+
+    def _begin(self, x: tf.Tensor, row: tf.Tensor, seeds: tf.Tensor, guidance: Guidance, given: Given) -> tf.Tensor:
+        """The start, projected if the first row of the schedule moves in time."""
+        own = StepSeeds(seeds, random.fold_each(seeds, random.Stream.SAMPLER_STEP, -1), tf.bitcast(row[0], tf.int32))
+        projected, _ = guidance.project(x, x, tf.fill([batch_size(x)], row[0]), own, given)
+        return tf.where(row[0] > row[1], tf.ensure_shape(projected, x.shape), x)
 
     def _integrate(
         self,

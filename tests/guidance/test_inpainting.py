@@ -61,7 +61,7 @@ def complete(
     return drawn_by.draw_rows(count, **options)["x"]
 
 
-@pytest.mark.parametrize("reference", inpainting.REFERENCES)
+@pytest.mark.parametrize("reference", ["level", "step"])
 def test_unknown_pixels_follow_their_conditional_distribution(reference):
     """Mean and variance of x_2 | x_1 under Langevin steps of this size, for one y per level and for one per step."""
     given, count, sigma = 0.9, 6000, 0.15
@@ -78,7 +78,7 @@ def test_unknown_pixels_follow_their_conditional_distribution(reference):
     assert abs(unknown.var(ddof=1) - variance) < 4.0 * standard_error_of_variance(variance, count)
 
 
-@pytest.mark.parametrize("reference", inpainting.REFERENCES)
+@pytest.mark.parametrize("reference", ["level", "step"])
 def test_known_pixels_have_the_noise_of_the_level_and_are_returned_exactly(reference):
     images = np.random.default_rng(0).random([400, 4, 4, 3], np.float32)
     known = np.zeros([400, 4, 4, 1], bool)
@@ -120,6 +120,7 @@ def test_a_noisy_reference_is_drawn_once_per_level_or_per_step(reference, alike,
     driver.FixedSteps(SDE, STEP, rows, segments=2)(
         lambda x, t: tf.zeros_like(x), x, seeds, Watched(SDE, reference), given
     )
+    noises = noises[-4:]  # without that of the start, which a moving walk has
     same = lambda a, b: np.allclose(a, b, rtol=1e-3)  # noqa: E731
     assert same(noises[0], noises[1]) == alike and same(noises[2], noises[3]) == alike
     assert not same(noises[1], noises[2]) and not np.isclose(noises[0][0], noises[0][1])
@@ -180,5 +181,5 @@ def test_invalid_images_and_masks_are_refused(images, known, message):
 
 
 def test_an_unknown_reference_is_refused():
-    with pytest.raises(ValueError, match="level or step"):
+    with pytest.raises(ValueError, match="once per walk, level, step. Received: 'always'"):
         inpainting.Inpainting(SDE, "always")

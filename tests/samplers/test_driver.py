@@ -190,6 +190,51 @@ def test_guidance_changes_the_score_and_projects_after_each_step():
     np.testing.assert_allclose(difference, tf.fill(x.shape, 0.5 * 4e-5 * 1e4 * 3.0), rtol=1e-4)
 
 
+@pytest.mark.parametrize("moving", [True, False])
+def test_the_start_is_projected_if_the_first_step_moves_in_time(moving):
+    """At its own time, with seeds of its own, and before the first evaluation; also at the start of a span."""
+    grid, seen, x, seeds = times.uniform(5), [], tf.ones([2, *SHAPE]), seeds_of(2)
+
+    class Watched(driver.Guidance):
+        def score(self, score_fn, sde, given):
+            def watching(x, t):
+                tf.py_function(lambda x, t: seen.append((x.numpy(), t.numpy())), [x, t], [])
+                return score_fn(x, t)
+
+            return watching
+
+        def project(self, x, mean, t, seeds, given):
+            return x + random.normal(seeds.step, x.shape[1:]), mean
+
+    rows = times.pairs(grid) if moving else times.repeat_times(grid[:-1], 1)
+    sampler = driver.FixedSteps(SDE, STEP, rows, segments=4)
+    for span, time in ((None, 1.0), ((2, 4), 0.5)):
+        seen.clear()
+        sampler(score_fn, x, seeds, Watched(), span=span)
+        own = random.fold_each(seeds, random.Stream.SAMPLER_STEP, -1)
+        expected = x + random.normal(own, SHAPE) if moving else x
+        np.testing.assert_allclose(seen[0][0], expected, atol=1e-6)
+        np.testing.assert_array_equal(seen[0][1], [time] * 2)
+
+
+def test_a_gradient_through_the_score_counts_as_one_evaluation_more():
+    """In the denoising step at the end too, which follows the guided score."""
+
+    class Gradient(driver.Guidance):
+        def score(self, score_fn, sde, given):
+            def guided(x, t):
+                with tf.GradientTape() as tape:
+                    tape.watch(x)
+                    scores = score_fn(x, t)
+                return scores - tape.gradient(scores, x)
+
+            return guided
+
+    sampler = driver.FixedSteps(SDE, STEP, ROWS, segments=4, finish=score.denoise)
+    samples = sampler(score_fn, tf.ones([2, *SHAPE]), seeds_of(2), Gradient())
+    np.testing.assert_array_equal(samples.evaluations, [2 * len(ROWS) + 2] * 2)
+
+
 def test_the_level_of_a_step_is_its_segment_even_if_the_time_moves():
     seen = []
 
@@ -204,8 +249,10 @@ def test_the_level_of_a_step_is_its_segment_even_if_the_time_moves():
         driver.FixedSteps(SDE, STEP, moving, segments=4)(
             score_fn, tf.ones([2, *SHAPE]), seeds_of(2), Levels(), **options
         )
-        assert len(seen) == 8 and [seen[k] == seen[k + 1] for k in range(7)] == [k % 2 == 0 for k in range(7)]
-        assert len(set(seen)) == 4
+        start, *seen_after = seen
+        assert len(seen_after) == 8
+        assert [seen_after[k] == seen_after[k + 1] for k in range(7)] == [k % 2 == 0 for k in range(7)]
+        assert len(set(seen_after)) == 4 and start not in seen_after
 
 
 def test_a_users_own_sde_is_sampled():
