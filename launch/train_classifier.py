@@ -20,6 +20,10 @@ into --output, by default RUN/noisy_classifier:
   weights.npz      the weights
   about.json       the SDE, times and images that it is for, its accuracy and cross-entropy by level, and the above
   accuracy.png     the accuracy on held-out images over the noise
+
+Measured on configs/digits.py:vp, seed 0, with --steps=300 --batch_size=64, a seventh of the default's work: 35 seconds
+of processor time with the start; held-out accuracy 91, 88, 71, 49, 35 and 20 % at sigma/alpha = 0.001, 0.38, 0.82, 1.5,
+2.5 and 4.7, and a guess's 10 % from 21 on.
 """
 
 if not __package__:

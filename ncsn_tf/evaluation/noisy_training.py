@@ -19,7 +19,7 @@ from ncsn_tf.sde import SDE, noise_ratio
 from ncsn_tf.time_draws import TimeDraw
 
 STEPS, BATCH_SIZE = 1_000, 128
-"""The default length of training; `launch.train_classifier` gives what it costs and reaches."""
+"""The default length of training; `launch.train_classifier` gives what a shorter one reaches."""
 
 
 def train(

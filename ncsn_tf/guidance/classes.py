@@ -104,7 +104,7 @@ class ByClassifier(Guidance):
                 # A product with the one-hot label has a dense gradient, of a static shape.
                 of_class = tf.one_hot(labels, log_probabilities.shape[-1], dtype=log_probabilities.dtype)
                 chosen = log_probabilities * of_class
-            gradient = tape.gradient(chosen, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            gradient: Any = tape.gradient(chosen, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
             return score_fn(x, t) + self.scale * gradient
 
         return guided

@@ -117,7 +117,7 @@ def test_evaluations_are_counted_as_they_cost(guidance, cost):
 def test_evaluations_of_a_sampler_that_chooses_its_steps_are_counted_as_they_cost():
     seeds, x, given = start(tf.range(4), (0, 1), 0)
     sampler = samplers.make("probability_flow", VP(), rtol=1e-1, atol=1e-1)
-    found = sampler(DENSITY_SCORE, x, seeds, GUIDANCE["classifier-free"], given).evaluations
+    found = sampler(DENSITY_SCORE, x, seeds, GUIDANCE["classifier-free"], given).evaluations.numpy()
     assert np.all(found % 2 == 0) and np.all(found > 20)
 
 
