@@ -90,7 +90,7 @@ def _evaluator(opened: "TrainedRun") -> "Evaluator | None":
     """The evaluator of samples, on the chief; raises ValueError for a number of bins that the sampler does not have."""
     from ncsn_tf import by_time
 
-    by_time.edges_of(opened.builder.sampler_grid, _BY_TIME.value)
+    by_time.edges_of(opened.builder.sampler_grid, _BY_TIME.value or 0)
     if not opened.is_chief:
         return None
     train, held_out = evaluator.real_images(opened.builder.load_images)
@@ -114,7 +114,7 @@ def _by_time(opened: "TrainedRun", compared: "Evaluator | None", output: pathlib
     options["batch_size"] = min(_BATCH_SIZE.value, _NUM_SAMPLES.value)
     try:
         with evaluator.progress() as show:
-            return by_time.measure_by_time(opened, compared, _BY_TIME.value, output, progress=show, **options)
+            return by_time.measure_by_time(opened, compared, _BY_TIME.value or 0, output, progress=show, **options)
     except SamplingKeyError as error:
         cli.fail(error)
 

@@ -14,6 +14,7 @@ images is the loss of the exact score there, which no score can be below, plus i
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -182,17 +183,18 @@ class Meter:
         scores = score_fn, training.score_fn(sde), Normal.fit(training.points).score_fn(sde)
         self._sde, self._times, self._training = sde, np.asarray(times, np.float32), training
         self._size, self._on_images = batch_size, on_images
-        self._strategy = strategy = strategy or tf.distribute.get_strategy()
+        self._strategy = on_devices = strategy or tf.distribute.get_strategy()
 
         def on_replica(first: tf.Tensor, base: tf.Tensor, x: tf.Tensor, examples: tf.Tensor) -> tf.Tensor:
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-            size = self._block(x.shape[0])
+            count: Any = x.shape[0]
+            size = self._block(count)
             rows = (first + tf.cast(replica, tf.int32)) * size + tf.range(size)
-            rows = tf.minimum(rows, x.shape[0] - 1)  # the last block is filled up: all have one shape
+            rows = tf.minimum(rows, count - 1)  # the last block is filled up: all have one shape
             return errors_by_level(scores, sde, self._times, base, tf.gather(x, rows), tf.gather(examples, rows))
 
         def of_round(*arguments: tf.Tensor) -> tf.Tensor:
-            return blocks.gathered(strategy.run(on_replica, args=arguments), strategy, workers)
+            return blocks.gathered(on_devices.run(on_replica, args=arguments), on_devices, workers)
 
         self._of_round = tf.function(of_round, autograph=False)
 

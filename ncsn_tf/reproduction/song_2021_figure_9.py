@@ -109,7 +109,8 @@ def draw(
 ) -> "pictures.Figure":
     """Draws a line per budget over the corrector's share, and a grid of samples per split."""
     with pictures.drawn(11.0, 1.5 * len(found) + 2.0) as picture:
-        left, right = picture.subfigures(1, 2)
+        panels: Any = picture.subfigures(1, 2)
+        left, right = panels
         axes = left.subplots()
         for budget, of in found.items():
             known: list[tuple[float, Any]] = [(share, cell.estimate) for share, cell in of.items() if cell.estimate]

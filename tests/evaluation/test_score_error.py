@@ -1,6 +1,7 @@
 """A score against the exact score of its training images, where expectations are known."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def test_a_network_that_has_memorised_has_distance_and_share_0():
     assert len(found.train.network) == len(found.held_out.network) == 10
     np.testing.assert_array_equal(found.train.network, found.train.exact)
     np.testing.assert_array_equal(found.train.distance, 0.0)
-    rows = found.rows()
+    rows: Any = found.rows()
     assert [row["share"] for row in rows] == [0.0] * len(tiny.TIMES)
     assert rows[-1]["exact_held_out_loss"] > 2.0 * rows[-1]["normal_held_out_loss"] > rows[-1]["exact_train_loss"]
     assert len(score_error_report.lines(found)) == len(tiny.TIMES) + 2
