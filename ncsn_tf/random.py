@@ -58,6 +58,7 @@ class Stream(enum.IntEnum):
     LIKELIHOOD = 19
     BROWNIAN = 20
     LABEL_DROPOUT = 21
+    MEASUREMENT = 25
 
 
 def seed(run_seed: int) -> tf.Tensor:

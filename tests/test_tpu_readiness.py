@@ -17,7 +17,16 @@ from ncsn_tf.data.images import ImageSource
 from ncsn_tf.densities.empirical import Empirical
 from ncsn_tf.densities.normal import Normal
 from ncsn_tf.evaluation import held_out, score_error
-from ncsn_tf.guidance import classes, classifiers, denoising, inpainting, interpolation
+from ncsn_tf.guidance import (
+    classes,
+    classifiers,
+    denoising,
+    inpainting,
+    interpolation,
+    measurements,
+    restoring,
+    starts,
+)
 from ncsn_tf.samplers import blocks, driver, methods
 from ncsn_tf.samplers.adaptive_flow import AdaptiveFlow
 from ncsn_tf.score import denoise, expand
@@ -153,6 +162,21 @@ def sampling_of_classes():
     return draw, [tf.range(4)]
 
 
+def restoration():
+    """Each method of restoration, with noise, and the measurement put back at the end."""
+    measurement = measurements.downsample(tiny.SHAPE, 2)
+    y = np.zeros([2, *measurement.measured_shape], np.float32)
+    sampler, score_fn = methods.make("ddim", tiny.SDE, 3), tiny.make().model.score
+
+    def draw(numbers):
+        options = {"run_seed": 0, "completions": 2}
+        seeds, x, given = starts.completions_of(numbers, (y,), tiny.SHAPE, tiny.SDE.prior_sample, **options)
+        guidances = [method(tiny.SDE, measurement, 0.1) for method in restoring.METHODS.values()]
+        return [measurement.put_back(sampler(score_fn, x, seeds, guidance, given).x, *given) for guidance in guidances]
+
+    return draw, [tf.range(4)]
+
+
 def denoising_level():
     """Images under the noise of a level, denoised from there on."""
     images = np.zeros([4, *tiny.SHAPE], np.float32)
@@ -193,6 +217,7 @@ STEPS = {
     "sample from noise to data": sampling_from_noise_to_data,
     "inpaint and interpolate": inpainting_level,
     "sample classes": sampling_of_classes,
+    "restore": restoration,
     "denoise from a level on": denoising_level,
     "held-out loss by level": loss_by_level,
     "score error by level": score_error_by_level,
