@@ -24,6 +24,10 @@ class PiGDM(Guidance):
     exact. The paper takes s = 1, so that r^2 = sigma^2 / (1 + sigma^2) on VE and sigma^2 on VP. Its sampler multiplies
     the gradient by factors of its own step; here it is the score of the posterior, for any sampler.
 
+    Where nearly all of x_t is noise, D and J are differences of nearly equal numbers, divided by alpha: the errors of a
+    network are multiplied by sigma / alpha, 152 at t=1 on VP, and make walks diverge. There the posterior is nearly the
+    prior, and the score is left alone. What this leaves out is a part of order (1 / most_noise)^2.
+
     Each evaluation costs a pass back through the network: it counts as two.
 
     The given tensors are the measurements, (y [B, *measured_shape],), in the SDE's data range.
@@ -34,6 +38,7 @@ class PiGDM(Guidance):
       noise: the standard deviation of the measurement's noise, in units of the SDE's data range.
       scale: a factor of the gradient, at least 0; 1 for the posterior.
       data_deviation: s, in units of the SDE's data range.
+      most_noise: the largest sigma / (alpha s) at which the score is guided.
 
     Raises:
       ValueError: for a number out of range.
@@ -47,6 +52,7 @@ class PiGDM(Guidance):
     noise: float = 0.0
     scale: float = 1.0
     data_deviation: float = 1.0
+    most_noise: float = 20.0
 
     def __post_init__(self):
         if not 0.0 <= self.scale < float("inf"):
@@ -56,6 +62,8 @@ class PiGDM(Guidance):
                 "data_deviation is that of the data, positive and finite. "
                 f"Received: data_deviation={self.data_deviation:g}."
             )
+        if not self.most_noise > 0.0:
+            raise ValueError(f"most_noise must be positive. Received: most_noise={self.most_noise:g}.")
 
     def score(self, score_fn: ScoreFunction, sde: SDE, given: Given) -> ScoreFunction:
         """The guided score function; see `Guidance.score`."""
@@ -68,6 +76,8 @@ class PiGDM(Guidance):
             r = sigma * self.data_deviation / tf.sqrt((alpha * self.data_deviation) ** 2 + sigma**2)
             residual = measurement.measured_spectrum(y) - s * measurement.spectrum(predicted.clean)
             variance = tf.where(s > 0.0, (r * s) ** 2 + self.noise**2, np.inf)
-            return predicted.scores + self.scale * predicted.pull(measurement.image(s * residual / variance))
+            added = self.scale * predicted.pull(measurement.image(s * residual / variance))
+            near = sigma <= self.most_noise * self.data_deviation * alpha
+            return tf.where(near, predicted.scores + added, predicted.scores)
 
         return guided

@@ -100,7 +100,7 @@ def test_pigdm_adds_the_gradient_of_its_likelihood(name, noise):
     matrix = affine.dense(measurement)
     y = np.random.default_rng(3).normal(size=len(matrix))
     given = (tf.repeat(affine.laid_out(measurement, y), 2, axis=0),)
-    guidance = pigdm.PiGDM(SDE, measurement, noise, scale=1.7, data_deviation=s)
+    guidance = pigdm.PiGDM(SDE, measurement, noise, scale=1.7, data_deviation=s, most_noise=np.inf)
     added = guidance.score(DATA.score_fn(SDE), SDE, given)(x, T) - DATA.score_fn(SDE)(x, T)
     for row in range(2):
         clean, gain, alpha, sigma = jacobian(x[row].numpy().ravel(), T[row])
@@ -108,6 +108,18 @@ def test_pigdm_adds_the_gradient_of_its_likelihood(name, noise):
         seen = np.linalg.inv(variance * matrix @ matrix.T + noise**2 * np.eye(len(matrix)))
         expected = 1.7 * gain.T @ matrix.T @ seen @ (y - matrix @ clean)
         np.testing.assert_allclose(np.ravel(added[row]), expected, rtol=1e-7, atol=1e-9)
+
+
+def test_pigdm_leaves_the_score_alone_where_nearly_all_is_noise():
+    """Up to a noise ratio of 2 deviations of the data it is guided, above it is not, whatever the network says."""
+    measurement, x = restoring.measurement("grey", SHAPE), points()
+    given = (tf.zeros([2, *measurement.measured_shape], tf.float64),)
+    guidance = pigdm.PiGDM(SDE, measurement, 0.1, data_deviation=0.4, most_noise=2.0)
+    t = SDE.time(tf.constant([0.79, 0.81], tf.float64))
+    plain = DATA.score_fn(SDE)(x, t)
+    guided = guidance.score(DATA.score_fn(SDE), SDE, given)(x, t)
+    assert np.abs(guided[0] - plain[0]).max() > 1e-3
+    np.testing.assert_array_equal(guided[1], plain[1])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -188,7 +200,7 @@ MEASUREMENT = restoring.measurement("grey", SHAPE)
         (lambda: restoring.options("pigmd"), "`method` to be one of replacement, pigdm, dps. Received: 'pigmd'"),
         (
             lambda: restoring.options("pigdm,zeta=1"),
-            "of the method pigdm are: scale, data_deviation. Received: zeta",
+            "of the method pigdm are: scale, data_deviation, most_noise. Received: zeta",
         ),
         (lambda: restoring.options("dps,zeta=much"), "dps's zeta must be a number. Received: 'much'"),
         (lambda: restoring.options("dps,zeta=nan"), "dps's zeta must be"),
@@ -197,6 +209,7 @@ MEASUREMENT = restoring.measurement("grey", SHAPE)
         (lambda: restoring.make("dps", SDE, MEASUREMENT, zeta=np.inf), "zeta must be at least 0 and finite"),
         (lambda: restoring.make("pigdm", SDE, MEASUREMENT, scale=-0.5), "at least 0 and finite. Received: scale=-0.5"),
         (lambda: restoring.make("pigdm", SDE, MEASUREMENT, data_deviation=0.0), "positive and finite"),
+        (lambda: restoring.make("pigdm", SDE, MEASUREMENT, most_noise=0.0), "positive. Received: most_noise=0"),
         (lambda: restoring.make("pigdm", SDE, MEASUREMENT, float("nan")), "at least 0 and finite. Received: noise=nan"),
         (lambda: restoring.make("pigdm", SDE, MEASUREMENT, -0.1), "at least 0 and finite. Received: noise=-0.1"),
         (lambda: restoring.make("replacement", SDE, MEASUREMENT, weight=0.0), r"in \(0, 1\]. Received: weight=0"),
