@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from ncsn_tf.config import choices
+from ncsn_tf.data import pipeline
 from tests.support import processes, tiny
 
 launch = functools.partial(processes.launch, stand_in=True)
@@ -60,6 +61,31 @@ def test_other_settings_have_a_folder_of_their_own(run):
     assert len(list(folders.iterdir())) == 3
 
 
+def test_restoration_keeps_what_is_measured(run, tmp_path):
+    """By replacement exactly; PiGDM counts its passes back, and y has the noise that was asked for."""
+    arguments = f"--workdir={run}", "--num_images=6", "--completions=2", "--measurement=downsample:2"
+    result = launch("restore", *arguments, f"--output={tmp_path / 'exact'}")
+    assert result.returncode == 0, result.stderr
+    with np.load(tmp_path / "exact" / "restoration.npz") as arrays:
+        samples, original, y = arrays["samples_float"], arrays["original"], arrays["measured"]
+    assert samples.shape == (6, 2, 8, 8, 1) and y.shape == (6, 4, 4, 1)
+    means = samples.reshape(6, 2, 4, 2, 4, 2).mean(axis=(3, 5))
+    np.testing.assert_allclose(means, np.repeat(y[:, None, ..., 0], 2, axis=1), atol=1e-5)
+    blocks = pipeline.to_float(original).reshape(6, 4, 2, 4, 2).mean(axis=(2, 4))
+    np.testing.assert_allclose(blocks, y[..., 0], atol=1e-6)
+    assert np.any(samples[:, 0] != samples[:, 1])
+    about = json.loads((tmp_path / "exact" / "about.json").read_text())
+    assert about["residual"] < 1e-5 and about["residual_of_original"] < 1e-6 and about["psnr"] < about["psnr_of_mean"]
+    assert about["score_evaluations_per_sample"] == 4
+    with Image.open(tmp_path / "exact" / "restoration.png") as picture:
+        assert picture.size == (4 * 33 + 1, 6 * 33 + 1), "given, two completions, original"
+    result = launch("restore", *arguments, "--method=pigdm,scale=0.5", "--noise=0.1", f"--output={tmp_path / 'noisy'}")
+    assert result.returncode == 0, result.stderr
+    about = json.loads((tmp_path / "noisy" / "about.json").read_text())
+    assert about["options"] == {"scale": 0.5} and about["score_evaluations_per_sample"] == 8
+    assert abs(about["residual_of_original"] / 0.1 - 1.0) < 4.0 / np.sqrt(2 * 6 * 16)
+
+
 def test_interpolation_ends_in_the_samples_of_launch_sample(run, tmp_path):
     result = launch("interpolate", f"--workdir={run}", "--num_paths=2", "--points=3", f"--output={tmp_path / 'paths'}")
     assert result.returncode == 0, result.stderr
@@ -90,6 +116,10 @@ MISTAKES = {
     "a mask with tones between": ("inpaint", ["--mask=FOLDER/noise.png"], "white where the image is known"),
     "no images": ("inpaint", ["--images=FOLDER/none"], "no images"),
     "all is known": ("inpaint", ["--mask=random", "--known_share=1"], "share"),
+    "colours of grey images": ("colorize", [], "3 channels: take a run on colour images"),
+    "blocks that do not fit": ("restore", ["--measurement=downsample:3"], "divides the images' (8, 8)"),
+    "a negative zeta": ("restore", ["--method=dps,zeta=-1"], "zeta must be at least 0"),
+    "noise that is no number": ("restore", ["--noise=nan"], "noise of a measurement must be at least 0"),
     "a path of one point": ("interpolate", ["--points=1"], "points"),
     "no run": ("denoise", ["--workdir=FOLDER/none"], "not a run directory"),
 }

@@ -43,7 +43,7 @@ def test_every_flag_that_takes_a_string_and_is_no_path_is_known():
     strings = set()
     for file in pathlib.Path(ROOT, "launch").rglob("*.py"):
         strings |= set(re.findall(r'DEFINE_string\(\s*"(\w+)"', file.read_text(encoding="utf-8")))
-    assert strings == {"cluster", "sampler", "split", "tpu"}
+    assert strings == {"cluster", "measurement", "method", "sampler", "split", "tpu"}
 
 
 def test_a_path_is_absolute_and_a_word_is_not_a_path(defined, tmp_path, monkeypatch):
