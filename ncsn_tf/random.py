@@ -58,7 +58,7 @@ class Stream(enum.IntEnum):
     LIKELIHOOD = 19
     BROWNIAN = 20
     LABEL_DROPOUT = 21
-    MEASUREMENT = 25
+    MEASUREMENT = 22
 
 
 def seed(run_seed: int) -> tf.Tensor:
