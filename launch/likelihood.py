@@ -10,7 +10,6 @@ default a folder under the run's likelihood/:
 if not __package__:
     __import__("flags.started_as_file")  # ends with the line that says how a launcher is started
 
-import time
 import warnings
 from typing import Any
 
@@ -19,15 +18,13 @@ from absl import flags
 from .flags import cli, evaluator, flow
 
 _FLAGS = flow.define("likelihood", "the dequantization and of the probes", None)
-_DEQUANTIZATIONS = flags.DEFINE_integer("dequantizations", 1, "How many of each image.", 1)
-_PROBES = flags.DEFINE_integer("probes", 1, "How many probes of the trace, each of which costs a backward pass.", 1)
+_DEQUANTIZATIONS, _PROBES = flow.define_repeats(default=1)
 _EXACT = flags.DEFINE_bool("exact", False, "Compute the trace itself: for small images.")
 
 
 def main() -> None:
     """Measures likelihoods."""
-    from ncsn_tf import files, ode
-    from ncsn_tf.evaluation import likelihood
+    from ncsn_tf import flow_jobs, ode
 
     with cli.usage_errors():
         opened = _FLAGS.open("The likelihood")
@@ -36,57 +33,41 @@ def main() -> None:
         builder, images = opened.builder, _FLAGS.images(opened)
         output = _FLAGS.folder(opened, "likelihood", "likelihood.json", "a measurement")
         print(f"{len(images)} images {opened.shape} of {builder.data_name}, {_FLAGS.split.value}; step {opened.step}")
-        if not builder.dequantizes:
-            warnings.warn(
-                "This run was trained on images that were not dequantized, and the likelihood is that of dequantized "
-                "ones; train with --config.data.dequantize=True for a fair one.",
-                stacklevel=2,
-            )
+        for caveat in flow_jobs.likelihood_caveats(opened):
+            warnings.warn(caveat, stacklevel=2)
         if _FLAGS.dry_run.value:
             print(f"Dry run: would write into {output}")
             return
     options = _FLAGS.options() | ({"exact": True} if _EXACT.value else {"probes": _PROBES.value})
-    begun = time.perf_counter()
     try:
         with evaluator.progress() as show:
-            found = likelihood.measure(
-                opened.score_fn,
-                builder.sde,
+            content = flow_jobs.measure_likelihood(
+                opened,
                 images,
-                builder.value_range,
-                run_seed=_FLAGS.seed.value,
+                output,
+                about=_FLAGS.record(opened),
+                seed=_FLAGS.seed.value,
                 batch_size=_FLAGS.batch_size.value,
                 dequantizations=_DEQUANTIZATIONS.value,
                 options=options,
                 jit_compile=_FLAGS.jit_compile.value,
-                on_images=lambda rows: show("likelihoods", rows),
+                progress=show,
             )
     except ode.NotConvergedError as error:
         cli.fail(error, cli.FAILURE)
-    output.mkdir(parents=True, exist_ok=True)
-    summary = found.summary()
-    arrays = {"nats": found.nats, "bits_per_dimension": found.bits, "evaluations": found.evaluations}
-    files.write_npz_arrays(output / "likelihood.npz", arrays)
-    about = {
-        **summary,
-        **options,
-        "seconds": round(time.perf_counter() - begun, 1),
-        **_FLAGS.record(opened),
-    }
-    files.write_json(output / "likelihood.json", about)
-    _print(summary)
+    _print(content)
     print(f"Results: {output}")
 
 
-def _print(summary: dict[str, Any]) -> None:
+def _print(content: dict[str, Any]) -> None:
     """Prints the means with their errors, and what the bits rest on."""
     for name, unit in (("nats", "nats"), ("bits_per_dimension", "bits per dimension")):
-        value = summary[name]
+        value = content[name]
         error = "" if value["standard_error"] is None else f" +- {value['standard_error']:.2g}"
         print(f"{value['mean']:.4f}{error} {unit}")
     print(
-        f"Offset: {summary['offset_bits']:g} bits, of bytes dequantized as (k + u) / 256; "
-        f"{summary['score_evaluations_per_image']:.0f} evaluations per image"
+        f"Offset: {content['offset_bits']:g} bits, of bytes dequantized as (k + u) / 256; "
+        f"{content['score_evaluations_per_image']:.0f} evaluations per image"
     )
 
 

@@ -8,11 +8,10 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ncsn_tf.evaluation import measure, names, report
+from ncsn_tf.evaluation import likelihood, measure, names, report
 from ncsn_tf.training import history
 from ncsn_tf.training.run_directory import RunDirectory
 
-_LIKELIHOOD = "likelihood.json"
 _METRICS = [measure.named(name, kind) for kind in names.FEATURE_KINDS for name in names.METRICS]
 """Metrics of different feature networks have columns of their own, because they must never be compared."""
 
@@ -100,7 +99,7 @@ def likelihoods(runs: Sequence[RunDirectory]) -> Table:
     columns = ("run", "step", "images", "dequantizations", "probes", "bits/dim", "nats", "evaluations", "commit")
     rows = []
     for run in runs:
-        for content in _contents(run.path / "likelihood", _LIKELIHOOD):
+        for content in _contents(run.path / "likelihood", likelihood.RESULTS):
             bits, nats = content["bits_per_dimension"], content["nats"]
             rows.append(
                 (

@@ -37,7 +37,7 @@ LAYERS = (
     ("ncsn_tf/config/walks",),
     ("ncsn_tf/config/build",),
     ("ncsn_tf/runs", "ncsn_tf/results"),
-    ("ncsn_tf/jobs", "ncsn_tf/combinations"),
+    ("ncsn_tf/jobs", "ncsn_tf/flow_jobs", "ncsn_tf/combinations"),
     ("ncsn_tf/sweep", "ncsn_tf/by_time", "ncsn_tf/reproduction"),
     ("launch", "configs"),
     ("tests", "benchmarks"),

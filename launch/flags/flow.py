@@ -46,10 +46,9 @@ class Flow:
 
     def images(self, opened: "TrainedRun") -> np.ndarray:
         """The first images of the split, uint8; raises ValueError if they are not of the run's shape."""
-        images = np.asarray(opened.builder.load_images(self.split.value).images[: self.num_images.value])
-        if images.shape[1:] != opened.shape:
-            raise ValueError(f"The run is on images {opened.shape}, these are {images.shape[1:]}.")
-        return images
+        from ncsn_tf import flow_jobs
+
+        return flow_jobs.images(opened, self.split.value, self.num_images.value)
 
     def folder(self, opened: "TrainedRun", kind: str, record: str, what: str) -> pathlib.Path:
         """--output, or WORKDIR/KIND/step_N_seed_S; raises ValueError if it holds a record of earlier results."""
@@ -86,6 +85,16 @@ def open_continuous(workdir: str, what: str) -> "TrainedRun":
             f"passes between noise levels. {opened.directory.path} was trained at levels."
         )
     return opened
+
+
+def define_repeats(default: int | None) -> tuple[flags.FlagHolder, flags.FlagHolder]:
+    """Defines --dequantizations and --probes of a likelihood; a default of None, for 1, tells if they are given."""
+    return (
+        flags.DEFINE_integer("dequantizations", default, "How many of each image; by default 1.", 1),
+        flags.DEFINE_integer(
+            "probes", default, "How many probes of the trace, each of which costs a backward pass; by default 1.", 1
+        ),
+    )
 
 
 def define(kind: str, seed: str, num_images: int | None) -> Flow:

@@ -1,20 +1,25 @@
 """Log-likelihoods and bits per dimension of images under the probability flow of a score function."""
 
 import dataclasses
+import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import flow, ode, random
+from ncsn_tf import files, flow, ode, random
 from ncsn_tf.data.value_range import ValueRange
 from ncsn_tf.score import ScoreFunction
 from ncsn_tf.sde import SDE
 
 OFFSET = 256
 """The number of values of a byte: k is dequantized as (k + u) / 256."""
+
+RESULTS = "likelihood.json"
+_ARRAYS = "likelihood.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +59,36 @@ class Likelihoods:
             "score_evaluations_per_image": float(self.evaluations.sum(axis=1).mean()),
             "offset_bits": math.log2(OFFSET / (self.data_range[1] - self.data_range[0])),
         }
+
+    def save(self, directory: str | os.PathLike, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes likelihood.npz, the arrays, and then likelihood.json: the summary, and `about`, plain values.
+
+        Returns:
+          The content of likelihood.json.
+        """
+        directory = files.local_path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        content = {**self.summary(), **about}
+        arrays = {"nats": self.nats, "bits_per_dimension": self.bits, "evaluations": self.evaluations}
+        files.write_npz_arrays(directory / _ARRAYS, arrays)
+        files.write_json(directory / RESULTS, content)
+        return content
+
+
+def saved(directory: str | os.PathLike, wanted: Mapping[str, Any]) -> tuple[dict[str, Any], np.ndarray] | None:
+    """What `Likelihoods.save` has written into a folder: (its content, the bits per dimension [N, R, K]).
+
+    None if there is nothing, or nothing that can be read, or if its content has another value for a key of `wanted`.
+    """
+    directory = files.local_path(directory)
+    try:
+        content = json.loads((directory / RESULTS).read_text(encoding="utf-8"))
+        if any(content.get(key) != value for key, value in wanted.items()):
+            return None
+        with np.load(directory / _ARRAYS) as archive:
+            return content, archive["bits_per_dimension"]
+    except Exception:  # a damaged archive raises whatever zipfile, zlib or NumPy raise
+        return None
 
 
 def _statistics(values: np.ndarray) -> dict[str, float | None]:

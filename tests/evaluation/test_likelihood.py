@@ -83,3 +83,17 @@ def test_an_image_that_does_not_converge_is_named():
 def test_impossible_measurements_are_refused(images, options, message):
     with pytest.raises(ValueError, match=message):
         likelihood.measure(lambda x, t: -x, VP(), images, SYMMETRIC, **{"run_seed": 0, "batch_size": 2, **options})
+
+
+def test_saved_likelihoods_are_found_by_what_they_were_made_with(tmp_path):
+    nats = np.random.default_rng(1).normal(size=(5, 2, 3))
+    found = likelihood.Likelihoods(nats, np.full((5, 2), 20), (2, 2, 1), (-1.0, 1.0))
+    assert likelihood.saved(tmp_path, {}) is None
+    content = found.save(tmp_path / "new", {"weights": 7, "rtol": 1e-5, "first_time": None})
+    assert content["bits_per_dimension"]["mean"] == pytest.approx(found.bits.mean())
+    again, bits = likelihood.saved(tmp_path / "new", {"weights": 7, "first_time": None, "images": 5}) or ({}, None)
+    assert again == content
+    np.testing.assert_array_equal(bits, found.bits)
+    assert likelihood.saved(tmp_path / "new", {"weights": 8}) is None
+    (tmp_path / "new" / "likelihood.npz").write_bytes(b"damaged")
+    assert likelihood.saved(tmp_path / "new", {"weights": 7}) is None
