@@ -13,12 +13,14 @@ PAPER_table_N.md, .csv and .json. Figures, tables and the flags that they read:
                    4  their largest dot products                                        --data_name --patches
   song_2021  table 1  predictors with and without corrector, on trained runs  --ve --vp --steps --num_samples --seeds
                       --batch_size --ve_ratio --vp_ratio
+             table 2  bits per dimension, and samples by the flow if asked for  --run --run ... --num_images
+                      --dequantizations --probes --num_samples --seeds --batch_size
              9  a budget of evaluations split between predictor and corrector  --workdir --budgets --ratio
                 --num_samples --seeds --batch_size
 
 All take --seed. --data_name, with --data_dir and --image_size, names images as config.data does. Those of song_2021
-measure samples as launch.evaluate does, with its --features, --classifier_path, --inception_path and --reference.
-After a kill the same command resumes a table from the last cell and seed.
+measure samples as launch.evaluate does, with its --features, --classifier_path, --inception_path and --reference, and
+likelihoods as launch.likelihood does. After a kill the same command resumes a table from the last cell and seed.
 """
 
 if not __package__:
@@ -41,7 +43,7 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Read the flags and the data, com
 
 def main() -> None:
     """Reproduces the figure or the table."""
-    from ncsn_tf import files
+    from ncsn_tf import files, ode
     from ncsn_tf.objectives import NonFiniteLossError
 
     with cli.usage_errors():
@@ -64,7 +66,7 @@ def main() -> None:
         return
     try:
         _reproduce(which, options, output, name)
-    except NonFiniteLossError as error:
+    except (NonFiniteLossError, ode.NotConvergedError) as error:
         cli.fail(error, cli.FAILURE)
 
 
@@ -74,7 +76,7 @@ def _reproduce(which: reproduction.Which, options: dict, output: pathlib.Path, n
 
     begun = time.perf_counter()
     with cli.usage_errors(), contextlib.ExitStack() as stack:  # the functions check their options before they compute
-        if "features" in reproduction.READ[which]:
+        if which[0] == "song_2021":
             options["progress"] = stack.enter_context(evaluator.progress())
         found = _functions()[which](**options)
         found = dataclasses.replace(found, numbers=run.environment() | found.numbers)
@@ -92,6 +94,7 @@ def _functions() -> dict:
         hyvarinen_2005,
         song_2021_figure_9,
         song_2021_table_1,
+        song_2021_table_2,
         song_ermon_2019_sampling,
         song_ermon_2019_training,
     )
@@ -107,6 +110,7 @@ def _functions() -> dict:
         ("hyvarinen_2005", "figure", 4): hyvarinen_2005.figure4,
         ("song_2021", "figure", 9): song_2021_figure_9.figure9,
         ("song_2021", "table", 1): song_2021_table_1.table1,
+        ("song_2021", "table", 2): song_2021_table_2.table2,
     }
 
 

@@ -2,22 +2,17 @@
 
 import dataclasses
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl import flags
 
-from . import evaluator, flow, paths, size
-
-if TYPE_CHECKING:
-    from ncsn_tf.reproduction.song_2021_cells import Judged
+from . import evaluator, flow, paths, size, song_2021
 
 PAPERS = ("song_ermon_2019", "hyvarinen_2005", "song_2021")
 Which = tuple[str, str, int]
 """(paper, "figure" or "table", number)."""
 
 _IMAGES = ("data_name", "data_dir", "image_size")
-_EVALUATOR = ("features", "inception_path", "classifier_path", "reference")
-_DRAWS = ("num_samples", "batch_size", "seeds")
 READ: dict[Which, tuple[str, ...]] = {
     ("song_ermon_2019", "figure", 1): (*_IMAGES, "steps"),
     ("song_ermon_2019", "figure", 2): ("steps",),
@@ -27,8 +22,7 @@ READ: dict[Which, tuple[str, ...]] = {
     ("hyvarinen_2005", "figure", 2): ("runs",),
     ("hyvarinen_2005", "figure", 3): (*_IMAGES, "patches"),
     ("hyvarinen_2005", "figure", 4): (*_IMAGES, "patches"),
-    ("song_2021", "table", 1): ("ve", "vp", "steps", "ve_ratio", "vp_ratio", *_DRAWS, *_EVALUATOR),
-    ("song_2021", "figure", 9): ("workdir", "budgets", "ratio", *_DRAWS, *_EVALUATOR),
+    **{("song_2021", *what): read for what, read in song_2021.READ.items()},
 }
 """The flags that each figure and table reads, apart from --seed and --output."""
 
@@ -85,6 +79,8 @@ class Reproduction:
                     if name in read
                 )
                 raise ValueError(f"--{name} has no effect on {title(which)}; it belongs to {readers}.")
+        if found.get("num_samples") == 0 and which != ("song_2021", "table", 2):
+            raise ValueError("--num_samples=0 leaves the samples out of table 2 of song_2021; give 1 or more.")
         return found
 
     def options(self, which: Which, output: pathlib.Path, *, dry: bool = False) -> dict[str, Any]:
@@ -100,58 +96,12 @@ class Reproduction:
         """
         given = self.given(which)
         if which[0] == "song_2021":
-            return self._of_song_2021(which, given, output, dry)
+            asked = title(which).capitalize(), given, self.seed.value, output, self.evaluator, dry
+            return song_2021.Request(*asked).options(*which[1:])
         options = {"seed": self.seed.value, **{name: given[name] for name in given if name not in _IMAGES}}
         if which == ("song_ermon_2019", "figure", 4):
             return _walks(options)
         return {**options, **_images(given)}
-
-    def _of_song_2021(self, which: Which, given: dict[str, Any], output: pathlib.Path, dry: bool) -> dict[str, Any]:
-        from ncsn_tf.reproduction import song_2021_cells, song_2021_table_1
-
-        what = title(which).capitalize()
-        names = ("ve", "vp") if which[1] == "table" else ("workdir",)
-        judged = {name: self._judged(given.pop(name), what, dry) for name in names if name in given}
-        for name in (*_EVALUATOR, *_DRAWS):
-            given.setdefault(name, None)
-        seeds = tuple(self.seed.value + number for number in range(given.pop("seeds") or 5))
-        batch_size = given.pop("batch_size") or min((run.batch_size for run in judged.values()), default=100)
-        draws = song_2021_cells.Draws(given.pop("num_samples") or 1_000, batch_size, seeds)
-        if which[1] == "figure":
-            return {"output": output, "draws": draws, **_split(judged.get("workdir"), given)}
-        ratios = {name: given.pop(f"{name}_ratio", None) for name in ("ve", "vp")}
-        options = {name: value for name, value in given.items() if name not in _EVALUATOR}
-        found = {"runs": judged, "draws": draws, "ratios": ratios, **options}
-        song_2021_table_1.check(**found)
-        return {**found, "output": output}
-
-    def _judged(self, workdir: str, what: str, dry: bool) -> "Judged":
-        """The run of a directory with its newest weights, and the evaluator of its samples; None for it in a dry run.
-
-        Raises:
-          ValueError: for a run at noise levels, or if it cannot be evaluated.
-        """
-        from ncsn_tf.reproduction import song_2021_cells
-
-        run = flow.open_continuous(workdir, what)
-        run.load()
-        train, options = run.training_images(), run.builder.evaluation
-        found = self.evaluator.evaluator(run.shape, options.features, run.builder.preparation, train, dry=dry)
-        return song_2021_cells.Judged(run, found)  # type: ignore[arg-type]
-
-
-def _split(judged: "Judged | None", given: dict[str, Any]) -> dict[str, Any]:
-    """The run of the figure that splits budgets, its budgets and its ratio."""
-    from ncsn_tf.config import values
-    from ncsn_tf.reproduction import song_2021_figure_9
-
-    if judged is None:
-        raise ValueError("Figure 9 shows the samples of a trained run: give its --workdir.")
-    texts = given.get("budgets") or map(str, song_2021_figure_9.BUDGETS)
-    budgets, ratio = [values.from_text("a budget", int, text) for text in texts], given.get("ratio")
-    for budget in budgets:
-        song_2021_figure_9.splits(judged.sde, budget, ratio)
-    return {"run": judged, "budgets": budgets, "ratio": ratio}
 
 
 def _walks(options: dict[str, Any]) -> dict[str, Any]:
@@ -189,8 +139,8 @@ def define() -> Reproduction:
         flags.DEFINE_integer("steps", None, "Training steps; for song_2021, N, the steps from noise to data.", 1),
         flags.DEFINE_integer("runs", None, "Data sets for each sample size.", 1),
         flags.DEFINE_integer("patches", None, "How many patches to learn from.", 1),
-        flags.DEFINE_integer("num_samples", None, "Samples of each sampler, or walks to show.", 1),
-        flags.DEFINE_integer("batch_size", None, "How many samples to draw at a time; by default the run's choice.", 1),
+        flags.DEFINE_integer("num_samples", None, "Samples of each sampler, or walks to show.", 0),
+        flags.DEFINE_integer("batch_size", None, "Samples or images at a time; by default the run's choice.", 1),
         flags.DEFINE_integer("seeds", None, "How many sampling seeds, from --seed on; by default 5.", 1),
         paths.define("workdir", None, "The trained run."),
         flags.DEFINE_integer("checkpoint", None, "The checkpoint's step; by default the newest."),
@@ -200,7 +150,10 @@ def define() -> Reproduction:
         flags.DEFINE_float("vp_ratio", None, "The same of all VP correctors.", 1e-6),
         flags.DEFINE_float("ratio", None, "The same of the correctors of the run.", 1e-6),
         flags.DEFINE_list("budgets", None, "Numbers of evaluations to split; by default 20,40,80,160."),
-        *(getattr(compared, name) for name in _EVALUATOR),
+        paths.define_several("run", "A run in continuous time; may be given several times."),
+        flags.DEFINE_integer("num_images", None, "How many held-out images, the first ones; by default all.", 1),
+        *flow.define_repeats(default=None),
+        *(getattr(compared, name) for name in song_2021.EVALUATOR),
     )
     return Reproduction(
         paper=flags.DEFINE_enum("paper", PAPERS[0], PAPERS, "The paper."),

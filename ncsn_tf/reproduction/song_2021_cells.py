@@ -58,6 +58,12 @@ def sde_name(run: TrainedRun) -> str:
     return run.directory.config()["sde"]["name"]
 
 
+def weighting(run: TrainedRun) -> str:
+    """The weighting of the objective in the run's configuration, such as likelihood or sigma_power=2."""
+    keys = run.directory.config()["objective"]
+    return f"sigma_power={keys['sigma_power']:g}" if keys["weighting"] == "sigma_power" else keys["weighting"]
+
+
 def about(run: TrainedRun) -> dict[str, Any]:
     """Plain values that identify a run and its weights."""
     return {"directory": str(run.directory.path), "checkpoint": run.checkpoint, "weights": run.checksum()}
@@ -225,6 +231,13 @@ def contrast(cells: Mapping[Any, Estimate | None], weights: Mapping[Any, float])
     if any(error is None for _, error in errors):
         return total, None
     return total, math.sqrt(sum((weight * (error or 0.0)) ** 2 for weight, error in errors))
+
+
+def difference_text(difference: float | None, error: float | None) -> str:
+    """A difference with its standard error, as far as they are known."""
+    if difference is None:
+        return ""
+    return f"{difference:.3f}" + ("" if error is None else f" (standard error {error:.2g})")
 
 
 def verdict(difference: float | None, error: float | None) -> str:

@@ -318,7 +318,11 @@ def _text(
         "What the paper reads from its table, here and by the paper's own numbers:",
     ]
     keys = ("sde", "claim", "verdict", "in_the_paper")
-    lines = [(_difference(one), *(one[key] for key in keys)) for of in checked for one in of]
+    lines = [
+        (cells.difference_text(one["difference"], one["standard_error"]), *(one[key] for key in keys))
+        for of in checked
+        for one in of
+    ]
     rows = [[sde, claim, difference, here, paper] for difference, sde, claim, here, paper in lines]
     parts.append(markdown(["", "claim", "difference (negative if it holds)", "here", "in the paper"], rows))
     return "\n\n".join(parts)
@@ -326,13 +330,6 @@ def _text(
 
 def _cost(cell: Cell) -> str:
     return "" if cell.evaluations is None else f"{cell.evaluations:g}"
-
-
-def _difference(one: Mapping[str, Any]) -> str:
-    if one["difference"] is None:
-        return ""
-    error = one["standard_error"]
-    return f"{one['difference']:.3f}" + ("" if error is None else f" (standard error {error:.2g})")
 
 
 def _grid(texts: Mapping[str, Mapping[Place, str]], steps: int) -> str:

@@ -5,40 +5,17 @@ import math
 
 import pytest
 
-from ncsn_tf import jobs, runs
-from ncsn_tf.config import choices
-from ncsn_tf.evaluation import measure, report
+from ncsn_tf import jobs
 from ncsn_tf.reproduction import song_2021_cells as cells
 from ncsn_tf.reproduction import song_2021_table_1 as paper
 from ncsn_tf.reproduction.song_2021_cells import Cell, Draws, Estimate, Judged
-from ncsn_tf.training.run_directory import RunDirectory
-from tests.support import tiny
 
 DRAWS = Draws(num_samples=4, batch_size=4, seeds=(0, 1))
 
 
-class Mean:
-    """An evaluator whose metric is the mean of the pixels: no features, no statistics."""
-
-    kind = "classifier"
-
-    def about(self):
-        return {"feature_network": "none"}
-
-    def evaluate(self, pixels, output, **_):
-        return report.Report([measure.Measurement("classifier_fid", float(pixels.mean()), len(pixels))], [], [])
-
-
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory):
-    """A run of one convolution with the VP SDE in continuous time."""
-    folder = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(choices.NETWORKS, "unet", tiny.timeless)
-        tiny.save_run(folder / "vp", config=tiny.flow_config())
-        run = runs.TrainedRun(RunDirectory(folder / "vp"))
-        run.load()
-        yield Judged(run, Mean())
+def judged(small_runs, mean_evaluator):
+    return Judged(small_runs["vp"], mean_evaluator)
 
 
 def cell(*values, evaluations=11.0):
