@@ -153,6 +153,7 @@ def define() -> Reproduction:
         paths.define_several("run", "A run in continuous time; may be given several times."),
         flags.DEFINE_integer("num_images", None, "How many held-out images, the first ones; by default all.", 1),
         *flow.define_repeats(default=None),
+        flags.DEFINE_list("tolerances", None, "Tolerances of the flow; by default 1e-1,1e-2,1e-3,1e-4,1e-5."),
         *(getattr(compared, name) for name in song_2021.EVALUATOR),
     )
     return Reproduction(

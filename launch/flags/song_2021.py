@@ -18,6 +18,7 @@ DRAWS = ("num_samples", "batch_size", "seeds")
 READ = {
     ("table", 1): ("ve", "vp", "steps", "ve_ratio", "vp_ratio", *DRAWS, *EVALUATOR),
     ("table", 2): ("run", "num_images", "dequantizations", "probes", *DRAWS, *EVALUATOR),
+    ("figure", 3): ("workdir", "tolerances", *DRAWS, *EVALUATOR),
     ("figure", 9): ("workdir", "budgets", "ratio", *DRAWS, *EVALUATOR),
 }
 """The flags that each table and figure reads."""
@@ -54,6 +55,7 @@ class Request:
         makers = {
             ("table", 1): self._table1,
             ("table", 2): self._table2,
+            ("figure", 3): self._figure3,
             ("figure", 9): self._figure9,
         }
         return makers[kind, number]()
@@ -118,6 +120,18 @@ class Request:
         if self.given.get("num_samples"):
             found |= {"evaluator": self._evaluator(runs[0]), "draws": self._draws(runs)}
         return {**found, "output": self.output}
+
+    def _figure3(self) -> dict[str, Any]:
+        from ncsn_tf.config import values
+        from ncsn_tf.reproduction import song_2021_cells, song_2021_figure_3
+
+        texts = self.given.get("tolerances") or map(str, song_2021_figure_3.TOLERANCES)
+        tolerances = [values.from_text("a tolerance", float, text) for text in texts]
+        song_2021_figure_3.check(tolerances)
+        judged = self._own()
+        for tolerance in tolerances:
+            song_2021_cells.changed(judged.run, song_2021_figure_3.sampler(judged.sde, tolerance))
+        return {"run": judged, "draws": self._draws([judged.run]), "tolerances": tolerances, "output": self.output}
 
     def _figure9(self) -> dict[str, Any]:
         from ncsn_tf.config import values

@@ -255,7 +255,7 @@ MISTAKES = {
     "no such figure": ("reproduce", ["--figure=7"], "figure"),
     "a figure and a table": ("reproduce", ["--figure=3", "--table=1"], "one of them"),
     "a table without a run": ("reproduce", ["--paper=song_2021", "--table=1"], "give --ve, --vp or both"),
-    "a figure that another paper has": ("reproduce", ["--paper=song_2021", "--figure=4"], "--table=2, --figure=9"),
+    "a figure that another paper has": ("reproduce", ["--paper=song_2021", "--figure=4"], "--table=2, --figure=3"),
     "a table of likelihoods without a run": (
         "reproduce",
         ["--paper=song_2021", "--table=2"],
