@@ -80,13 +80,10 @@ def _temperatures() -> list[float]:
 
 def _other(opened: "TrainedRun") -> "TrainedRun":
     """The run to compare with, its newest weights loaded; raises ValueError if its codes have another meaning."""
+    from ncsn_tf.evaluation import identifiability
+
     other = flow.open_continuous(str(_COMPARE.value), "Encoding")
-    mine, theirs = ((run.shape, run.builder.sde) for run in (opened, other))
-    if mine != theirs:
-        raise ValueError(
-            "Codes are comparable between runs on images of one shape with one SDE; give another --compare. "
-            f"Received: {mine[0]} with {mine[1]}, and {theirs[0]} with {theirs[1]}."
-        )
+    identifiability.check_comparable(*((run.shape, run.builder.sde) for run in (opened, other)))
     other.load()
     return other
 
@@ -126,12 +123,10 @@ def _write(
 
 
 def _codec(run: "TrainedRun", count: int, show: Callable[[str, int], None]) -> "Codec":
-    from ncsn_tf.evaluation import encodings
+    from ncsn_tf import flow_jobs
 
-    return encodings.Codec(
-        run.score_fn,
-        run.builder.sde,
-        run.builder.value_range,
+    return flow_jobs.codec(
+        run,
         batch_size=min(_FLAGS.batch_size.value, count),
         options=_FLAGS.options(),
         jit_compile=_FLAGS.jit_compile.value,

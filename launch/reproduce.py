@@ -16,6 +16,7 @@ PAPER_table_N.md, .csv and .json. Figures, tables and the flags that they read:
              table 2  bits per dimension, and samples by the flow if asked for  --run --run ... --num_images
                       --dequantizations --probes --num_samples --seeds --batch_size
              3  the probability flow over its tolerance   --workdir --tolerances --num_samples --seeds --batch_size
+             7  codes of images by two runs with one SDE  --run --run --num_images --batch_size
              9  a budget of evaluations split between predictor and corrector  --workdir --budgets --ratio
                 --num_samples --seeds --batch_size
 
@@ -94,6 +95,7 @@ def _functions() -> dict:
     from ncsn_tf.reproduction import (
         hyvarinen_2005,
         song_2021_figure_3,
+        song_2021_figure_7,
         song_2021_figure_9,
         song_2021_table_1,
         song_2021_table_2,
@@ -111,6 +113,7 @@ def _functions() -> dict:
         ("hyvarinen_2005", "figure", 3): hyvarinen_2005.figure3,
         ("hyvarinen_2005", "figure", 4): hyvarinen_2005.figure4,
         ("song_2021", "figure", 3): song_2021_figure_3.figure3,
+        ("song_2021", "figure", 7): song_2021_figure_7.figure7,
         ("song_2021", "figure", 9): song_2021_figure_9.figure9,
         ("song_2021", "table", 1): song_2021_table_1.table1,
         ("song_2021", "table", 2): song_2021_table_2.table2,

@@ -151,7 +151,7 @@ def define() -> Reproduction:
         flags.DEFINE_float("ratio", None, "The same of the correctors of the run.", 1e-6),
         flags.DEFINE_list("budgets", None, "Numbers of evaluations to split; by default 20,40,80,160."),
         paths.define_several("run", "A run in continuous time; may be given several times."),
-        flags.DEFINE_integer("num_images", None, "How many held-out images, the first ones; by default all.", 1),
+        flags.DEFINE_integer("num_images", None, "How many held-out images; by default all, 16 in figure 7.", 1),
         *flow.define_repeats(default=None),
         flags.DEFINE_list("tolerances", None, "Tolerances of the flow; by default 1e-1,1e-2,1e-3,1e-4,1e-5."),
         *(getattr(compared, name) for name in song_2021.EVALUATOR),

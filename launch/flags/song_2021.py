@@ -19,6 +19,7 @@ READ = {
     ("table", 1): ("ve", "vp", "steps", "ve_ratio", "vp_ratio", *DRAWS, *EVALUATOR),
     ("table", 2): ("run", "num_images", "dequantizations", "probes", *DRAWS, *EVALUATOR),
     ("figure", 3): ("workdir", "tolerances", *DRAWS, *EVALUATOR),
+    ("figure", 7): ("run", "num_images", "batch_size"),
     ("figure", 9): ("workdir", "budgets", "ratio", *DRAWS, *EVALUATOR),
 }
 """The flags that each table and figure reads."""
@@ -56,6 +57,7 @@ class Request:
             ("table", 1): self._table1,
             ("table", 2): self._table2,
             ("figure", 3): self._figure3,
+            ("figure", 7): self._figure7,
             ("figure", 9): self._figure9,
         }
         return makers[kind, number]()
@@ -132,6 +134,13 @@ class Request:
         for tolerance in tolerances:
             song_2021_cells.changed(judged.run, song_2021_figure_3.sampler(judged.sde, tolerance))
         return {"run": judged, "draws": self._draws([judged.run]), "tolerances": tolerances, "output": self.output}
+
+    def _figure7(self) -> dict[str, Any]:
+        from ncsn_tf.reproduction import song_2021_figure_7
+
+        runs, count = self._runs(), self.given.get("num_images", song_2021_figure_7.IMAGES)
+        song_2021_figure_7.check(runs, count)
+        return {"runs": runs, "num_images": count, "batch_size": self._batch_size(runs), "seed": self.seed}
 
     def _figure9(self) -> dict[str, Any]:
         from ncsn_tf.config import values

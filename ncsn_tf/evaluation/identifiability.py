@@ -10,7 +10,9 @@ import pathlib
 import numpy as np
 
 from ncsn_tf import pictures
+from ncsn_tf.sde import SDE
 
+Shape = tuple[int, int, int]
 _DIMENSIONS = 100
 """The number of dimensions whose values are drawn, as in the paper."""
 _IMAGES = 8
@@ -75,11 +77,24 @@ def _standardised(codes: np.ndarray) -> np.ndarray:
     return centred / np.linalg.norm(centred, axis=1, keepdims=True)
 
 
+def check_comparable(first: tuple[Shape, SDE], second: tuple[Shape, SDE]) -> None:
+    """Raises ValueError unless two models, each (shape of an image, SDE), give codes of one meaning."""
+    if first != second:
+        raise ValueError(
+            "Codes are comparable between runs on images of one shape with one SDE; give another run. "
+            f"Received: {first[0]} with {first[1]}, and {second[0]} with {second[1]}."
+        )
+
+
 def save(path: pathlib.Path, images: list[np.ndarray], first: np.ndarray, second: np.ndarray) -> None:
-    """Writes the picture of a comparison: images and codes, then values and differences of the codes' dimensions.
+    """Writes `draw` of the same arguments to a file, a PNG."""
+    pictures.save_figure(path, draw(images, first, second))
+
+
+def draw(images: list[np.ndarray], first: np.ndarray, second: np.ndarray) -> "pictures.Figure":
+    """The picture of a comparison: images and codes, then values and differences of the codes' dimensions.
 
     Args:
-      path: the file to write, a PNG.
       images: three arrays uint8 [N, H, W, C], the rows above: the originals and both models' codes as pictures.
       first: [N, ...], the codes of one model.
       second: the codes of the other.
@@ -105,4 +120,4 @@ def save(path: pathlib.Path, images: list[np.ndarray], first: np.ndarray, second
         right.set(xlabel="difference of A and B by dimension", ylabel="density")
         for each in (left, right):
             each.legend(fontsize="small")
-    pictures.save_figure(path, figure)
+    return figure

@@ -67,7 +67,7 @@ def test_a_dry_run_writes_nothing(folder, tmp_path):
 
 MISTAKES = {
     "a run at noise levels": (["--workdir=FOLDER/levels"], "Encoding needs a run in continuous time"),
-    "another SDE": (["--compare=FOLDER/narrow"], "with one SDE; give another --compare"),
+    "another SDE": (["--compare=FOLDER/narrow"], "with one SDE; give another run"),
     "a comparison with a run at levels": (["--compare=FOLDER/levels"], "levels was trained at levels"),
     "a path of one point": (["--interpolate=1"], "--interpolate=1"),
     "a pair of one image": (["--interpolate=3", "--num_images=1"], "need two images or more"),

@@ -42,10 +42,12 @@ def test_a_table_of_likelihoods_has_samples_if_they_are_asked_for(asked):
 def test_figures_of_runs(asked):
     options = asked("figure", 3, workdir="vp", tolerances=["1e-1", "1e-3"])
     assert options["tolerances"] == [0.1, 0.001] and options["draws"].num_samples == 1000
+    assert asked("figure", 7, run=["vp", "vp_likelihood"])["num_images"] == 16
     assert asked("figure", 9, workdir="vp", budgets=["20"], seeds=1)["budgets"] == [20]
     for kind, number, given, message in (
         ("figure", 3, {}, "give its --workdir"),
         ("figure", 3, {"workdir": "vp", "tolerances": ["1e-1", "2"]}, "rtol"),
+        ("figure", 7, {"run": ["vp", "subvp"]}, "with one SDE"),
     ):
         with pytest.raises(ValueError, match=message):
             asked(kind, number, **given)
