@@ -94,6 +94,7 @@ def _functions() -> dict:
     """The functions of all figures and tables."""
     from ncsn_tf.reproduction import (
         hyvarinen_2005,
+        hyvarinen_2005_overcomplete,
         song_2021_figure_3,
         song_2021_figure_7,
         song_2021_figure_9,
@@ -110,8 +111,8 @@ def _functions() -> dict:
         ("song_ermon_2019", "figure", 4): song_ermon_2019_sampling.figure4,
         ("hyvarinen_2005", "figure", 1): hyvarinen_2005.figure1,
         ("hyvarinen_2005", "figure", 2): hyvarinen_2005.figure2,
-        ("hyvarinen_2005", "figure", 3): hyvarinen_2005.figure3,
-        ("hyvarinen_2005", "figure", 4): hyvarinen_2005.figure4,
+        ("hyvarinen_2005", "figure", 3): hyvarinen_2005_overcomplete.figure3,
+        ("hyvarinen_2005", "figure", 4): hyvarinen_2005_overcomplete.figure4,
         ("song_2021", "figure", 3): song_2021_figure_3.figure3,
         ("song_2021", "figure", 7): song_2021_figure_7.figure7,
         ("song_2021", "figure", 9): song_2021_figure_9.figure9,

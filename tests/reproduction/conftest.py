@@ -1,6 +1,10 @@
-"""Trained runs of one convolution, for figures and tables that show runs."""
+"""A check of saved figures, and trained runs of one convolution for figures and tables that show runs."""
 
+import json
+
+import numpy as np
 import pytest
+from PIL import Image
 
 from ncsn_tf import runs
 from ncsn_tf.config import choices, sections
@@ -44,3 +48,15 @@ def small_runs(tmp_path_factory):
             found[name] = runs.TrainedRun(RunDirectory(folder / name))
             found[name].load()
         yield found
+
+
+@pytest.fixture
+def check_saved(tmp_path):
+    """A function that checks that a figure's saved numbers are JSON and that its picture is not blank."""
+
+    def check(figure):
+        picture, numbers = figure.save(tmp_path, "figure")
+        assert json.loads(numbers.read_text()) == {"caption": figure.caption, **figure.numbers}
+        assert np.ptp(np.asarray(Image.open(picture).convert("L"))) > 100
+
+    return check
