@@ -30,7 +30,7 @@ _SHAPES = {"mask": (4, 4, 1), "grey": (2, 2, 3), "downsample": (4, 4, 1), "blur"
 _MEASUREMENTS = flags.DEFINE_list("measurements", ["mask:left", "grey", "downsample:2", "blur:1"], "Of that data.")
 _NOISES = flags.DEFINE_list("noises", ["0", "0.1"], "The standard deviations of their noise.")
 _DEVIATION = 0.5
-_PIGDM = "pigdm,most_noise=1e9"
+_PIGDM = "pigdm"
 _OWN = f"{_PIGDM},data_deviation={_DEVIATION}"
 _SAMPLERS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "ancestral": ({}, ("replacement,reference=step", _PIGDM, _OWN, "dps,zeta=0.002")),

@@ -179,7 +179,8 @@ def _evaluate_checkpoint(run: "TrainedRun", compared, held_out, count: int) -> N
 
     options = run.builder.evaluation
     output = pathlib.Path(
-        _OUTPUT.value or run.directory.path / "evaluation" / f"step_{run.step:08d}_seed_{_SEED.value}"
+        _OUTPUT.value
+        or run.directory.path / "evaluation" / f"step_{run.step:08d}_seed_{_SEED.value}{_CLASSES.suffix()}"
     )
     with evaluator.progress() as show:
         found = jobs.evaluate(

@@ -68,7 +68,7 @@ def _sweep(strategy: "tf.distribute.Strategy") -> None:
         run = _CLASSES.chosen(_opened(directory, strategy, settings))
         options = run.builder.evaluation
         run.load(_CHECKPOINT.value)
-        name = f"sweep_step_{run.step:08d}_seed_{_SEED.value}"
+        name = f"sweep_step_{run.step:08d}_seed_{_SEED.value}{_CLASSES.suffix()}"
         output = pathlib.Path(_OUTPUT.value or run.directory.path / "evaluation" / name)
         count = _NUM_SAMPLES.value or options.num_samples
         print(f"{len(settings)} combinations, {count} samples each, of {run.directory.path}")

@@ -12,6 +12,10 @@ from ncsn_tf.evaluation import likelihood, measure, names, report
 from ncsn_tf.training import history
 from ncsn_tf.training.run_directory import RunDirectory
 
+_LIKELIHOOD_KEYS = (
+    *("bits_per_dimension", "nats", "images", "dequantizations", "probes"),
+    "score_evaluations_per_image",
+)
 _METRICS = [measure.named(name, kind) for kind in names.FEATURE_KINDS for name in names.METRICS]
 """Metrics of different feature networks have columns of their own, because they must never be compared."""
 
@@ -66,7 +70,7 @@ def trainings(runs: Sequence[RunDirectory]) -> Table:
 def evaluations(runs: Sequence[RunDirectory]) -> Table:
     """One row per evaluation in the folder `evaluation` of a run, in the order of their names."""
     columns = (
-        *("run", "step", "sampler", "evaluations", "seconds", "samples", "seed"),
+        *("run", "step", "sampler", "classes", "scale", "evaluations", "seconds", "samples", "seed"),
         *_METRICS,
         *("nearer, in pixels", "commit"),
     )
@@ -82,6 +86,8 @@ def evaluations(runs: Sequence[RunDirectory]) -> Table:
                     run.path.name,
                     f"{content['step']:,}" if "step" in content else "",
                     sampler_text(content.get("sampler", {})),
+                    ",".join(map(str, content.get("labels", []))),
+                    f"{content['guidance_scale']:g}" if "guidance_scale" in content else "",
                     f"{evaluations:.4g}" if evaluations is not None else "",
                     f"{content.get('seconds', {}).get('sampling', '')}",
                     f"{content['num_samples']:,}" if "num_samples" in content else "",
@@ -100,6 +106,8 @@ def likelihoods(runs: Sequence[RunDirectory]) -> Table:
     rows = []
     for run in runs:
         for content in _contents(run.path / "likelihood", likelihood.RESULTS):
+            if not all(key in content for key in _LIKELIHOOD_KEYS):
+                continue  # not of launch.likelihood
             bits, nats = content["bits_per_dimension"], content["nats"]
             rows.append(
                 (
@@ -123,17 +131,18 @@ def command(arguments: Sequence[str]) -> str:
 
 
 def sampler_text(sampler: Mapping[str, Any]) -> str:
-    """The sampler as --sampler takes it: its name, and the keys that a reader needs to tell two apart."""
-    shown = ("num_steps", "grid", "steps_per_level", "epsilon", "rtol", "order", "ratio", "corrections", "predictor")
-    keys = [f"{key}={sampler[key]}" for key in shown if sampler.get(key) is not None]
+    """The sampler as --sampler takes it: its name and its keys, without tables and how it is compiled."""
+    hidden = ("name", "times", "norm_table", "jit_compile", "denoise")
+    keys = [f"{key}={value}" for key, value in sampler.items() if key not in hidden and value is not None]
     return ",".join([str(sampler.get("name", "")), *keys])
 
 
 def _first_start(run: RunDirectory) -> Mapping[str, Any]:
     try:
-        return json.loads((run.path / "environment.json").read_text(encoding="utf-8"))[0]
+        first = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))[0]
     except (OSError, ValueError, LookupError, TypeError):
         return {}
+    return first if isinstance(first, dict) else {}
 
 
 def _contents(folder: pathlib.Path, name: str) -> Iterator[Mapping[str, Any]]:

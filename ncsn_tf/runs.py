@@ -27,6 +27,9 @@ from ncsn_tf.serving import export
 from ncsn_tf.training import checkpoints
 from ncsn_tf.training.run_directory import RunDirectory
 
+OPTIONAL_KEYS = ("score", *classes.KEYS)
+"""The keys of a sampling key that samples along the network's own score and without classes do not have."""
+
 
 class TrainedRun:
     """A run's network on the devices of a strategy, with weights once `load` is called.
@@ -108,9 +111,7 @@ class TrainedRun:
 
     def with_score(self, score_fn: ScoreFunction, about: Mapping[str, Any]) -> "TrainedRun":
         """The same run with another score function; `about`, plain values that tell which, is in its sampling key."""
-        other = object.__new__(TrainedRun)
-        other.__dict__ = {**self.__dict__, "score_fn": score_fn, "_score": dict(about)}
-        return other
+        return self._with(score_fn=score_fn, _score=dict(about))
 
     @property
     def step(self) -> int:
@@ -207,7 +208,7 @@ class TrainedRun:
         return value
 
     def sampling_key(self, seed: int, batch_size: int) -> dict[str, Any]:
-        """The plain values that determine the bits of the run's samples."""
+        """The plain values that determine the bits of the run's samples; those of `OPTIONAL_KEYS` may be absent."""
         return {
             "step": self.step,
             "weights": self.checksum(),

@@ -145,6 +145,16 @@ def test_an_evaluation_records_everything_that_repeats_it(run, run_evaluator, tm
     assert jobs.evaluate(run, None, tmp_path, **options) is None, "a worker that is not the chief reports nothing"
 
 
+def test_results_of_guided_samples_are_not_those_of_others(run, run_evaluator, tmp_path):
+    """A key that only the folder has is a difference: then samples are asked for, and the store refuses the folder."""
+    options = {"metric": "fid", "num_samples": 12, "batch_size": 6, "seed": 1}
+    guided = run.with_score(lambda x, t: -x, {"everywhere": "elsewhere"})
+    found = jobs.evaluate_once(guided, run_evaluator, tmp_path, **options)
+    assert jobs.evaluate_once(guided, run_evaluator, tmp_path, **options) == found
+    with pytest.raises(SamplingKeyError, match="score"):
+        jobs.evaluate_once(run, run_evaluator, tmp_path, **options)
+
+
 def test_following_a_run_takes_each_newest_checkpoint_until_the_last(tmp_path):
     tiny.save_run(tmp_path, steps=(3,), training={"steps": 9})
     followed = runs.TrainedRun(RunDirectory(tmp_path))

@@ -40,6 +40,13 @@ class Classes:
         scale = 1.0 if self.guidance_scale.value is None else self.guidance_scale.value
         return run.of_classes(self._labels(), scale, self.classifier.value)
 
+    def suffix(self) -> str:
+        """What a default folder of samples has in its name beside the step and the seed: "" without classes."""
+        if self.labels.value is None:
+            return ""
+        scale = "" if self.guidance_scale.value is None else f"_scale_{self.guidance_scale.value:g}"
+        return f"_labels_{'-'.join(text.strip() for text in self.labels.value)}{scale}"
+
     def _labels(self) -> list[int]:
         texts = [text.strip() for text in self.labels.value]
         if not texts or not all(re.fullmatch("-?[0-9]{1,9}", text) for text in texts):

@@ -70,13 +70,15 @@ class Likelihoods:
         directory.mkdir(parents=True, exist_ok=True)
         content = {**self.summary(), **about}
         arrays = {"nats": self.nats, "bits_per_dimension": self.bits, "evaluations": self.evaluations}
+        # Without the summary, arrays of a program that was killed here are nobody's.
+        (directory / RESULTS).unlink(missing_ok=True)
         files.write_npz_arrays(directory / _ARRAYS, arrays)
         files.write_json(directory / RESULTS, content)
         return content
 
 
 def saved(directory: str | os.PathLike, wanted: Mapping[str, Any]) -> tuple[dict[str, Any], np.ndarray] | None:
-    """What `Likelihoods.save` has written into a folder: (its content, the bits per dimension [N, R, K]).
+    """Reads what `Likelihoods.save` has written into a folder: (its content, the bits per dimension [N, R, K]).
 
     None if there is nothing, or nothing that can be read, or if its content has another value for a key of `wanted`.
     """

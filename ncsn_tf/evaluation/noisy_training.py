@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ncsn_tf import pictures, random
+from ncsn_tf import objectives, pictures, random
 from ncsn_tf.data import pipeline
 from ncsn_tf.data.images import ImageSource
 from ncsn_tf.data.value_range import ValueRange
 from ncsn_tf.evaluation import classifier
 from ncsn_tf.guidance import classifiers
 from ncsn_tf.guidance.classifiers import NoiseConditional
-from ncsn_tf.score import expand
 from ncsn_tf.sde import SDE, noise_ratio
 from ncsn_tf.time_draws import TimeDraw
 
@@ -70,15 +69,14 @@ def train(
 
 
 def _perturbed(x: tf.Tensor, t: tf.Tensor, sde: SDE, seeds: tf.Tensor) -> tf.Tensor:
-    """alpha x + sigma z, [B, ...], with noise of the seeds, int32 [B, 2]."""
-    alpha, sigma = sde.marginal(t)
+    """Images perturbed to times t, [B, ...], with noise of the seeds, int32 [B, 2]."""
     shape: Any = x.shape[1:].as_list()
-    return expand(alpha, x) * x + expand(sigma, x) * random.normal(seeds, shape)
+    return objectives.perturb(sde, x, t, random.normal(seeds, shape))
 
 
 @dataclasses.dataclass(frozen=True)
 class ByLevel:
-    """How well a classifier tells noisy images apart.
+    """The accuracy of a classifier of noisy images by noise level.
 
     Attributes:
       times: float [L], the times of the levels.

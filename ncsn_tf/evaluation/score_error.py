@@ -104,7 +104,7 @@ def statistics(train: Errors, held_out: Errors) -> dict[str, float | None]:
         share = distance / (distance + gap)
 
     The share says how far the network is from having memorised the training images: 0 if its score is the exact one, 1
-    if its loss on images that it has never seen is that on its training images. In expectation it is
+    if its loss on images that it has never seen is that on its training images. Its two parts have the expectations of
 
         (train_loss - exact_train_loss) / (held_out_loss - exact_train_loss),
 

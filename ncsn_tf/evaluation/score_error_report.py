@@ -32,9 +32,9 @@ def write(output: str | os.PathLike, found: ScoreError, about: Mapping[str, Any]
     output = files.local_path(output)
     rows = found.rows()
     files.write_csv(output / f"{NAME}.csv", rows)
-    pictures.save_figure(output / f"{NAME}.png", draw(found))
     images = {"train": len(found.train.network), "held_out": len(found.held_out.network)}
     files.write_json(output / f"{NAME}.json", {"images": images, "mean": found.mean(), "levels": rows, **about})
+    pictures.save_figure(output / f"{NAME}.png", draw(found))
 
 
 def lines(found: ScoreError) -> list[str]:
@@ -75,8 +75,9 @@ def draw(found: ScoreError) -> "pictures.Figure":
             axes[int(name == "share")].errorbar(ratios, values, yerr=bars, fmt=style, marker=".", label=label)
         # The exact score's losses go to 0 and to infinity at small noise, and leave the picture.
         losses = [row[name] for row in rows for name in ("train_loss", "held_out_loss", "normal_held_out_loss")]
-        limits = (0.3 * min(losses), 10.0 * max(losses))
-        axes[0].set(ylabel="loss per image, 1/2 sigma^2 |s + z / sigma|^2", yscale="log", ylim=limits)
+        axes[0].set(ylabel="loss per image, 1/2 sigma^2 |s + z / sigma|^2", yscale="log")
+        if np.isfinite(losses).all():
+            axes[0].set_ylim(0.3 * min(losses), 10.0 * max(losses))
         axes[1].set(ylabel="share = distance / (distance + gap)", ylim=(-0.1, 1.5))
         for each in axes:
             each.set(xscale="log", xlabel="sigma / alpha")

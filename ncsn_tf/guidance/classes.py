@@ -21,6 +21,8 @@ from ncsn_tf.samplers.driver import NO_GUIDANCE, Given, Guidance, Prior
 from ncsn_tf.score import ScoreFunction
 from ncsn_tf.sde import SDE
 
+KEYS = ("labels", "guidance_scale", "classifier")
+"""The keys of `Chosen.key`; samples without classes have none, those of a network with classes no classifier."""
 Logits = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """logits_fn(x: [B, ...], t: [B]) -> [B, K]: log p(y | x_t) of each class y, up to a number per row."""
 

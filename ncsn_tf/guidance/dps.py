@@ -1,6 +1,7 @@
 """Diffusion posterior sampling: the score is led towards clean images that fit the measurement."""
 
 import dataclasses
+from typing import ClassVar
 
 import tensorflow as tf
 
@@ -23,8 +24,10 @@ class DPS(Guidance):
 
         score <- score - 1000 zeta / (g^2 ||y - A D||) gradient of ||y - A D||^2
 
-    makes the same moves in walks of 1,000 steps, and the same way in more and fewer; walks along the probability flow,
-    which has half the score, make half of them. The moves have one length however near the measurement is. A long step
+    makes the same moves in walks of 1,000 steps of time, and the same way in more and fewer; walks along the
+    probability flow, which has half the score, make half of them. Steps that do not move in time, such as those of
+    Langevin dynamics, have nothing to do with g: `restoring.check_sampler` refuses them, and the denoising at the end
+    of a walk follows the score alone. The moves have one length however near the measurement is. A long step
     goes too far: with few steps take a smaller zeta, or PiGDM.
 
     Each evaluation costs a pass back through the network: it counts as two. Not even on normal data is the method
@@ -36,7 +39,7 @@ class DPS(Guidance):
       sde: gives g.
       measurement: A.
       noise: the standard deviation of the measurement's noise; the method does not use it.
-      zeta: the paper's zeta', at least 0.
+      zeta: the paper's zeta', at least 0; the paper takes larger ones.
 
     Raises:
       ValueError: for a number out of range.
@@ -49,6 +52,7 @@ class DPS(Guidance):
     measurement: Measurement
     noise: float = 0.0
     zeta: float = 0.01
+    guides_the_end: ClassVar[bool] = False
 
     def __post_init__(self):
         if not 0.0 <= self.zeta < float("inf"):

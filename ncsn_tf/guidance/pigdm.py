@@ -24,9 +24,11 @@ class PiGDM(Guidance):
     exact. The paper takes s = 1, so that r^2 = sigma^2 / (1 + sigma^2) on VE and sigma^2 on VP. Its sampler multiplies
     the gradient by factors of its own step; here it is the score of the posterior, for any sampler.
 
-    Where nearly all of x_t is noise, D and J are differences of nearly equal numbers, divided by alpha: the errors of a
-    network are multiplied by sigma / alpha, 152 at t=1 on VP, and make walks diverge. There the posterior is nearly the
-    prior, and the score is left alone. What this leaves out is a part of order (1 / most_noise)^2.
+    For such data J is alpha r^2 / sigma^2. The J of a network has no bound: errors in the Jacobian of its noise are
+    multiplied by sigma / alpha, 152 at t=1 on VP. The gradient is then steeper than a step of a walk can follow, and
+    walks with few steps diverge. So J' v is shortened to `most_pull` times its length for such data, |v| alpha r^2 /
+    sigma^2, if it is longer. Data whose variance in some direction is more than `most_pull` times s^2 feel this at
+    large noise.
 
     Each evaluation costs a pass back through the network: it counts as two.
 
@@ -38,7 +40,7 @@ class PiGDM(Guidance):
       noise: the standard deviation of the measurement's noise, in units of the SDE's data range.
       scale: a factor of the gradient, at least 0; 1 for the posterior.
       data_deviation: s, in units of the SDE's data range.
-      most_noise: the largest sigma / (alpha s) at which the score is guided.
+      most_pull: the greatest length of J' v, in lengths that it has for normal data of deviation s.
 
     Raises:
       ValueError: for a number out of range.
@@ -52,7 +54,7 @@ class PiGDM(Guidance):
     noise: float = 0.0
     scale: float = 1.0
     data_deviation: float = 1.0
-    most_noise: float = 20.0
+    most_pull: float = 4.0
 
     def __post_init__(self):
         if not 0.0 <= self.scale < float("inf"):
@@ -62,8 +64,8 @@ class PiGDM(Guidance):
                 "data_deviation is that of the data, positive and finite. "
                 f"Received: data_deviation={self.data_deviation:g}."
             )
-        if not self.most_noise > 0.0:
-            raise ValueError(f"most_noise must be positive. Received: most_noise={self.most_noise:g}.")
+        if not 0.0 < self.most_pull < float("inf"):
+            raise ValueError(f"most_pull must be positive and finite. Received: most_pull={self.most_pull:g}.")
 
     def score(self, score_fn: ScoreFunction, sde: SDE, given: Given) -> ScoreFunction:
         """The guided score function; see `Guidance.score`."""
@@ -73,11 +75,17 @@ class PiGDM(Guidance):
         def guided(x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
             predicted = tweedie.predict(score_fn, sde, x, t)
             s, (alpha, sigma) = tf.cast(values, x.dtype), (expand(part, x) for part in sde.marginal(t))
-            r = sigma * self.data_deviation / tf.sqrt((alpha * self.data_deviation) ** 2 + sigma**2)
+            r = sigma / tf.sqrt(alpha**2 + (sigma / self.data_deviation) ** 2)
             residual = measurement.measured_spectrum(y) - s * measurement.spectrum(predicted.clean)
             variance = tf.where(s > 0.0, (r * s) ** 2 + self.noise**2, np.inf)
-            added = self.scale * predicted.pull(measurement.image(s * residual / variance))
-            near = sigma <= self.most_noise * self.data_deviation * alpha
-            return tf.where(near, predicted.scores + added, predicted.scores)
+            v = measurement.image(s * residual / variance)
+            pulled, longest = predicted.pull(v), self.most_pull * alpha * (r / sigma) ** 2 * _length(v)
+            pulled *= tf.minimum(tf.ones_like(longest), tf.math.divide_no_nan(longest, _length(pulled)))
+            return predicted.scores + self.scale * pulled
 
         return guided
+
+
+def _length(x: tf.Tensor) -> tf.Tensor:
+    """The Euclidean length of each row, [B, 1, 1, 1] of [B, H, W, C]."""
+    return tf.sqrt(tf.reduce_sum(x**2, axis=(1, 2, 3), keepdims=True))

@@ -24,7 +24,8 @@ METHODS: dict[str, type[Replacement] | type[PiGDM] | type[DPS]] = {
 }
 """The methods that restore images from linear measurements: method(sde, measurement, noise, **options)."""
 
-_NOT_OPTIONS = ("sde", "measurement", "noise", "draw")
+_NOT_OPTIONS = ("sde", "measurement", "noise", "draw", "guides_the_end")
+_NOT_IN_TIME = ("annealed_langevin", "langevin", "predictor_corrector")
 
 Shape = tuple[int, int, int]
 
@@ -35,12 +36,16 @@ def _mask(shape: Shape, value: str, seed: int) -> Measurement:
 
 
 def _box(shape: Shape, side: int) -> Measurement:
-    if side < 1 or side % 2 == 0:
-        raise ValueError(f"A box has an odd side, in pixels. Received: box:{side}.")
+    if side < 1 or side % 2 == 0 or side > 2 * max(shape[:2]):
+        raise ValueError(
+            f"A box has an odd side, in pixels, at most twice that of the images, {shape[:2]}. Received: box:{side}."
+        )
     return measurements.blur(shape, np.full(side, 1.0 / side), f"box:{side}")
 
 
 def _blur(shape: Shape, deviation: float) -> Measurement:
+    if deviation > max(shape[:2]):
+        raise ValueError(f"A blur is at most as wide as the images, {shape[:2]}. Received: blur:{deviation:g}.")
     return measurements.blur(shape, measurements.gaussian_kernel(deviation), f"blur:{deviation:g}")
 
 
@@ -96,6 +101,8 @@ def options(text: str) -> tuple[str, dict[str, Any]]:
         key, _, value = part.partition("=")
         kinds = _kinds(name)
         _check_key(name, key, kinds)
+        if key in found:
+            raise ValueError(f"The option {key} of {name} is given twice: {text!r}.")
         found[key] = values.from_text(f"{name}'s {key}", kinds[key], value)
     _kinds(name)
     return name, found
@@ -129,6 +136,15 @@ def projects(name: str) -> bool:
     """
     _kinds(name)
     return METHODS[name].project is not Guidance.project
+
+
+def check_sampler(name: str, sampler: str) -> None:
+    """Raises ValueError for a sampler, by its name in configurations, along which a method makes no sense."""
+    if METHODS[name] is DPS and sampler in _NOT_IN_TIME:
+        raise ValueError(
+            f"{name} moves samples in proportion to steps of time, and {sampler} has steps at one time: give another "
+            "--sampler, such as ancestral, or another --method."
+        )
 
 
 def ends_exact(guidance: Guidance) -> bool:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -76,8 +76,13 @@ class Guidance:
     at one time starts from anything, and its start is left alone.
 
     What a method keeps from step to step stays: a step treats all values of x alike, so what is left free is integrated
-    as without guidance along a score that depends on the path of what is given. `finish` follows the guided score.
+    as without guidance along a score that depends on the path of what is given.
+
+    Attributes:
+      guides_the_end: whether `finish` follows the guided score, as it should where that is the score of a posterior.
     """
+
+    guides_the_end: ClassVar[bool] = True
 
     def score(self, score_fn: Counted, sde: SDE, given: Given) -> ScoreFunction:
         """The score function that the walk follows, and that denoises at its end.
@@ -263,7 +268,7 @@ class FixedSteps:
             if self._finish is None:
                 return x, evaluations
             counted = Counted(score_fn)
-            guided = guidance.score(counted, self._sde, given)
+            guided = guidance.score(counted, self._sde, given) if guidance.guides_the_end else counted
             x = self._finish(guided, self._sde, x, tf.fill([batch_size(x)], last_time))
             return x, evaluations + counted.calls
 

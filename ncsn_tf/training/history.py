@@ -78,5 +78,5 @@ def read(path: str | os.PathLike) -> list[Point]:
             Point(int(row["step"]), *(float(row[key] or "nan") for key in ("seconds", "loss", "held_out_loss")))
             for row in rows
         ]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return []

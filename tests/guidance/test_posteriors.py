@@ -56,7 +56,7 @@ def test_pigdm_samples_the_posterior_of_data_with_one_deviation(name, noise):
     """By the probability flow, whose error is of second order: 0.7 % of the covariance with 60 steps."""
     data, measurement = isotropic(CASES[name]), restoring.measurement(name, CASES[name])
     matrix, y = measured(data, measurement, noise)
-    make = lambda _: pigdm.PiGDM(SDE, measurement, noise, data_deviation=0.3, most_noise=np.inf)  # noqa: E731
+    make = lambda _: pigdm.PiGDM(SDE, measurement, noise, data_deviation=0.3)  # noqa: E731
     grid = times.log_snr(SDE, 61, 1e-3)
     expected = affine.perturbed(SDE, 1e-3, *data.posterior(matrix, y, noise))
     assert_near(law(data, SDE, measurement, y, make, "heun", grid, 0), expected, data.covariance, 2e-3, 0.01)

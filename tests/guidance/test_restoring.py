@@ -100,7 +100,7 @@ def test_pigdm_adds_the_gradient_of_its_likelihood(name, noise):
     matrix = affine.dense(measurement)
     y = np.random.default_rng(3).normal(size=len(matrix))
     given = (tf.repeat(affine.laid_out(measurement, y), 2, axis=0),)
-    guidance = pigdm.PiGDM(SDE, measurement, noise, scale=1.7, data_deviation=s, most_noise=np.inf)
+    guidance = pigdm.PiGDM(SDE, measurement, noise, scale=1.7, data_deviation=s, most_pull=1e9)
     added = guidance.score(DATA.score_fn(SDE), SDE, given)(x, T) - DATA.score_fn(SDE)(x, T)
     for row in range(2):
         clean, gain, alpha, sigma = jacobian(x[row].numpy().ravel(), T[row])
@@ -110,16 +110,17 @@ def test_pigdm_adds_the_gradient_of_its_likelihood(name, noise):
         np.testing.assert_allclose(np.ravel(added[row]), expected, rtol=1e-7, atol=1e-9)
 
 
-def test_pigdm_leaves_the_score_alone_where_nearly_all_is_noise():
-    """Up to a noise ratio of 2 deviations of the data it is guided, above it is not, whatever the network says."""
-    measurement, x = restoring.measurement("grey", SHAPE), points()
-    given = (tf.zeros([2, *measurement.measured_shape], tf.float64),)
-    guidance = pigdm.PiGDM(SDE, measurement, 0.1, data_deviation=0.4, most_noise=2.0)
-    t = SDE.time(tf.constant([0.79, 0.81], tf.float64))
-    plain = DATA.score_fn(SDE)(x, t)
-    guided = guidance.score(DATA.score_fn(SDE), SDE, given)(x, t)
-    assert np.abs(guided[0] - plain[0]).max() > 1e-3
-    np.testing.assert_array_equal(guided[1], plain[1])
+@pytest.mark.parametrize(("most_pull", "sound"), [(4.0, True), (1e9, False)])
+def test_pigdm_does_not_diverge_along_a_network_that_knows_nothing(most_pull, sound):
+    """With a score of 0, D = x / alpha and J = 1 / alpha, 152 at t=1: without a bound few steps go ever farther."""
+    sde, measurement = VP(), restoring.measurement("downsample:2", (4, 4, 1))
+    seeds = random.per_example(random.seed(0), tf.range(4))
+    x = sde.prior_sample(random.fold_each(seeds, random.Stream.PRIOR), (4, 4, 1))
+    y = tf.zeros([4, *measurement.measured_shape])
+    guidance = pigdm.PiGDM(sde, measurement, 0.1, most_pull=most_pull)
+    drawn = samplers.make("ancestral", sde, 30)(lambda x, t: tf.zeros_like(x), x, seeds, guidance, (y,))
+    residual = np.sqrt(np.mean(measurement.forward(drawn.x) ** 2))
+    assert (residual < 1.0) == sound, residual
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -154,7 +155,7 @@ def test_a_prediction_is_pulled_back_by_its_jacobian():
 
 @pytest.mark.parametrize("name", restoring.METHODS)
 def test_a_row_is_alone_and_its_evaluations_are_counted(name):
-    """With few steps of Heun's method on VE; a pass back counts as one evaluation."""
+    """With few steps of Heun's method on VE; a pass back counts as one evaluation. DPS does not guide the end."""
     sde = VE(sigma_max=5.0, sigma_min=0.01)
     measurement = restoring.measurement("downsample:2", SHAPE)
     y = np.random.default_rng(0).normal(size=(5, *measurement.measured_shape)).astype(np.float32)
@@ -168,7 +169,7 @@ def test_a_row_is_alone_and_its_evaluations_are_counted(name):
 
     whole = drawn(slice(None))
     assert np.isfinite(whole.x).all()
-    np.testing.assert_array_equal(whole.evaluations, [7 if restoring.projects(name) else 14] * 5)
+    np.testing.assert_array_equal(whole.evaluations, [{"replacement": 7, "pigdm": 14, "dps": 13}[name]] * 5)
     np.testing.assert_allclose(drawn(slice(2, 3)).x, whole.x[2:3], rtol=1e-4, atol=1e-4)
 
 
@@ -200,7 +201,7 @@ MEASUREMENT = restoring.measurement("grey", SHAPE)
         (lambda: restoring.options("pigmd"), "`method` to be one of replacement, pigdm, dps. Received: 'pigmd'"),
         (
             lambda: restoring.options("pigdm,zeta=1"),
-            "of the method pigdm are: scale, data_deviation, most_noise. Received: zeta",
+            "of the method pigdm are: scale, data_deviation, most_pull. Received: zeta",
         ),
         (lambda: restoring.options("dps,zeta=much"), "dps's zeta must be a number. Received: 'much'"),
         (lambda: restoring.options("dps,zeta=nan"), "dps's zeta must be"),
@@ -209,7 +210,10 @@ MEASUREMENT = restoring.measurement("grey", SHAPE)
         (lambda: restoring.make("dps", SDE, MEASUREMENT, zeta=np.inf), "zeta must be at least 0 and finite"),
         (lambda: restoring.make("pigdm", SDE, MEASUREMENT, scale=-0.5), "at least 0 and finite. Received: scale=-0.5"),
         (lambda: restoring.make("pigdm", SDE, MEASUREMENT, data_deviation=0.0), "positive and finite"),
-        (lambda: restoring.make("pigdm", SDE, MEASUREMENT, most_noise=0.0), "positive. Received: most_noise=0"),
+        (lambda: restoring.make("pigdm", SDE, MEASUREMENT, most_pull=0.0), "finite. Received: most_pull=0"),
+        (lambda: restoring.check_sampler("dps", "langevin"), "langevin has steps at one time"),
+        (lambda: restoring.measurement("blur:1e7", SHAPE), "at most as wide as the images"),
+        (lambda: restoring.measurement("box:101", SHAPE), "at most twice that of the images"),
         (lambda: restoring.make("pigdm", SDE, MEASUREMENT, float("nan")), "at least 0 and finite. Received: noise=nan"),
         (lambda: restoring.make("pigdm", SDE, MEASUREMENT, -0.1), "at least 0 and finite. Received: noise=-0.1"),
         (lambda: restoring.make("replacement", SDE, MEASUREMENT, weight=0.0), r"in \(0, 1\]. Received: weight=0"),
