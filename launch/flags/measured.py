@@ -37,11 +37,11 @@ class Measured:
                 name, options = restoring.options(str(self.method.value))
                 projects = restoring.projects(name)
                 opened = self.run.open_for_steps(strategy, name) if projects else self.run.open(strategy)
-                restoring.check_sampler(name, opened.builder.sampler_key["name"])
                 measurement = restoring.measurement(text, opened.shape, self.run.seed.value)
                 builder, noise = opened.builder, float(self.noise.value)
                 low, high = builder.value_range.low, builder.value_range.high
                 guidance = restoring.make(name, builder.sde, measurement, noise * (high - low), **options)
+                restoring.check_sampler(name, opened.builder.sampler_key["name"])
                 original = self.given.original(opened)
                 y = measuring.measure(pipeline.to_float(original), measurement, noise, run_seed=self.run.seed.value)
                 encoded = measuring.encode(y, measurement, low, high)

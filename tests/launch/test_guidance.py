@@ -119,6 +119,7 @@ MISTAKES = {
     "colours of grey images": ("colorize", [], "3 channels: take a run on colour images"),
     "blocks that do not fit": ("restore", ["--measurement=downsample:3"], "divides the images' (8, 8)"),
     "a negative zeta": ("restore", ["--method=dps,zeta=-1"], "zeta must be at least 0"),
+    "moves in time, and no time": ("restore", ["--method=dps"], "annealed_langevin has steps at one time"),
     "noise that is no number": ("restore", ["--noise=nan"], "noise of a measurement must be at least 0"),
     "a path of one point": ("interpolate", ["--points=1"], "points"),
     "no run": ("denoise", ["--workdir=FOLDER/none"], "not a run directory"),
