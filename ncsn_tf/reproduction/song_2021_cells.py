@@ -212,8 +212,8 @@ def measured(
 def contrast(cells: Mapping[Any, Estimate | None], weights: Mapping[Any, float]) -> tuple[float | None, float | None]:
     """A weighted sum of means, such as a difference, and its standard error.
 
-    The error is Welch's, sqrt(sum of w^2 s^2 / n): each cell has a variance of its own. It is that of independent cells;
-    cells with the same seeds start from the same noise, and for differences between them it is an approximation.
+    The error is Welch's, sqrt(sum of w^2 s^2 / n): each cell has a variance of its own. It is exact for independent
+    cells. Those with the same seeds start from the same noise, and for them it is an approximation.
 
     Args:
       cells: the estimates; None where there is none.
