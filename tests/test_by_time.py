@@ -74,7 +74,7 @@ class Measure:
     def about(self):
         return {"feature_network": "none"}
 
-    def evaluate(self, samples, output, *, metrics, held_out, caveats, progress):
+    def evaluate(self, samples, output, *, metrics, held_out, caveats, progress, labels):
         self.calls += 1
         found = measure.Measurement(measure.named(*metrics, self.kind), float(samples.mean()), len(samples))
         return report.Report([found], [], [], memorisation.compare(samples, TRAIN.images, HELD_OUT.images, k=1))

@@ -20,9 +20,9 @@ def check(runs: Sequence[TrainedRun], num_images: int) -> None:
         raise ValueError(f"Figure 7 compares the codes of two runs: give --run twice. Received: {len(runs)}.")
     if num_images < 2:
         raise ValueError("Codes of different images are the control: give --num_images=2 or more.")
+    identifiability.check_comparable(*((run.shape, run.builder.sde) for run in runs))
     if runs[0].checksum() == runs[1].checksum():
         raise ValueError("Both runs have the same weights: give two that were trained apart.")
-    identifiability.check_comparable(*((run.shape, run.builder.sde) for run in runs))
 
 
 def figure7(

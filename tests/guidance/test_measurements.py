@@ -125,7 +125,7 @@ def test_noise_is_that_of_the_numbers_that_are_measured(name):
         ("downsample:two", (8, 8, 1), "value of downsample must be an integer. Received: 'two'"),
         ("blur:0", (8, 8, 1), "positive, finite width in pixels. Received: 0"),
         ("blur:nan", (8, 8, 1), "value of blur must be .*Received"),
-        ("box:4", (8, 8, 1), "odd side, in pixels. Received: box:4"),
+        ("box:4", (8, 8, 1), "odd side, in pixels, .* Received: box:4"),
         ("fourier:1.5", (8, 8, 1), r"in \(0, 1\]. Received: 1.5"),
         ("mask:half", (8, 8, 1), "A mask must be one of left, .*Received: 'half'"),
     ],

@@ -30,7 +30,7 @@ def mean_evaluator():
     return Mean()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def small_runs(tmp_path_factory):
     """Runs in continuous time on the digits: vp, subvp, and vp_likelihood with that weighting and other weights."""
     folder, found = tmp_path_factory.mktemp("runs"), {}

@@ -25,6 +25,7 @@ def test_runs_that_cannot_be_compared_are_refused(small_runs):
         ([vp], 4, "give --run twice. Received: 1"),
         ([vp, vp], 1, "num_images=2 or more"),
         ([vp, subvp], 4, "with one SDE; give another run"),
+        ([vp, vp], 4, "Both runs have the same weights"),
     ):
         with pytest.raises(ValueError, match=message):
             paper.figure7(runs=runs, batch_size=2, seed=0, num_images=count)
