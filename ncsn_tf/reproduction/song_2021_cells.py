@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from ncsn_tf import combinations, jobs
 from ncsn_tf.evaluation import EvaluationError, measure
@@ -209,11 +210,30 @@ def measured(
     return Cell(text, tuple(values), cost, "; ".join(remarks))
 
 
+def paired(cells: Mapping[Any, Cell], weights: Mapping[Any, float]) -> Estimate | None:
+    """A weighted sum of cells, such as a difference, seed by seed: its mean over seeds, and its own deviation.
+
+    All cells have the same seeds, and samples of one seed start from the same noise in each: what cells share leaves
+    the difference, and its error is that of the differences.
+
+    Args:
+      cells: the cells.
+      weights: the weights of some of them.
+
+    Returns:
+      The estimate; None where samples of a cell diverged.
+    """
+    found = [(weight, cells[key]) for key, weight in weights.items()]
+    if any(cell.estimate is None for _, cell in found):
+        return None
+    return Estimate.of(np.sum([weight * np.asarray(cell.values) for weight, cell in found], axis=0).tolist())
+
+
 def contrast(cells: Mapping[Any, Estimate | None], weights: Mapping[Any, float]) -> tuple[float | None, float | None]:
     """A weighted sum of means, such as a difference, and its standard error.
 
-    The error is Welch's, sqrt(sum of w^2 s^2 / n): each cell has a variance of its own. It is exact for independent
-    cells. Those with the same seeds start from the same noise, and for them it is an approximation.
+    The error is Welch's, sqrt(sum of w^2 s^2 / n), of independent cells each with a variance of its own. It serves for
+    numbers of the paper, of which only means and deviations are known; `paired` is for our own.
 
     Args:
       cells: the estimates; None where there is none.
@@ -240,12 +260,19 @@ def difference_text(difference: float | None, error: float | None) -> str:
     return f"{difference:.3f}" + ("" if error is None else f" (standard error {error:.2g})")
 
 
-def verdict(difference: float | None, error: float | None) -> str:
-    """Whether a claim holds that a difference is below 0."""
+def verdict(difference: float | None, error: float | None, count: int | None = None) -> str:
+    """The verdict on the claim that a difference is below 0: whether it holds, or is within the error.
+
+    Args:
+      difference: the difference.
+      error: its standard error.
+      count: the number of values whose deviation gave the error; None for so many that it is known. With few, the error
+        is itself uncertain, and Student's 95 % interval is wider than two standard errors: 2.78 for 5 values.
+    """
     if difference is None or error is None:
         return "unknown"
-    if abs(difference) <= _ERRORS * error:
-        return "within two standard errors"
+    if abs(difference) <= error * (_ERRORS if count is None else float(stats.t.ppf(0.975, count - 1))):
+        return "within the error"
     return "holds" if difference < 0.0 else "does not hold"
 
 

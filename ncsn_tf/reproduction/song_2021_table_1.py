@@ -284,17 +284,17 @@ def _nested(values: Mapping[Place, Any]) -> dict[str, dict[str, Any]]:
 def _checked(sde: str, found: Mapping[Place, Cell]) -> list[dict[str, Any]]:
     """The claims, with what the cells and the paper's own numbers say about each."""
     paper = {place: Estimate(*value, _SEEDS_OF_PAPER) for place, value in _PAPER[sde].items()}
-    ours = {place: cell.estimate for place, cell in found.items()}
     checked = []
     for claim in claims():
-        difference, error = cells.contrast(ours, claim.weights)
+        ours = cells.paired(found, claim.weights)
+        difference, error, count = (ours.mean, ours.standard_error, ours.count) if ours is not None else (None,) * 3
         checked.append(
             {
                 "sde": cells.SDES[sde],
                 "claim": claim.text,
                 "difference": difference,
                 "standard_error": error,
-                "verdict": cells.verdict(difference, error),
+                "verdict": cells.verdict(difference, error, count),
                 "in_the_paper": cells.verdict(*cells.contrast(paper, claim.weights)),
             }
         )

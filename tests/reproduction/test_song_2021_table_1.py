@@ -48,19 +48,30 @@ def test_a_contrast_has_welchs_standard_error():
     assert cells.contrast(found, {"a": 1.0, "none": -1.0}) == (None, None)
 
 
+def test_differences_are_taken_seed_by_seed():
+    """(1, 5, 3) - (0, 5, 1) = (1, 0, 2): mean 1, deviation 1; the deviations of the cells, 2 and 2.6, do not matter."""
+    found = {"a": cell(1.0, 5.0, 3.0), "b": cell(0.0, 5.0, 1.0), "lost": Cell("heun", (), None, "diverged")}
+    assert cells.paired(found, {"a": 1.0, "b": -1.0}) == Estimate(1.0, 1.0, 3)
+    assert cells.paired(found, {"a": 1.0, "lost": -1.0}) is None
+
+
 @pytest.mark.parametrize(
-    ("difference", "error", "expected"),
+    ("difference", "error", "count", "expected"),
     [
-        (-1.0, 0.4, "holds"),
-        (1.0, 0.4, "does not hold"),
-        (-1.0, 0.5, "within two standard errors"),
-        (1.0, 0.6, "within two standard errors"),
-        (1.0, None, "unknown"),
-        (None, None, "unknown"),
+        (-1.0, 0.4, None, "holds"),
+        (1.0, 0.4, None, "does not hold"),
+        (-1.0, 0.5, None, "within the error"),
+        (1.0, 0.6, None, "within the error"),
+        (-1.0, 0.37, 5, "within the error"),  # Student's t of 4 degrees of freedom: 2.776
+        (-1.0, 0.35, 5, "holds"),
+        (1.0, 0.1, 2, "within the error"),  # and of 1: 12.7
+        (1.0, 0.07, 2, "does not hold"),
+        (1.0, None, 1, "unknown"),
+        (None, None, None, "unknown"),
     ],
 )
-def test_a_verdict_needs_more_than_two_standard_errors(difference, error, expected):
-    assert cells.verdict(difference, error) == expected
+def test_a_verdict_needs_more_than_the_error(difference, error, count, expected):
+    assert cells.verdict(difference, error, count) == expected
 
 
 def test_the_papers_own_numbers_say_what_the_paper_says():
@@ -70,17 +81,17 @@ def test_the_papers_own_numbers_say_what_the_paper_says():
     said = {(one["sde"], one["claim"]): one["in_the_paper"] for one in table.numbers["claims"]}
     assert len(said) == 2 * len(paper.claims()) == 34 and "does not hold" not in said.values()
     assert said["VE", "P-N: reverse diffusion is better than ancestral sampling"] == "holds"
-    assert said["VE", "PC-N: reverse diffusion is better than ancestral sampling"] == "within two standard errors"
+    assert said["VE", "PC-N: reverse diffusion is better than ancestral sampling"] == "within the error"
     assert said["VP", "probability flow gains more by the corrector than ancestral sampling, P-2N to PC-N"] == "holds"
     assert all(verdict == "holds" for (_, claim), verdict in said.items() if "alone is worse" in claim)
-    assert {one["verdict"] for one in table.numbers["claims"]} == {"within two standard errors"}
+    assert {one["verdict"] for one in table.numbers["claims"]} == {"within the error"}
 
 
 def test_a_table_shows_cells_costs_and_claims_and_is_written(tmp_path):
     """The probability flow gains 3 by the corrector, the others lose 1; a cell that diverged says so."""
     values = {paper.SHORT: 4.0, paper.LONG: 3.0, paper.BOTH: 4.0}
     found = {(row, column): cell(values[column], values[column] + 0.2) for row, column in paper.PLACES[:-1]}
-    found[paper.FLOW, paper.LONG] = cell(7.0, 7.2, evaluations=21.0)
+    found[paper.FLOW, paper.LONG] = cell(6.9, 7.3, evaluations=21.0)
     found[paper.ALONE, paper.CORRECTOR] = Cell("none", (), None, "seed 0: Sample 0 is not finite")
     table = paper.tabulate({"vp": found}, 10, DRAWS, {"vp": {"checkpoint": "x"}}, "classifier_fid")
     lines = table.text.splitlines()
@@ -90,8 +101,8 @@ def test_a_table_shows_cells_costs_and_claims_and_is_written(tmp_path):
     assert "| reverse diffusion | 3.210 ± 0.020 | 3.190 ± 0.020 | 19.060 ± 0.060 | 3.180 ± 0.010 |" in lines
     claims = {one["claim"]: one for one in table.numbers["claims"]}
     gain = claims["probability flow gains more by the corrector than reverse diffusion, P-2N to PC-N"]
-    # -(7.1 - 4.1) + (3.1 - 4.1), four means of error 0.1
-    assert gain["difference"] == pytest.approx(-4.0) and gain["standard_error"] == pytest.approx(0.2)
+    # -(7.1 - 4.1) + (3.1 - 4.1); seed by seed -3.9 and -4.1, with the deviation 0.1 sqrt(2) and its error 0.1
+    assert gain["difference"] == pytest.approx(-4.0) and gain["standard_error"] == pytest.approx(0.1)
     assert gain["verdict"] == "holds"
     worse = claims["correcting beats doubling the steps of reverse diffusion: PC-N is better than P-2N"]
     assert worse["verdict"] == "does not hold" and worse["difference"] == pytest.approx(1.0)
